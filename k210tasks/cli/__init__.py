@@ -1,0 +1,81 @@
+"""The ``k210`` command: one small module per verb, imported only when that verb runs.
+
+A verb module has ``add_arguments(parser)``, ``run(args) -> int`` and ``EXAMPLE``, a
+command line that works as printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from k210tasks.errors import K210Error
+
+#: verb -> the one line of ``k210 --help``; the module is ``k210tasks.cli.<verb>``.
+VERBS: dict[str, str] = {
+    "check": "say whether a .tflite can be compiled, op by op, with memory and estimated time",
+    "compare": "compare a .kmodel with its float model on images",
+    "convert": "turn one .tflite into a .kmodel, without a models.yaml",
+    "diff": "compare two kmodels, or a model's current and previous build",
+    "doctor": "show interpreters, toolchains, cache and disk",
+    "flash": "build a firmware image if needed and write it to a board",
+    "forget": "drop what is known of a model or one of its steps",
+    "gc": "remove results no task uses any more from the store",
+    "init": "write dodo.py and models.yaml for a new project",
+    "inspect": "list what is in a .kmodel or .kfpkg",
+    "pack": "make a .kfpkg without a models.yaml",
+    "report": "write the HTML report, and open it",
+    "run": "run a .kmodel in the simulator",
+    "why": "say which steps would run, and because of what",
+}
+
+
+def available() -> dict[str, str]:
+    """The verbs whose module exists."""
+    from importlib.util import find_spec
+
+    return {v: text for v, text in VERBS.items() if find_spec(f"k210tasks.cli.{v}")}
+
+
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser of ``k210``; only the module of ``verb`` is imported (None: all of them)."""
+    parser = argparse.ArgumentParser(
+        prog="k210", description="Build, prove and pack models for the Kendryte K210."
+    )
+    from k210tasks import __version__
+
+    parser.add_argument("--version", action="version", version=f"k210tasks {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, text in available().items():
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if verb is None or verb == name:
+            module = importlib.import_module(f"k210tasks.cli.{name}")
+            module.add_arguments(sub)
+            sub.epilog = f"example:\n  {module.EXAMPLE}"
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit status: 0 done, 1 a refusal or failure in a sentence, 2 usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    parser = build_parser(verb if verb in VERBS else "")
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except K210Error as error:
+        print(f"k210 {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141

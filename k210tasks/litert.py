@@ -1,0 +1,67 @@
+"""The float reference: TensorFlow Lite models run by LiteRT.
+
+The only module that touches ai-edge-litert; imported when a model is really run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.errors import K210Error
+
+
+class FloatModelError(K210Error):
+    """LiteRT refuses the model, or it has a form no K210 runtime can feed."""
+
+
+class FloatModel:
+    """A ``.tflite`` with one input, loaded once and run sample by sample.
+
+    ``keep_all`` keeps every intermediate tensor readable after a run, at the price of
+    memory for all of them. ``threads`` None uses LiteRT's choice of one.
+    """
+
+    def __init__(self, tflite: bytes, *, keep_all: bool = False, threads: int | None = None):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(
+                model_content=tflite,
+                num_threads=threads,
+                experimental_preserve_all_tensors=keep_all,
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise FloatModelError(f"LiteRT cannot load the model: {error}") from error
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            names = ", ".join(str(d["name"]) for d in inputs)
+            raise FloatModelError(
+                f"the model has {len(inputs)} inputs ({names}); K210 runtimes feed exactly one"
+            )
+        self.input: dict[str, Any] = inputs[0]
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """As the model declares it, batch first, e.g. ``(1, 28, 28, 1)``."""
+        return tuple(int(n) for n in self.input["shape"])
+
+    @property
+    def output_names(self) -> list[str]:
+        return [str(d["name"]) for d in self.outputs]
+
+    def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
+        """The outputs, in the model's order, for one input of :attr:`input_shape`."""
+        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(d["index"]) for d in self.outputs]
+
+    def tensor(self, index: int) -> NDArray[np.float32]:
+        """Any tensor of the last run, by its index in the file; needs ``keep_all``."""
+        return self._interpreter.get_tensor(index)

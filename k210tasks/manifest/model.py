@@ -1,0 +1,95 @@
+"""What models.yaml says, checked and with every default filled in.
+
+Plain frozen dataclasses: building the task graph from them imports neither pydantic
+nor numpy. Paths are POSIX and as written in models.yaml after one normalisation
+(relative to the folder of models.yaml, no ``.`` or ``..`` where avoidable).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from k210tasks.preprocess import Preprocess
+
+SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite"]
+Method = Literal["minmax", "percentile", "mse", "kl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    method: Method = "minmax"
+    samples: int = 100  # evenly spaced over the sorted list of the folder
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    images: str | None = None  # None: the calibration images, labelled "not held out"
+    min_cosine: float = 0.98
+    min_top1: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One entry of ``models:``; see docs for the meaning of each key."""
+
+    name: str
+    source: str
+    source_kind: SourceKind
+    compiler: str
+    firmware: str  # name of the profile
+    kmodel: int  # version of the file the compiler writes: 3, 4 or 5
+    images: str | None = None  # None only where the compiler needs none (int8 TFLite)
+    inputs: tuple[tuple[str, tuple[int, ...]], ...] | None = None  # None: inferred
+    outputs: tuple[str, ...] | None = None  # None: inferred
+    preprocess: Preprocess = Preprocess()
+    calibrate: Calibrate = Calibrate()
+    verify: Verify | None = Verify()  # None: ``verify: off``
+    labels: tuple[str, ...] | None = None  # None: sorted names of the class folders
+    optional: bool = False
+    made_by: tuple[str, ...] = ()
+    effort: Literal["fast", "normal", "high"] = "normal"
+    weights: Literal[8, 16] = 8
+    opcodes: Literal["beta1", "beta4"] = "beta1"
+    input: Literal["uint8", "float"] | None = None  # None: pixels uint8; tensors as kmodel allows
+    sram_free: int | None = None  # bytes, where the user knows it
+    anchors: tuple[float, ...] | None = None
+    line: int = field(default=0, compare=False)  # of the entry in models.yaml, from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a firmware image: a binary file or a model of this manifest."""
+
+    bin: str | None = None
+    model: str | None = None
+    address: int | None = None  # None: the next free 64 KiB from the profile's base
+    sha256_prefix: bool | None = None  # None: true at address 0 only
+    made_by: tuple[str, ...] = ()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    name: str
+    profile: str
+    parts: tuple[Part, ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolchainOverride:
+    """An entry of ``toolchains:``: a mirror, a local copy, a hash, a chosen interpreter."""
+
+    name: str
+    url: str | None = None
+    sha256: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    path: str  # of models.yaml, as given
+    models: tuple[Model, ...] = ()
+    firmware: tuple[Firmware, ...] = ()
+    toolchains: tuple[ToolchainOverride, ...] = ()

@@ -1,0 +1,67 @@
+"""What a step of the chain is given: files in, files out, settings, a log, progress.
+
+A step body is a module-level function ``run(job: Job) -> None``. It reads only what
+``job.inputs`` and ``job.settings`` name, writes only to ``job.outputs`` (temporary
+paths; the framework moves them into place when the function returns), and raises a
+:class:`~k210tasks.errors.K210Error` when it cannot keep its promise. It never learns
+the final place of a file, so a killed step leaves nothing half written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from k210tasks.errors import K210Error
+
+
+class StepFailed(K210Error):
+    """A step that ended without a result, in a sentence of the step's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of samples as the store saw it: the relative POSIX paths it hashed."""
+
+    path: Path
+    files: tuple[str, ...]  # sorted, relative to ``path``; already sampled where a step samples
+    ignored: int = 0  # other files in the folder
+
+
+class Progress(Protocol):
+    """Shown as a bar on a terminal when the step takes longer than a second, else as lines."""
+
+    def __call__(self, done: int, total: int, what: str) -> None: ...
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """A :class:`Progress` that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    name: str  # the task, e.g. "calibrate:nn_xo"
+    model: str
+    settings: Mapping[str, Any]  # JSON values only; part of the key of the result
+    inputs: Mapping[str, Path | Folder]  # by role: "source", "tflite", "images", "calibration", …
+    outputs: Mapping[str, Path]  # by role: "tflite", "kmodel", "listing", …
+    log: TextIO  # the full log file of the step
+    log_path: Path  # named in errors
+    progress: Progress = no_progress
+    context: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # not in the key: toolchain overrides, project root
+
+    def file(self, role: str) -> Path:
+        """The input file of that role."""
+        path = self.inputs[role]
+        assert isinstance(path, Path), role
+        return path
+
+    def folder(self, role: str) -> Folder:
+        """The input folder of that role."""
+        folder = self.inputs[role]
+        assert isinstance(folder, Folder), role
+        return folder
