@@ -1,0 +1,298 @@
+"""What the compiler takes from a TFLite file: a table whose docstrings are the messages.
+
+A constraint is a function of a :class:`SourceOp`; it returns None where it holds, else
+the fact that breaks it. Its docstring is what the user reads, in messages and in
+SUPPORTED_OPS.md, which is generated from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class SourceTensor:
+    """A tensor of the file as it stands there: TFLite shape, index, constant or not."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    value: NDArray[Any] | None = None
+    scale: NDArray[Any] | None = None
+    zero_point: NDArray[Any] | None = None
+    axis: int = 0
+    dynamic: bool = False
+    sparse: bool = False
+
+
+@dataclass(slots=True)
+class SourceOp:
+    """An op of the file: name, index, version, options read into a dictionary."""
+
+    name: str
+    index: int
+    version: int
+    inputs: list[SourceTensor | None]
+    outputs: list[SourceTensor]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As named in messages, e.g. ``CONV_2D #3``."""
+        return f"{self.name} #{self.index}"
+
+    def shape(self, i: int = 0) -> tuple[int, ...]:
+        tensor = self.inputs[i]
+        return tensor.shape if tensor else ()
+
+    def const(self, i: int) -> NDArray[Any] | None:
+        """The value of a constant input; None where it is computed or absent."""
+        tensor = self.inputs[i] if i < len(self.inputs) else None
+        return tensor.value if tensor else None
+
+
+Constraint = Callable[[SourceOp], "str | None"]
+
+
+def static_shapes(op: SourceOp) -> str | None:
+    """Every tensor has a fixed shape: convert the model with a batch of 1 and a fixed size."""
+    for t in (*op.inputs, *op.outputs):
+        if t and (t.dynamic or 0 in t.shape):
+            return f"tensor {t.name!r} has shape {list(t.shape)}"
+    return None
+
+
+def batch_of_one(op: SourceOp) -> str | None:
+    """Feature maps have a batch of 1."""
+    for t in (*op.inputs, *op.outputs):
+        if t and t.value is None and len(t.shape) == 4 and t.shape[0] != 1:
+            return f"tensor {t.name!r} has shape {list(t.shape)}"
+    return None
+
+
+def rank_up_to_4(op: SourceOp) -> str | None:
+    """Tensors have at most four dimensions."""
+    for t in (*op.inputs, *op.outputs):
+        if t and len(t.shape) > 4:
+            return f"tensor {t.name!r} has shape {list(t.shape)}"
+    return None
+
+
+def dense_storage(op: SourceOp) -> str | None:
+    """Weights are stored densely: convert the model without sparsity."""
+    for t in op.inputs:
+        if t and t.sparse:
+            return f"tensor {t.name!r} is stored sparsely"
+    return None
+
+
+def known_types(op: SourceOp) -> str | None:
+    """Tensors hold float32, float16 constants, or int8/uint8 with a scale."""
+    allowed = {"FLOAT32", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL"}
+    for t in (*op.inputs, *op.outputs):
+        if t is None:
+            continue
+        if t.type not in allowed:
+            return f"tensor {t.name!r} holds {t.type}; give the float model"
+        if t.type in ("INT32", "INT64", "BOOL") and t.value is None:
+            return f"tensor {t.name!r} holds computed {t.type} values"
+    return None
+
+
+def feature_map(op: SourceOp) -> str | None:
+    """The input is a feature map of four dimensions."""
+    return None if len(op.shape()) == 4 else f"the input has shape {list(op.shape())}"
+
+
+def constant_weights(op: SourceOp) -> str | None:
+    """Weights are constants."""
+    return None if op.const(1) is not None else "the weights are computed"
+
+
+def constant_bias(op: SourceOp) -> str | None:
+    """The bias is a constant."""
+    bias = op.inputs[2] if len(op.inputs) > 2 else None
+    return "the bias is computed" if bias is not None and bias.value is None else None
+
+
+def constant_parameters(op: SourceOp) -> str | None:
+    """Shapes, paddings, axes and sizes are constants."""
+    first = 1 if op.name != "SPLIT" else 0
+    for i, t in enumerate(op.inputs):
+        if i >= first and t and t.value is None and not (op.name == "SPLIT" and i == 1):
+            return f"tensor {t.name!r} is computed"
+    return None
+
+
+def one_activation(op: SourceOp) -> str | None:
+    """A fused activation is NONE, RELU, RELU6, RELU_N1_TO_1 or TANH."""
+    name = op.options.get("activation", "NONE")
+    return None if name in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1", "TANH") else f"it is {name}"
+
+
+def no_groups(op: SourceOp) -> str | None:
+    """The groups divide the channels."""
+    w = op.const(1)
+    if w is None or w.ndim != 4:
+        return None
+    channels = op.shape()[-1]
+    return f"{channels} channels, kernel {list(w.shape)}" if channels % w.shape[3] else None
+
+
+def same_resize(op: SourceOp) -> str | None:
+    """align_corners and half_pixel_centers are not both set."""
+    both = op.options.get("align_corners") and op.options.get("half_pixel_centers")
+    return "both are set" if both else None
+
+
+def plain_slice(op: SourceOp) -> str | None:
+    """Strides are positive; no new axis and no ellipsis."""
+    strides = op.const(3)
+    if strides is not None and (strides <= 0).any():
+        return f"strides are {strides.tolist()}"
+    if op.options.get("new_axis_mask") or op.options.get("ellipsis_mask"):
+        return "the slice adds an axis or has an ellipsis"
+    return None
+
+
+def last_axis(op: SourceOp) -> str | None:
+    """It works along the last axis."""
+    axis = op.options.get("axis", -1)
+    return None if axis in (-1, len(op.shape()) - 1) else f"axis {axis}"
+
+
+def one_slope_or_channels(op: SourceOp) -> str | None:
+    """Slopes are constants: one for all, or one a channel."""
+    slopes = op.const(1)
+    if slopes is None:
+        return "the slopes are computed"
+    fine = slopes.size == 1 or slopes.size == op.shape()[-1]
+    return None if fine else f"slopes of shape {list(slopes.shape)}"
+
+
+def plain_matmul(op: SourceOp) -> str | None:
+    """The second factor is a constant matrix."""
+    w = op.const(1)
+    if w is None:
+        return "it is computed"
+    return None if w.ndim == 2 else f"it has shape {list(w.shape)}"
+
+
+EVERY: tuple[Constraint, ...] = (
+    static_shapes,
+    rank_up_to_4,
+    known_types,
+    dense_storage,
+    batch_of_one,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table: newest version known, constraints, where it runs."""
+
+    version: int
+    constraints: tuple[Constraint, ...] = ()
+    v3: str = "CPU"
+    v4: str = "CPU"
+
+
+_KPU = "KPU"
+_TABLE = "KPU, in the activation table of the layer before"
+_TABLE_ROW = Rule(9, (), _TABLE, _TABLE)
+_CPU4 = Rule(9, (), "folded into KPU layers, or needs kmodel 4", "folded into KPU layers, or CPU")
+_MOVE = Rule(9, (constant_parameters,), "removed where it can be, or needs kmodel 4", "CPU")
+
+#: TFLite op -> what is taken. Versions beyond the known one are refused by name.
+RULES: dict[str, Rule] = {
+    "CONV_2D": Rule(
+        9, (feature_map, constant_weights, constant_bias, no_groups, one_activation), _KPU, _KPU
+    ),
+    "DEPTHWISE_CONV_2D": Rule(
+        8, (feature_map, constant_weights, constant_bias, one_activation), _KPU, _KPU
+    ),
+    "TRANSPOSE_CONV": Rule(5, (constant_weights, one_activation), "needs kmodel 4", "CPU"),
+    "FULLY_CONNECTED": Rule(
+        14,
+        (constant_weights, constant_bias, one_activation),
+        "KPU, or CPU if small",
+        "KPU, or CPU if small",
+    ),
+    "BATCH_MATMUL": Rule(4, (plain_matmul,), "KPU, or CPU if small", "KPU, or CPU if small"),
+    "AVERAGE_POOL_2D": Rule(4, (feature_map, one_activation), "KPU or CPU", "KPU or CPU"),
+    "MAX_POOL_2D": Rule(4, (feature_map, one_activation), "KPU or CPU", "KPU or CPU"),
+    "MEAN": Rule(3, (constant_parameters,), "CPU, over whole maps", "CPU"),
+    "SUM": Rule(3, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "REDUCE_MAX": Rule(3, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "REDUCE_MIN": Rule(3, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "ADD": Rule(6, (one_activation,), "KPU or CPU", "KPU or CPU"),
+    "SUB": Rule(6, (one_activation,), "KPU, or needs kmodel 4", "KPU or CPU"),
+    "MUL": Rule(7, (one_activation,), "folded into KPU layers, or needs kmodel 4", "CPU"),
+    "DIV": Rule(3, (one_activation,), "folded into KPU layers, or needs kmodel 4", "CPU"),
+    "MINIMUM": Rule(4, (), "folded into KPU layers, or needs kmodel 4", "CPU"),
+    "MAXIMUM": Rule(4, (), "folded into KPU layers, or needs kmodel 4", "CPU"),
+    "SQUARED_DIFFERENCE": Rule(2, (), "needs kmodel 4", "CPU"),
+    "CONCATENATION": Rule(4, (one_activation,), "KPU or CPU", "KPU or CPU"),
+    "PAD": Rule(5, (constant_parameters,), "KPU, or needs kmodel 4", "KPU or CPU"),
+    "PADV2": Rule(5, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "RESHAPE": Rule(1, (constant_parameters,), "CPU or nothing", "CPU or nothing"),
+    "SQUEEZE": Rule(2, (), "CPU or nothing", "CPU or nothing"),
+    "EXPAND_DIMS": Rule(1, (constant_parameters,), "CPU or nothing", "CPU or nothing"),
+    "TRANSPOSE": _MOVE,
+    "SLICE": _MOVE,
+    "STRIDED_SLICE": Rule(8, (constant_parameters, plain_slice), _MOVE.v3, _MOVE.v4),
+    "SPLIT": Rule(5, (constant_parameters,), _MOVE.v3, _MOVE.v4),
+    "SPLIT_V": Rule(2, (constant_parameters,), _MOVE.v3, _MOVE.v4),
+    "SOFTMAX": Rule(3, (), "CPU", "CPU"),
+    "L2_NORMALIZATION": Rule(2, (), "CPU, of one vector", "CPU"),
+    "RESIZE_NEAREST_NEIGHBOR": Rule(4, (feature_map, constant_parameters), "CPU", "CPU"),
+    "RESIZE_BILINEAR": Rule(
+        4, (feature_map, constant_parameters, same_resize), "needs kmodel 4", "CPU"
+    ),
+    "RELU": _TABLE_ROW,
+    "RELU6": _TABLE_ROW,
+    "RELU_N1_TO_1": _TABLE_ROW,
+    "RELU_0_TO_1": _TABLE_ROW,
+    "LEAKY_RELU": _TABLE_ROW,
+    "PRELU": Rule(1, (one_slope_or_channels,), _TABLE, _TABLE),
+    "ELU": _TABLE_ROW,
+    "GELU": _TABLE_ROW,
+    "HARD_SWISH": _TABLE_ROW,
+    "LOGISTIC": Rule(9, (), f"{_TABLE}; of a vector on the CPU", f"{_TABLE}, or CPU"),
+    "TANH": _TABLE_ROW,
+    "ABS": _CPU4,
+    "NEG": _CPU4,
+    "CEIL": _CPU4,
+    "FLOOR": _CPU4,
+    "ROUND": _CPU4,
+    "EXP": _CPU4,
+    "LOG": _CPU4,
+    "SQRT": _CPU4,
+    "RSQRT": _CPU4,
+    "SIN": _CPU4,
+    "COS": _CPU4,
+    "SQUARE": _CPU4,
+    "QUANTIZE": Rule(4, (), "nothing", "nothing"),
+    "DEQUANTIZE": Rule(6, (), "nothing", "nothing"),
+}
+
+
+def violations(op: SourceOp) -> list[str]:
+    """Every sentence that says why ``op`` is not taken; empty where it is."""
+    rule = RULES.get(op.name)
+    if rule is None:
+        return ["this op is not supported"]
+    if op.version > rule.version:
+        return [f"version {op.version} of this op is not known, only up to {rule.version}"]
+    found = []
+    for constraint in (*EVERY, *rule.constraints):
+        if fact := constraint(op):
+            found.append(f"{(constraint.__doc__ or '').rstrip('.')} ({fact})")
+            if constraint in EVERY:
+                break
+    return found

@@ -1,0 +1,117 @@
+"""Elementwise functions: what a KPU activation table or a CPU op computes per value.
+
+A function is a tuple of steps, applied left to right; a step is a tuple of a name and
+its parameters, e.g. ``(("mul", 0.5), ("logistic",))``. The empty tuple is the identity.
+Clamping is one step, ``("clamp", low, high)``, whatever the source calls it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Step = tuple[Any, ...]
+Fn = tuple[Step, ...]
+
+RELU: Step = ("clamp", 0.0, math.inf)
+RELU6: Step = ("clamp", 0.0, 6.0)
+RELU_N1_TO_1: Step = ("clamp", -1.0, 1.0)
+
+
+def _logistic(x: NDArray[Any]) -> NDArray[Any]:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _leaky(x: NDArray[Any], a: float) -> NDArray[Any]:
+    return np.where(x >= 0, x, x * a)
+
+
+def _elu(x: NDArray[Any]) -> NDArray[Any]:
+    return np.where(x >= 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def _gelu(x: NDArray[Any]) -> NDArray[Any]:
+    flat = x.ravel()
+    cdf = np.fromiter((math.erf(v) for v in (flat / math.sqrt(2)).tolist()), float, flat.size)
+    return (0.5 * flat * (1 + cdf)).reshape(x.shape)
+
+
+def _gelu_tanh(x: NDArray[Any]) -> NDArray[Any]:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+#: name -> the function of the value and the step's parameters
+STEPS: dict[str, Callable[..., NDArray[Any]]] = {
+    "clamp": np.clip,
+    "add": lambda x, c: x + c,
+    "mul": lambda x, c: x * c,
+    "leaky": _leaky,
+    "elu": _elu,
+    "logistic": _logistic,
+    "tanh": np.tanh,
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "abs": np.abs,
+    "neg": np.negative,
+    "ceil": np.ceil,
+    "floor": np.floor,
+    "round": np.rint,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sin": np.sin,
+    "cos": np.cos,
+    "square": np.square,
+    "reciprocal": lambda x: 1 / x,
+}
+
+
+def evaluate(fn: Fn, x: NDArray[Any]) -> NDArray[Any]:
+    """``fn`` of every element, in the floating type of ``x``."""
+    with np.errstate(all="ignore"):
+        for name, *parameters in fn:
+            x = np.asarray(STEPS[name](x, *parameters), x.dtype)
+    return x
+
+
+def simplify(fn: Fn) -> Fn:
+    """The same function with neighbouring clamps, sums and products merged."""
+    steps: list[Step] = []
+    for step in fn:
+        last = steps[-1] if steps else None
+        if last and step[0] == last[0] == "clamp":
+            low = min(max(last[1], step[1]), step[2])
+            high = max(min(last[2], step[2]), step[1])
+            steps[-1] = ("clamp", low, high)
+        elif last and step[0] == last[0] == "add":
+            steps[-1] = ("add", last[1] + step[1])
+        elif last and step[0] == last[0] == "mul":
+            steps[-1] = ("mul", last[1] * step[1])
+        elif step == ("clamp", -math.inf, math.inf):
+            continue
+        else:
+            steps.append(step)
+    return tuple(steps)
+
+
+def clamp_of(fn: Fn) -> tuple[float, float] | None:
+    """(low, high) when ``fn`` is the identity but for clamping, else None."""
+    if not fn:
+        return (-math.inf, math.inf)
+    if len(fn) == 1 and fn[0][0] == "clamp":
+        return (fn[0][1], fn[0][2])
+    return None
+
+
+def describe(fn: Fn) -> str:
+    """For listings and messages, e.g. ``relu6`` or ``mul 0.5, logistic``."""
+    names = {RELU: "relu", RELU6: "relu6", RELU_N1_TO_1: "relu_n1_to_1"}
+    return ", ".join(names.get(s) or " ".join(f"{p:g}" if i else p for i, p in enumerate(s))
+                     for s in fn)  # fmt: skip

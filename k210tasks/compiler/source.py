@@ -1,0 +1,197 @@
+"""Reading a ``.tflite`` file into :class:`SourceOp` records, without interpreting them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import tflite
+from numpy.typing import NDArray
+
+from k210tasks.compiler.constraints import SourceOp, SourceTensor
+from k210tasks.compiler.problems import BadModel
+
+_DTYPES = {
+    "FLOAT32": "<f4",
+    "FLOAT16": "<f2",
+    "INT8": "i1",
+    "UINT8": "u1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "BOOL": "?",
+}
+
+
+@cache
+def _names(enum: str) -> dict[int, str]:
+    return {v: k for k, v in vars(getattr(tflite, enum)).items() if isinstance(v, int)}
+
+
+_Getter = Callable[[Any], dict[str, Any]]
+
+
+def _window(o: Any) -> dict[str, Any]:
+    return {"padding": _names("Padding")[o.Padding()], "stride": (o.StrideH(), o.StrideW())}
+
+
+def _fused(o: Any) -> dict[str, Any]:
+    return {"activation": _names("ActivationFunctionType")[o.FusedActivationFunction()]}
+
+
+def _dilation(o: Any) -> dict[str, Any]:
+    return {"dilation": (o.DilationHFactor(), o.DilationWFactor())}
+
+
+def _pool(o: Any) -> dict[str, Any]:
+    return {**_window(o), **_fused(o), "filter": (o.FilterHeight(), o.FilterWidth())}
+
+
+def _masks(o: Any) -> dict[str, Any]:
+    return {
+        "begin_mask": o.BeginMask(),
+        "end_mask": o.EndMask(),
+        "ellipsis_mask": o.EllipsisMask(),
+        "new_axis_mask": o.NewAxisMask(),
+        "shrink_axis_mask": o.ShrinkAxisMask(),
+    }
+
+
+def _transpose_conv(o: Any) -> dict[str, Any]:
+    fused = _fused(o) if hasattr(o, "FusedActivationFunction") else {}
+    return {**_window(o), **fused}
+
+
+#: builtin op -> its options table in the schema and how to read it
+_OPTIONS: dict[str, tuple[str, _Getter]] = {
+    "CONV_2D": ("Conv2DOptions", lambda o: {**_window(o), **_fused(o), **_dilation(o)}),
+    "DEPTHWISE_CONV_2D": (
+        "DepthwiseConv2DOptions",
+        lambda o: {**_window(o), **_fused(o), **_dilation(o)},
+    ),
+    "TRANSPOSE_CONV": ("TransposeConvOptions", _transpose_conv),
+    "FULLY_CONNECTED": (
+        "FullyConnectedOptions",
+        lambda o: {**_fused(o), "keep_num_dims": o.KeepNumDims(), "format": o.WeightsFormat()},
+    ),
+    "BATCH_MATMUL": ("BatchMatMulOptions", lambda o: {"adj_x": o.AdjX(), "adj_y": o.AdjY()}),
+    "AVERAGE_POOL_2D": ("Pool2DOptions", _pool),
+    "MAX_POOL_2D": ("Pool2DOptions", _pool),
+    "MEAN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
+    "SUM": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
+    "REDUCE_MAX": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
+    "REDUCE_MIN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
+    "ADD": ("AddOptions", _fused),
+    "SUB": ("SubOptions", _fused),
+    "MUL": ("MulOptions", _fused),
+    "DIV": ("DivOptions", _fused),
+    "CONCATENATION": ("ConcatenationOptions", lambda o: {**_fused(o), "axis": o.Axis()}),
+    "SQUEEZE": ("SqueezeOptions", lambda o: {}),
+    "STRIDED_SLICE": ("StridedSliceOptions", _masks),
+    "SOFTMAX": ("SoftmaxOptions", lambda o: {"beta": o.Beta()}),
+    "RESIZE_NEAREST_NEIGHBOR": (
+        "ResizeNearestNeighborOptions",
+        lambda o: {
+            "align_corners": o.AlignCorners(),
+            "half_pixel_centers": o.HalfPixelCenters(),
+        },
+    ),
+    "RESIZE_BILINEAR": (
+        "ResizeBilinearOptions",
+        lambda o: {
+            "align_corners": o.AlignCorners(),
+            "half_pixel_centers": o.HalfPixelCenters(),
+        },
+    ),
+    "LEAKY_RELU": ("LeakyReluOptions", lambda o: {"alpha": o.Alpha()}),
+    "GELU": ("GeluOptions", lambda o: {"approximate": o.Approximate()}),
+}
+
+
+class Source:
+    """A TFLite file taken apart: ``ops`` in execution order, ``inputs`` and ``outputs``.
+
+    Raises :class:`BadModel` for bytes that are no model; whether the ops can be compiled
+    is decided elsewhere.
+    """
+
+    def __init__(self, data: bytes):
+        if data[4:8] != b"TFL3":
+            raise BadModel("it does not carry the identifier TFL3 at byte 4")
+        self._data = data
+        try:
+            model = tflite.Model.GetRootAsModel(data, 0)
+            if model.SubgraphsLength() != 1:
+                raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
+            self._model, self._graph = model, model.Subgraphs(0)
+            self._tensors: dict[int, SourceTensor] = {}
+            self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
+            self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
+            self.ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+        except BadModel:
+            raise
+        except Exception as error:  # flatbuffers raise whatever a damaged offset leads to
+            raise BadModel(f"it is damaged ({type(error).__name__}: {error})") from error
+
+    def tensor(self, index: int) -> SourceTensor:
+        """The tensor of that index, read once."""
+        if index not in self._tensors:
+            self._tensors[index] = self._read(index)
+        return self._tensors[index]
+
+    def _read(self, index: int) -> SourceTensor:
+        t = self._graph.Tensors(index)
+        shape = tuple(int(n) for n in t.ShapeAsNumpy()) if t.ShapeLength() else ()
+        signature = t.ShapeSignatureAsNumpy() if t.ShapeSignatureLength() else shape
+        type_ = _names("TensorType").get(t.Type(), str(t.Type()))
+        dynamic = any(int(n) < 0 for i, n in enumerate(signature) if i or int(n) >= 0)
+        out = SourceTensor(index, (t.Name() or b"").decode("utf-8", "replace"), shape, type_)
+        out.dynamic = dynamic or any(n < 0 for n in shape)
+        out.sparse = t.Sparsity() is not None
+        quant = t.Quantization()
+        if quant is not None and quant.ScaleLength():
+            out.scale = quant.ScaleAsNumpy().astype(np.float64)
+            zero = quant.ZeroPointAsNumpy() if quant.ZeroPointLength() else [0] * len(out.scale)
+            out.zero_point = np.asarray(zero, np.float64)
+            out.axis = quant.QuantizedDimension()
+        out.value = None if out.sparse or out.dynamic else self._constant(t, shape, type_)
+        return out
+
+    def _constant(self, t: Any, shape: tuple[int, ...], type_: str) -> NDArray[Any] | None:
+        buffer = self._model.Buffers(t.Buffer()) if t.Buffer() else None
+        if buffer is None or type_ not in _DTYPES:
+            return None
+        dtype = np.dtype(_DTYPES[type_])
+        if buffer.DataLength():
+            raw = buffer.DataAsNumpy().tobytes()
+        elif buffer.Size() > 1:  # constants beyond 2 GB formats: stored after the flatbuffer
+            raw = self._data[buffer.Offset() : buffer.Offset() + buffer.Size()]
+        else:
+            return None
+        count = int(np.prod(shape, dtype=np.int64))
+        if len(raw) != count * dtype.itemsize:
+            raise BadModel(
+                f"constant {(t.Name() or b'').decode('utf-8', 'replace')!r} of shape {list(shape)} "
+                f"has {len(raw)} bytes, not {count * dtype.itemsize}"
+            )
+        return np.frombuffer(raw, dtype).reshape(shape)
+
+    def _op(self, index: int) -> SourceOp:
+        op = self._graph.Operators(index)
+        code = self._model.OperatorCodes(op.OpcodeIndex())
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        name = _names("BuiltinOperator").get(number, f"operator {number}")
+        if name == "CUSTOM":
+            name = f"custom op {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
+        inputs = [None if i < 0 else self.tensor(int(i)) for i in op.InputsAsNumpy()]
+        outputs = [self.tensor(int(i)) for i in op.OutputsAsNumpy()]
+        record = SourceOp(name, index, code.Version(), inputs, outputs)
+        raw = op.BuiltinOptions()
+        if name in _OPTIONS and raw is not None:
+            table, read = _OPTIONS[name]
+            options = getattr(tflite, table)()
+            options.Init(raw.Bytes, raw.Pos)
+            record.options = read(options)
+        return record
