@@ -6,6 +6,7 @@ The only module that touches ai-edge-litert; imported when a model is really run
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class FloatModel:
             )
         self.input: dict[str, Any] = inputs[0]
         self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._tflite = tflite
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,6 +63,56 @@ class FloatModel:
         self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(d["index"]) for d in self.outputs]
+
+    def invoke(self, x: NDArray[Any]) -> None:
+        """Run one input and leave the results where :meth:`view` finds them."""
+        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
+        self._interpreter.invoke()
+
+    def view(self, index: int) -> NDArray[Any]:
+        """A tensor of the last run without a copy; needs ``keep_all``.
+
+        The view must be gone before the next run: LiteRT refuses to run while one lives.
+        """
+        return self._interpreter.tensor(index)()
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor, by its index in the file."""
+        return tuple(int(n) for n in self._details[index]["shape"])
+
+    def float_tensors(self) -> dict[int, str]:
+        """Index and name of the float32 input and of every float32 tensor an op writes."""
+        found = [self.input["index"], *(i for _, outputs in self._ops() for i in outputs)]
+        details = self._details
+        return {
+            int(i): str(details[i]["name"])
+            for i in dict.fromkeys(found)
+            if i in details and details[i]["dtype"] == np.float32
+        }
+
+    def written_by(self, ops: frozenset[str]) -> frozenset[int]:
+        """Indices of the tensors written by ops of these TFLite names, ``CONV_2D`` and so on."""
+        return frozenset(i for name, outputs in self._ops() for i in outputs if name in ops)
+
+    @cached_property
+    def _details(self) -> dict[int, dict[str, Any]]:
+        return {d["index"]: d for d in self._interpreter.get_tensor_details()}
+
+    def _ops(self) -> list[tuple[str, list[int]]]:
+        """Name and outputs of every op of the file, in its order."""
+        import tflite
+
+        names = {v: k for k, v in vars(tflite.BuiltinOperator).items() if isinstance(v, int)}
+        model = tflite.Model.GetRootAs(self._tflite, 0)
+        graph = model.Subgraphs(0)
+        ops = []
+        for k in range(graph.OperatorsLength()):
+            op = graph.Operators(k)
+            code = model.OperatorCodes(op.OpcodeIndex())
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            outputs = [int(op.Outputs(i)) for i in range(op.OutputsLength())]
+            ops.append((names.get(number, "CUSTOM"), outputs))
+        return ops
 
     def tensor(self, index: int) -> NDArray[np.float32]:
         """Any tensor of the last run, by its index in the file; needs ``keep_all``."""

@@ -1,0 +1,187 @@
+"""What one run of the float model over the samples left behind, in memory and as a file.
+
+Everything any calibration method and the weight rounding need is in here, so neither a
+change of the method nor of any compiler setting runs the model again.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.numerics.histogram import HALF, Histogram
+from k210tasks.errors import K210Error
+
+FORMAT = 1
+
+
+class CalibrationError(K210Error):
+    """Calibration data that cannot be used, or cannot be made."""
+
+
+@dataclass(slots=True)
+class TensorStats:
+    """One float tensor of the source file over all samples; ``shape`` as the file has it.
+
+    ``channel_low`` and ``channel_high`` [C] are extremes per index of the last axis.
+    ``values`` float32 [K, P, C]: sampled pixels of the K kept samples, the flat pixel
+    numbers (over the axes between batch and channels) in ``Calibration.pixels``; None for
+    tensors that only move values.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    channel_low: NDArray[np.float32]
+    channel_high: NDArray[np.float32]
+    histogram: Histogram
+    values: NDArray[np.float32] | None = None
+
+    @property
+    def low(self) -> float:
+        return float(self.channel_low.min())
+
+    @property
+    def high(self) -> float:
+        return float(self.channel_high.max())
+
+    @property
+    def pixel_count(self) -> int:
+        return pixel_count(self.shape)
+
+
+def pixel_count(shape: tuple[int, ...]) -> int:
+    """Elements of a tensor divided by its channels."""
+    return int(np.prod(shape[:-1], dtype=np.int64)) if shape else 1
+
+
+@dataclass(slots=True)
+class Calibration:
+    """Statistics per tensor index of the ``.tflite``, and a few whole samples.
+
+    ``kept`` float32 [K, ...] are evenly spaced samples as the model was fed them (without
+    the batch axis), ``kept_at`` their positions among the ``samples`` seen. ``pixels``
+    maps a number of pixels to int32 [K, P]: which pixels of a tensor with that many were
+    kept per sample, the same for all such tensors.
+    """
+
+    model_sha256: str
+    samples: int
+    tensors: dict[int, TensorStats]
+    kept: NDArray[np.float32]
+    kept_at: tuple[int, ...]
+    pixels: dict[int, NDArray[np.int32]]
+
+    def to_npz(self, target: Path | IO[bytes]) -> None:
+        """Write the file; equal data gives equal bytes."""
+        stats = list(self.tensors.values())
+        meta = {
+            "format": FORMAT,
+            "model": self.model_sha256,
+            "samples": self.samples,
+            "kept_at": list(self.kept_at),
+            "tensors": [
+                {
+                    "index": t.index,
+                    "name": t.name,
+                    "shape": list(t.shape),
+                    "exponent": t.histogram.exponent,
+                    "values": t.values is not None,
+                }
+                for t in stats
+            ],
+        }
+        arrays: dict[str, NDArray[Any]] = {
+            "meta": np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8),
+            "low": _flat([t.channel_low for t in stats]),
+            "high": _flat([t.channel_high for t in stats]),
+            "counts": np.array([t.histogram.counts for t in stats], np.int64).reshape(-1, 2 * HALF),
+            "values": _flat([t.values for t in stats if t.values is not None]),
+            **_palette(self.kept),
+            "pixel_counts": np.array(sorted(self.pixels), np.int64),
+            **{f"pixels_{n}": self.pixels[n] for n in sorted(self.pixels)},
+        }
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as file:
+            for name, array in arrays.items():
+                entry = zipfile.ZipInfo(f"{name}.npy")  # a fixed date
+                with file.open(entry, "w", force_zip64=True) as out:
+                    np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+
+    @classmethod
+    def from_npz(cls, source: Path | IO[bytes]) -> Calibration:
+        """Read the file; raises :class:`CalibrationError` for anything else."""
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                data = {name: file[name] for name in file.files}
+            meta = json.loads(data["meta"].tobytes())
+            if meta["format"] != FORMAT:
+                raise CalibrationError(
+                    f"the calibration data has format {meta['format']}, this version reads "
+                    f"{FORMAT}: calibrate again"
+                )
+            return cls._build(meta, data)
+        except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise CalibrationError(
+                f"not calibration data of the built-in compiler ({error}): calibrate again"
+            ) from error
+
+    @classmethod
+    def _build(cls, meta: dict[str, Any], data: dict[str, NDArray[Any]]) -> Calibration:
+        kept = data["kept_codes"]
+        if "kept_palette" in data:
+            kept = data["kept_palette"][kept]
+        pixels = {int(n): data[f"pixels_{n}"] for n in data["pixel_counts"]}
+        tensors: dict[int, TensorStats] = {}
+        at_channel = at_value = 0
+        for i, t in enumerate(meta["tensors"]):
+            shape = tuple(t["shape"])
+            channels = shape[-1] if shape else 1
+            span = slice(at_channel, at_channel + channels)
+            at_channel += channels
+            values = None
+            if t["values"]:
+                kept_pixels = pixels[pixel_count(shape)]
+                size = kept_pixels.size * channels
+                flat = data["values"][at_value : at_value + size]
+                values = flat.reshape(*kept_pixels.shape, channels)
+                at_value += size
+            tensors[t["index"]] = TensorStats(
+                t["index"],
+                t["name"],
+                shape,
+                data["low"][span],
+                data["high"][span],
+                Histogram(t["exponent"], data["counts"][i]),
+                values,
+            )
+        return cls(meta["model"], meta["samples"], tensors, kept, tuple(meta["kept_at"]), pixels)
+
+
+def _flat(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate([a.ravel() for a in arrays]) if arrays else np.zeros(0, np.float32)
+
+
+def _palette(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Samples made of pixels hold at most 256 equidistant values: a byte each and the values."""
+    plain: dict[str, NDArray[Any]] = {"kept_codes": kept}
+    if not kept.size:
+        return plain
+    values = np.unique(kept[0])
+    if not 2 <= len(values) <= 256:
+        return plain
+    step = float(np.diff(values).min())
+    low, high = float(kept.min()), float(kept.max())
+    if not step > 0 or high - low > 255.25 * step:
+        return plain
+    codes = np.rint((kept - np.float32(low)) * np.float32(1 / step)).astype(np.uint8)
+    palette = np.zeros(256, np.float32)
+    palette[codes] = kept
+    if not np.array_equal(palette[codes], kept):
+        return plain
+    return {"kept_codes": codes, "kept_palette": palette}

@@ -1,0 +1,266 @@
+"""Calibration: the float model runs once over the samples, every tensor looked at.
+
+Two interpreters work in two threads, each on its own samples. All that is gathered is
+independent of which thread saw which sample when: extremes and histograms merge exactly
+in any order, and kept samples and pixels are chosen by the number of the sample. Memory
+does not grow with the number of samples: at most :data:`KEEP` of them are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.numerics.calibration import (
+    Calibration,
+    CalibrationError,
+    TensorStats,
+    pixel_count,
+)
+from k210tasks.compiler.numerics.histogram import Histogram
+from k210tasks.litert import FloatModel
+
+KEEP = 16  # whole samples kept, at most; at least half as many where there are enough
+PIXELS = 256  # pixels of each tensor kept per kept sample
+COUNTED = 16384  # values of each tensor counted per sample; extremes look at all of them
+
+Progress = Callable[[int, int, str], None]
+# Ops that only move values: nothing is learnt from keeping their outputs.
+_MOVERS = frozenset(
+    [
+        "PAD",
+        "PADV2",
+        "RESHAPE",
+        "CONCATENATION",
+        "TRANSPOSE",
+        "STRIDED_SLICE",
+        "SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "SQUEEZE",
+        "EXPAND_DIMS",
+        "PACK",
+        "UNPACK",
+        "MIRROR_PAD",
+        "SPACE_TO_BATCH_ND",
+        "BATCH_TO_SPACE_ND",
+    ]
+)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What one thread saw."""
+
+    low: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    high: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    histograms: dict[int, Histogram] = field(default_factory=dict)
+
+
+class _Feed:
+    """Hands out numbered samples to the threads and remembers which are kept."""
+
+    def __init__(self, samples: Iterable[NDArray[np.float32]], total: int, progress: Progress):
+        self._samples: Iterator[NDArray[np.float32]] = iter(samples)
+        self._lock = threading.Lock()
+        self._progress = progress
+        self._total = total
+        self.seen = 0
+        self.stride = 1
+        self.kept: dict[int, NDArray[np.float32]] = {}
+        self.values: dict[int, dict[int, NDArray[np.float32]]] = {}
+        self.failure: BaseException | None = None
+
+    def next(self) -> tuple[int, NDArray[np.float32]] | None:
+        with self._lock:
+            if self.failure is not None:
+                return None
+            try:
+                sample = next(self._samples)
+            except StopIteration:
+                return None
+            number = self.seen
+            self.seen += 1
+            self._progress(self.seen, max(self._total, self.seen), "samples")
+            return number, sample
+
+    def wanted(self, number: int) -> bool:
+        return number % self.stride == 0
+
+    def keep(
+        self, number: int, sample: NDArray[np.float32], values: dict[int, NDArray[np.float32]]
+    ) -> None:
+        """Keep a sample; when there are too many, every other number is dropped."""
+        with self._lock:
+            self.kept[number], self.values[number] = sample, values
+            while len(self.kept) > KEEP:
+                self.stride *= 2
+                for old in [n for n in self.kept if n % self.stride]:
+                    del self.kept[old], self.values[old]
+            if number % self.stride:
+                self.kept.pop(number, None)
+                self.values.pop(number, None)
+
+
+def sampled_pixels(count: int, number: int) -> NDArray[np.int32]:
+    """Which of ``count`` pixels are kept of sample ``number``, ascending; all if few.
+
+    One out of every equal stretch, at a place that differs from stretch to stretch.
+    """
+    if count <= PIXELS:
+        return np.arange(count, dtype=np.int32)
+    edges = np.arange(PIXELS + 1, dtype=np.int64) * count // PIXELS
+    # A multiplicative hash: the same everywhere, no generator to seed.
+    mixed = (np.arange(PIXELS, dtype=np.uint64) + np.uint64(number * PIXELS + 1)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    share = (mixed >> np.uint64(40)).astype(np.int64)
+    return (edges[:-1] + (share * (edges[1:] - edges[:-1]) >> 24)).astype(np.int32)
+
+
+def collect(
+    tflite: bytes,
+    samples: Iterable[NDArray[np.float32]],
+    *,
+    threads: int = 2,
+    total: int = 0,
+    progress: Progress = lambda done, total, what: None,
+) -> Calibration:
+    """Run the model over ``samples`` (float32, of the model's input shape, batch 1).
+
+    ``total`` is the number of samples if known, for ``progress`` only. Raises
+    :class:`CalibrationError` for no samples, a sample of a wrong shape, or a tensor that
+    becomes infinite or NaN; :class:`FloatModelError` for a model LiteRT refuses.
+    """
+    feed = _Feed(samples, total, progress)
+    models = [FloatModel(tflite, keep_all=True, threads=1)]
+    wanted = {
+        index: name
+        for index, name in models[0].float_tensors().items()
+        if models[0].shape(index) and models[0].shape(index)[0] == 1
+    }
+    movers = models[0].written_by(_MOVERS)
+    gathered = [_Gathered()]
+
+    def work(model: FloatModel, into: _Gathered) -> None:
+        while (item := feed.next()) is not None:
+            try:
+                _look(model, wanted, movers, feed, into, *item)
+            except BaseException as error:
+                feed.failure = error
+                return
+
+    helpers = []
+    for _ in range(threads - 1):
+        models.append(FloatModel(tflite, keep_all=True, threads=1))
+        gathered.append(_Gathered())
+        helpers.append(threading.Thread(target=work, args=(models[-1], gathered[-1])))
+        helpers[-1].start()
+    work(models[0], gathered[0])
+    for helper in helpers:
+        helper.join()
+    if feed.failure is not None:
+        raise feed.failure
+    if not feed.seen:
+        raise CalibrationError("no samples to calibrate with: give the folder at least one image")
+    return _assemble(tflite, models[0], wanted, feed, gathered)
+
+
+def _look(
+    model: FloatModel,
+    wanted: dict[int, str],
+    movers: frozenset[int],
+    feed: _Feed,
+    into: _Gathered,
+    number: int,
+    sample: NDArray[np.float32],
+) -> None:
+    """Run one sample and take from every tensor what is needed."""
+    if sample.shape != model.input_shape:
+        raise CalibrationError(
+            f"sample {number + 1} has the shape {list(sample.shape)}, the model's input is "
+            f"{list(model.input_shape)}"
+        )
+    model.invoke(sample)
+    keep = feed.wanted(number)
+    values: dict[int, NDArray[np.float32]] = {}
+    for index, name in wanted.items():
+        x = model.view(index)
+        x = x.reshape(-1, x.shape[-1])
+        low, high = _extremes(x)
+        magnitude = max(float(high.max()), -float(low.min()))
+        if not np.isfinite(magnitude):
+            raise CalibrationError(
+                f'the tensor "{name}" becomes infinite or not a number with sample {number + 1}: '
+                f"the float model itself fails on it"
+            )
+        if index in into.low:
+            np.minimum(into.low[index], low, out=into.low[index])
+            np.maximum(into.high[index], high, out=into.high[index])
+        else:
+            into.low[index], into.high[index] = low, high
+            into.histograms[index] = Histogram()
+        step = -(-x.size // COUNTED)
+        into.histograms[index].add(x[number % step :: step].ravel(), magnitude)
+        if keep and index not in movers:
+            values[index] = x[sampled_pixels(len(x), number)]
+        del x  # the interpreter refuses to run while a view of its memory is alive
+    if keep:
+        feed.keep(number, np.array(sample[0], np.float32), values)
+
+
+def _extremes(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Minimum and maximum of each column of [P, C]; long rows first, for speed."""
+    rows, channels = x.shape
+    fold = 1
+    while rows % (fold * 2) == 0 and fold * channels < 512:
+        fold *= 2
+    wide = x.reshape(rows // fold, fold * channels)
+    low, high = wide.min(axis=0), wide.max(axis=0)
+    return low.reshape(fold, channels).min(axis=0), high.reshape(fold, channels).max(axis=0)
+
+
+def _assemble(
+    tflite: bytes,
+    model: FloatModel,
+    wanted: dict[int, str],
+    feed: _Feed,
+    gathered: list[_Gathered],
+) -> Calibration:
+    order = sorted(feed.kept)
+    tensors: dict[int, TensorStats] = {}
+    pixels: dict[int, NDArray[np.int32]] = {}
+    for index, name in wanted.items():
+        parts = [g for g in gathered if index in g.low]
+        histogram = Histogram()
+        for part in parts:
+            histogram.merge(part.histograms[index])
+        shape = model.shape(index)
+        values = None
+        if index in feed.values[order[0]]:
+            values = np.stack([feed.values[n].pop(index) for n in order])
+            count = pixel_count(shape)
+            if count not in pixels:
+                pixels[count] = np.stack([sampled_pixels(count, n) for n in order])
+        tensors[index] = TensorStats(
+            index,
+            name,
+            shape,
+            np.min([g.low[index] for g in parts], axis=0),
+            np.max([g.high[index] for g in parts], axis=0),
+            histogram,
+            values,
+        )
+    return Calibration(
+        hashlib.sha256(tflite).hexdigest(),
+        feed.seen,
+        tensors,
+        np.stack([feed.kept[n] for n in order]),
+        tuple(order),
+        pixels,
+    )

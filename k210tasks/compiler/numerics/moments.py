@@ -1,0 +1,47 @@
+"""Second moments of a layer's inputs, exact whatever BLAS kernel adds them up.
+
+Inputs are codes minus their zero point, small integers, so a sum of products over 256
+rows stays below 2**24 and is exact in float32; blocks of that many rows are added in
+float64, where they are exact too. The result has the same bits with any number of
+threads and any kernel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS = 256  # 256 * 255**2 < 2**24
+
+
+def second_moments(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``x' x`` [K, K] of integer-valued rows ``x`` [P, K], |x| <= 255."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for first in range(0, len(x), _ROWS):
+        block = x[first : first + _ROWS]
+        total += block.T @ block
+    return total
+
+
+def depthwise_moments(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Per channel ``x' x`` [C, K, K] of integer-valued rows ``x`` [C, P, K]."""
+    total = np.zeros((x.shape[0], x.shape[2], x.shape[2]))
+    for first in range(0, x.shape[1], _ROWS):
+        block = x[:, first : first + _ROWS]
+        total += np.matmul(block.transpose(0, 2, 1), block)
+    return total
+
+
+def cross_moments(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``x' y`` [K, N] in float64 of rows ``x`` [P, K] and real-valued ``y`` [P, N]."""
+    return x.astype(np.float64).T @ y.astype(np.float64)
+
+
+def patches(x: NDArray[np.uint8], pad_value: int) -> NDArray[np.uint8]:
+    """Every pixel's 3x3 neighbourhood of maps [N, C, H, W]: [N, C, H, W, 9].
+
+    Outside pixels hold ``pad_value``, as the KPU pads.
+    """
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=pad_value)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return windows.reshape(*windows.shape[:4], 9)

@@ -1,0 +1,134 @@
+"""From a histogram of a tensor's values to the range its 256 codes shall cover.
+
+Every method sees the same histogram (see :mod:`.histogram`), so changing the method
+needs no new run of the model. ``minmax`` keeps everything; ``percentile`` drops the
+outermost 0.01 % of each side; ``mse`` minimises the squared error of rounding and
+clipping together; ``kl`` minimises the Kullback-Leibler divergence of the rounded
+distribution from the measured one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["minmax", "percentile", "mse", "kl"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse", "kl")
+
+_TAIL = 1e-4  # percentile: share of the values given up on either side
+_FLOOR = 1e-6  # narrowest range, for tensors that are constant
+
+
+def choose(
+    method: Method,
+    counts: NDArray[np.int64],
+    width: float,
+    low: float,
+    high: float,
+    *,
+    levels: int = 255,
+) -> tuple[float, float]:
+    """``(low, high)`` by ``method``; zero is always inside.
+
+    ``counts`` [2 * B] are values per bin of ``width``, bin B starting at zero; ``low`` and
+    ``high`` the exact extremes measured.
+    """
+    lo, hi = min(low, 0.0), max(high, 0.0)
+    if hi - lo < _FLOOR:
+        return lo, lo + _FLOOR
+    if method == "minmax" or counts.sum() == 0:
+        return lo, hi
+    half = len(counts) // 2
+    edges = (np.arange(len(counts) + 1, dtype=np.float64) - half) * np.float64(width)
+    if method == "percentile":
+        return _percentile(counts, edges, lo, hi)
+    search = _mse if method == "mse" else _kl
+    return search(counts, edges, lo, hi, levels)
+
+
+def _percentile(
+    counts: NDArray[np.int64], edges: NDArray[np.float64], lo: float, hi: float
+) -> tuple[float, float]:
+    share = np.cumsum(counts) / counts.sum()
+    first = int(np.searchsorted(share, _TAIL, side="right"))
+    last = int(np.searchsorted(share, 1 - _TAIL, side="left"))
+    low = min(0.0, max(lo, float(edges[first])))
+    high = max(0.0, min(hi, float(edges[min(last + 1, len(edges) - 1)])))
+    return (low, high) if high - low >= _FLOOR else (lo, hi)
+
+
+def _trials(lo: float, hi: float) -> list[tuple[float, float]]:
+    """Candidate ranges: each end shrunk by steps, zero kept inside."""
+    factors = np.linspace(1.0, 0.2, 33)
+    if lo == 0:
+        return [(0.0, hi * f) for f in factors]
+    if hi == 0:
+        return [(lo * f, 0.0) for f in factors]
+    return [(lo * a, hi * b) for a in factors for b in factors]
+
+
+def _mse(
+    counts: NDArray[np.int64], edges: NDArray[np.float64], lo: float, hi: float, levels: int
+) -> tuple[float, float]:
+    """Least ``step**2 / 12 * inside + squared distance of what is outside``.
+
+    Over cumulative sums, so that a candidate costs two look-ups.
+    """
+    centres = (edges[1:] + edges[:-1]) / 2
+    n = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
+    s1 = np.concatenate([[0.0], np.cumsum(counts * centres)])
+    s2 = np.concatenate([[0.0], np.cumsum(counts * centres**2)])
+    zero = counts[len(counts) // 2] if lo == 0 else 0  # after a ReLU: exact in any range
+    best, best_error = (lo, hi), np.inf
+    for low, high in _trials(lo, hi):
+        a = int(np.searchsorted(edges, low, side="left"))
+        b = int(np.searchsorted(edges, high, side="left"))
+        b = min(max(b, a), len(counts))
+        step = (high - low) / levels
+        inside = max(n[b] - n[a] - zero, 0.0)
+        left = s2[a] - 2 * low * s1[a] + low * low * n[a]
+        right = (s2[-1] - s2[b]) - 2 * high * (s1[-1] - s1[b]) + high * high * (n[-1] - n[b])
+        error = step * step / 12 * inside + max(left, 0.0) + max(right, 0.0)
+        if error < best_error:
+            best, best_error = (low, high), error
+    return best
+
+
+def _kl(
+    counts: NDArray[np.int64], edges: NDArray[np.float64], lo: float, hi: float, levels: int
+) -> tuple[float, float]:
+    """Least divergence of the distribution after clipping and rounding."""
+    centres = (edges[1:] + edges[:-1]) / 2
+    p = counts / counts.sum()
+    used = np.flatnonzero(counts)
+    best, best_score = (lo, hi), np.inf
+    for factor in np.linspace(1.0, 0.2, 65):
+        low, high = lo * factor, hi * factor
+        step = (high - low) / levels
+        code = np.rint((np.clip(centres[used], low, high) - low) / step).astype(np.int64)
+        mass = np.bincount(code, weights=p[used], minlength=levels + 1)
+        spread = np.bincount(code[_inside(centres[used], low, high)], minlength=levels + 1)
+        q = np.where(spread[code] > 0, mass[code] / np.maximum(spread[code], 1), 0.0)
+        q = np.where(_inside(centres[used], low, high), q, 1e-9)
+        q /= q.sum()
+        score = float(np.sum(p[used] * np.log(p[used] / np.maximum(q, 1e-12))))
+        if score < best_score - 1e-12:
+            best, best_score = (low, high), score
+    return best
+
+
+def _inside(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    return (x >= low) & (x <= high)
+
+
+def quantisation(low: float, high: float, *, levels: int = 255) -> tuple[float, int]:
+    """``(scale, zero_point)``: real = (code - zero_point) * scale, zero a code exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(high - low, _FLOOR) / levels
+    zero_point = round(-low / scale)
+    # The zero point's rounding shifts the range: stretch the scale so both ends stay inside.
+    if 0 < zero_point < levels:
+        scale = max(high / (levels - zero_point), -low / zero_point)
+    return scale, zero_point

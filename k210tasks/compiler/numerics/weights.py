@@ -1,0 +1,210 @@
+"""Weights as codes: one zero point a layer, one scale an output channel (docs section 4.2).
+
+The layer's arithmetic subtracts one weight offset from all channels, while the batch-norm
+multiplier takes any factor back per channel. So ``w ~ (code - zero_point) * scale[oc]``
+with a shared zero point and free scales, chosen here together.
+
+Rounding is by error feedback: with ``H`` the second moments of the layer's (already
+quantised) inputs, the expected squared error of the output is ``d H d'`` for a rounding
+error ``d``; weights are rounded one after the other, each first moved by what the errors
+before it can have compensated (the GPTQ/OPTQ family, in the LDL form, which needs one
+Cholesky factor and no inverse), then single codes are moved while that lowers the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedWeights:
+    """``real = (codes - zero_point) * scale[:, None]``.
+
+    ``codes`` has the shape of the weights, first axis the output channel (depthwise: the
+    channel), uint8 or uint16; ``scale`` is float64 per output channel.
+    """
+
+    codes: NDArray[np.uint8] | NDArray[np.uint16]
+    zero_point: int
+    scale: Floats
+
+    def real(self) -> Floats:
+        shape = (-1,) + (1,) * (self.codes.ndim - 1)
+        return (self.codes.astype(np.float64) - self.zero_point) * self.scale.reshape(shape)
+
+
+def grid(w: Floats, *, bits: int = 8) -> tuple[int, Floats]:
+    """``(zero_point, scale[oc])`` that cover all weights ``w`` [OC, K] without clipping.
+
+    The zero point is the one with the least sum of squared relative steps, for a channel's
+    step relative to its own finest possible one.
+    """
+    top = 2**bits - 1
+    high = np.maximum(w.max(axis=1), 0.0)
+    low = np.maximum(-w.min(axis=1), 0.0)
+    span = np.maximum(high + low, 1e-30)
+    # 16 bits: 255 choices are as good as 65535.
+    points = np.unique(np.rint(np.linspace(0, top, 256)).astype(np.int64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        up = np.where(high[:, None] > 0, high[:, None] / (top - points), 0.0)
+        down = np.where(low[:, None] > 0, low[:, None] / points, 0.0)
+        cost = ((np.maximum(up, down) * top / span[:, None]) ** 2).sum(axis=0)
+    cost = np.where(np.isfinite(cost), cost, np.inf)
+    best = int(np.argmin(cost))
+    scale = np.maximum(up[:, best], down[:, best])
+    return int(points[best]), np.where(scale > 0, scale, 1.0)
+
+
+def clip_scales(
+    w: Floats,
+    zero_point: int,
+    scale: Floats,
+    importance: Floats | None = None,
+    *,
+    bits: int = 8,
+    shrink: tuple[float, ...] = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7),
+) -> Floats:
+    """Scales, each times the factor of ``shrink`` whose rounding error is least.
+
+    ``importance`` [K] or [OC, K] weighs the squared errors (the diagonal of ``H``).
+    """
+    top = 2**bits - 1
+    weight = np.ones(w.shape[1]) if importance is None else importance
+    best_error = np.full(len(w), np.inf)
+    best = scale.copy()
+    for factor in shrink:
+        s = (scale * factor)[:, None]
+        q = np.clip(np.rint(w / s), -zero_point, top - zero_point)
+        error = (weight * (w - q * s) ** 2).sum(axis=1)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        best = np.where(better, scale * factor, best)
+    return best
+
+
+def round_nearest(w: Floats, zero_point: int, scale: Floats, *, bits: int = 8) -> QuantisedWeights:
+    """Every weight [OC, K] at its nearest code."""
+    q = np.rint(w / scale[:, None]) + zero_point
+    return _codes(q, zero_point, scale, bits)
+
+
+def _codes(q: Floats, zero_point: int, scale: Floats, bits: int) -> QuantisedWeights:
+    clipped = np.clip(q, 0, 2**bits - 1)
+    if bits == 8:
+        return QuantisedWeights(clipped.astype(np.uint8), zero_point, scale)
+    return QuantisedWeights(clipped.astype(np.uint16), zero_point, scale)
+
+
+def damped(h: Floats, damping: float = 0.01) -> Floats:
+    """``h`` [..., K, K] with ``damping`` times its mean diagonal added to the diagonal."""
+    diagonal = np.einsum("...kk->...k", h)
+    extra = damping * diagonal.mean(axis=-1) + 1e-12
+    result = h.copy()
+    np.einsum("...kk->...k", result)[...] += extra[..., None]
+    return result
+
+
+def round_feedback(
+    w: Floats,
+    zero_point: int,
+    scale: Floats,
+    h: Floats,
+    *,
+    bits: int = 8,
+    passes: int = 1,
+) -> QuantisedWeights:
+    """Weights [OC, K] rounded with error feedback over ``h`` [K, K], positive definite.
+
+    Columns go in the order of falling ``h[k, k]``. ``passes`` rounds of single-code moves
+    follow. All channels at once; float64.
+    """
+    top = 2**bits - 1
+    order = np.argsort(-np.diagonal(h), kind="stable")
+    hp = h[np.ix_(order, order)]
+    x = (w / scale[:, None])[:, order]
+    factor = _unit_upper(hp)
+    q = np.empty_like(x)
+    errors = np.zeros_like(x)
+    block = 64
+    for first in range(0, x.shape[1], block):
+        last = min(first + block, x.shape[1])
+        moved = x[:, first:last].copy()
+        if first:
+            moved += errors[:, :first] @ factor[:first, first:last]
+        inner = factor[first:last, first:last]
+        for j in range(last - first):
+            t = moved[:, j]
+            if j:
+                t = t + errors[:, first : first + j] @ inner[:j, j]
+            code = np.clip(np.rint(t), -zero_point, top - zero_point)
+            q[:, first + j] = code
+            errors[:, first + j] = x[:, first + j] - code
+    for _ in range(passes):
+        if not _descend(x, q, hp, -zero_point, top - zero_point):
+            break
+    back = np.empty_like(q)
+    back[:, order] = q
+    return _codes(back + zero_point, zero_point, scale, bits)
+
+
+def _unit_upper(h: Floats) -> Floats:
+    """``M`` of ``h = M D M'``, unit upper triangular, ``D`` diagonal."""
+    lower = np.linalg.cholesky(h[::-1, ::-1])
+    upper = lower[::-1, ::-1]
+    return np.ascontiguousarray(upper / np.diagonal(upper))
+
+
+def _descend(x: Floats, q: Floats, h: Floats, low: int, high: int) -> bool:
+    """One sweep over the columns moving codes to the exact minimum given all others.
+
+    Changes ``q`` in place; whether anything moved.
+    """
+    gradient = (q - x) @ h
+    moved = False
+    for k in range(x.shape[1]):
+        step = np.clip(np.rint(q[:, k] - gradient[:, k] / h[k, k]), low, high) - q[:, k]
+        rows = np.flatnonzero(step)
+        if len(rows):
+            moved = True
+            q[rows, k] += step[rows]
+            gradient[rows] += step[rows, None] * h[k]
+    return moved
+
+
+def round_depthwise(
+    w: Floats,
+    zero_point: int,
+    scale: Floats,
+    h: Floats,
+    *,
+    bits: int = 8,
+    passes: int = 3,
+) -> QuantisedWeights:
+    """Depthwise weights [C, K] with feedback over every channel's own ``h`` [C, K, K]."""
+    top = 2**bits - 1
+    x = w / scale[:, None]
+    lower = np.linalg.cholesky(h[:, ::-1, ::-1])
+    upper = lower[:, ::-1, ::-1]
+    factor = upper / np.einsum("ckk->ck", upper)[:, None, :]
+    q = np.empty_like(x)
+    errors = np.zeros_like(x)
+    for k in range(x.shape[1]):
+        t = x[:, k] + (errors[:, :k] * factor[:, :k, k]).sum(axis=1)
+        q[:, k] = np.clip(np.rint(t), -zero_point, top - zero_point)
+        errors[:, k] = x[:, k] - q[:, k]
+    diagonal = np.einsum("ckk->ck", h)
+    for _ in range(passes):
+        before = q.copy()
+        for k in range(x.shape[1]):
+            gradient = ((q - x) * h[:, :, k]).sum(axis=1)
+            q[:, k] = np.clip(
+                np.rint(q[:, k] - gradient / diagonal[:, k]), -zero_point, top - zero_point
+            )
+        if (q == before).all():
+            break
+    return _codes(q + zero_point, zero_point, scale, bits)
