@@ -1,0 +1,91 @@
+"""What the last run of each task read and wrote: ``.k210/state/TASK.json``.
+
+A record is written atomically when its step ends, so a killed batch loses only the step
+under way. It holds, by role, the hash and the stamp of every input and output file, so
+that "nothing changed" costs one stat per file and no reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from k210tasks.store_io import write_atomically
+
+FORMAT = 1
+
+#: relative path ("" for a single file) -> [sha256, size, mtime_ns, ctime_ns, inode]
+Files = dict[str, list[Any]]
+
+#: The keys of a record: format, task, outcome ("done", "skipped", "forgotten"), key, step,
+#: version, settings, tools, libraries, inputs, outputs (role -> {"path", "files"}), judge, …
+Record = dict[str, Any]
+
+#: In a file's name these stand for themselves; the rest of a task's name is percent-encoded
+#: where a file system might refuse it. "convert:nn_xo" -> "convert.nn_xo.json"
+_UNSAFE = re.compile(r'[<>"/\\|?*%\x00-\x1f]')
+
+
+def file_name(task: str) -> str:
+    """The name of a task's record. Step names hold no dot: the first one is the colon."""
+    safe = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02x}", task)
+    return safe.replace(":", ".", 1).replace(":", "%3a") + ".json"
+
+
+class TaskStates:
+    """The records of a project; ``folder`` is ``.k210/state``."""
+
+    def __init__(self, folder: str, say: Callable[[str], None] | None = None) -> None:
+        self.folder = folder
+        self._say = say
+
+    def _path(self, task: str) -> str:
+        return f"{self.folder}{os.sep}{file_name(task)}"
+
+    def load(self, task: str) -> Record | None:
+        """The record of a task, or None; a damaged one is said and counts as none."""
+        try:
+            with open(self._path(task), "rb", buffering=0) as file:
+                record = json.loads(file.read())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            self._damaged(task, str(error))
+            return None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            self._damaged(task, "it has another format")
+            return None
+        return record
+
+    def _damaged(self, task: str, why: str) -> None:
+        if self._say is not None:
+            self._say(f"{task}: what is known of it cannot be read ({why}); checking anew")
+
+    def save(self, task: str, record: Record) -> None:
+        record = {"format": FORMAT, "task": task, **record}
+        data = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        write_atomically(self._path(task), data.encode("utf-8", "surrogatepass"))
+
+    def remove(self, task: str) -> bool:
+        try:
+            os.unlink(self._path(task))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def all(self) -> Iterator[Record]:
+        """Every readable record."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.folder)):
+                if name.endswith(".json"):
+                    try:
+                        with open(os.path.join(self.folder, name), "rb") as file:
+                            record = json.loads(file.read())
+                    except (OSError, ValueError):
+                        continue
+                    if isinstance(record, dict) and record.get("format") == FORMAT:
+                        yield record

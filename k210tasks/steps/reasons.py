@@ -1,0 +1,207 @@
+"""Why a step runs: one small dataclass per cause, and how each is said.
+
+Deciding collects reasons; rendering is here, apart from it. Every reason names the field
+or file and old and new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: reasons shown per step before "and N more"
+SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A cause; ``str(reason)`` is a phrase without a full stop."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The cause as JSON values; ``why`` is the name of its class."""
+        return {"why": type(self).__name__, **asdict(self), "text": str(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRun(Reason):
+    def __str__(self) -> str:
+        return "no record of an earlier run"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten(Reason):
+    def __str__(self) -> str:
+        return "its result was forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class WasSkipped(Reason):
+    because: str
+
+    def __str__(self) -> str:
+        return f"it was skipped last time: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChanged(Reason):
+    field: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: {say(self.old)} → {say(self.new)}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepChanged(Reason):
+    step: str
+    old: int
+    new: int
+
+    def __str__(self) -> str:
+        return f"the version of the step {self.step}: {self.old} → {self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChanged(Reason):
+    tool: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"toolchain {self.tool}: {say(self.old)} → {say(self.new)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryChanged(Reason):
+    library: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        return f"library {self.library}: {self.old or 'none'} → {self.new or 'none'}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentChanged(Reason):
+    role: str
+    path: str
+    old: str  # SHA-256
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.role}) has other content: {self.old[:12]} → {self.new[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileAdded(Reason):
+    role: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.role}) is new"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRemoved(Reason):
+    role: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.role}) is no longer among the files"
+
+
+@dataclass(frozen=True, slots=True)
+class InputMissing(Reason):
+    role: str
+    path: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.role}) is missing" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMissing(Reason):
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTampered(Reason):
+    path: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not what the step wrote: {self.old[:12]} → {self.new[:12]}"
+            if self.new
+            else f"{self.path} is not what the step wrote"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMoved(Reason):
+    role: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"the place of its {self.role}: {self.old or 'none'} → {self.new or 'none'}"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedBadly(Reason):
+    message: str
+
+    def __str__(self) -> str:
+        return f"it did not pass last time: {self.message.splitlines()[0] if self.message else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotJudged(Reason):
+    def __str__(self) -> str:
+        return "its result is not judged yet"
+
+
+@dataclass(frozen=True, slots=True)
+class AfterTask(Reason):
+    """Said by ``k210 why`` only: what the step reads is about to be made anew."""
+
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.task} would run before it; if its result is the same, this is kept"
+
+
+def say(value: Any) -> str:
+    """A setting as a person would write it in models.yaml."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def differences(name: str, old: Any, new: Any) -> list[SettingChanged]:
+    """The fields, dotted, in which two settings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[SettingChanged] = []
+        for key in sorted({*old, *new}):
+            dotted = f"{name}.{key}" if name else key
+            found += differences(dotted, old.get(key), new.get(key))
+        return found
+    return [] if old == new else [SettingChanged(name, old, new)]
+
+
+def listing(reasons: Iterable[Reason], limit: int = SHOWN) -> list[str]:
+    """The phrases to show, the rest counted."""
+    texts = [str(reason) for reason in reasons]
+    if len(texts) > limit:
+        texts[limit:] = [f"and {len(texts) - limit} more"]
+    return texts

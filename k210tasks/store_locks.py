@@ -1,0 +1,163 @@
+"""Locks between processes that the operating system frees when their holder dies.
+
+A lock is an open file (``flock`` or, on Windows, ``msvcrt.locking``): no lock survives
+a killed process. The file is removed while the lock is held, so none pile up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: seconds between two tries where waiting cannot be left to the kernel
+_PAUSE = 0.05
+
+
+def _try_lock(fd: int) -> bool:
+    if fcntl is not None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+    import msvcrt
+
+    try:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _wait_lock(fd: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    while not _try_lock(fd):
+        time.sleep(_PAUSE)
+
+
+def _is_file(fd: int, path: str) -> bool:
+    """Whether the path still names the open file: its last holder may have removed it."""
+    try:
+        on_disk = os.stat(path)
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(fd)
+    return (on_disk.st_ino, on_disk.st_dev) == (opened.st_ino, opened.st_dev)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+@contextlib.contextmanager
+def lock(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock named by ``path``; ``waiting()`` is called once if another has it."""
+    told = False
+    while True:
+        fd = _open(path)
+        try:
+            if not _try_lock(fd):
+                if waiting is not None and not told:
+                    waiting()
+                    told = True
+                _wait_lock(fd)
+            if _is_file(fd, path):
+                break
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    try:
+        yield
+    finally:
+        _remove_locked(fd, path)
+
+
+def _remove_locked(fd: int, path: str) -> None:
+    if os.name == "nt":  # an open file cannot be removed there: after closing, if we are lucky
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    os.close(fd)
+
+
+class WorkFolder:
+    """A folder for unfinished files that is swept when its process is dead.
+
+    Its lock file stands beside it for as long as the process lives. ``note`` writes down
+    temporary files that must stand elsewhere, so that :func:`sweep` finds them too.
+    """
+
+    def __init__(self, base: str) -> None:
+        while True:
+            name = secrets.token_hex(8)
+            self._lock = os.path.join(base, f"{name}.lock")
+            self._fd = _open(self._lock)
+            # Between opening and locking a sweeper may have taken it for a dead one.
+            if _try_lock(self._fd) and _is_file(self._fd, self._lock):
+                break
+            os.close(self._fd)
+        self.path = os.path.join(base, name)
+        os.mkdir(self.path)
+
+    def note(self, path: str) -> None:
+        """Remember a temporary file outside of this folder. Call before creating it."""
+        with open(os.path.join(self.path, "elsewhere"), "a", encoding="utf-8") as file:
+            file.write(os.path.abspath(path) + "\n")
+
+    def __enter__(self) -> WorkFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        _remove_locked(self._fd, self._lock)
+
+
+def sweep(base: str) -> int:
+    """Remove the work folders of dead processes; how many there were."""
+    swept = 0
+    try:
+        names = os.listdir(base)
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        if not name.endswith(".lock"):
+            continue
+        path = os.path.join(base, name)
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        if not (_try_lock(fd) and _is_file(fd, path)):
+            os.close(fd)
+            continue
+        folder = path[: -len(".lock")]
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(folder, "elsewhere"), encoding="utf-8") as noted,
+        ):
+            for line in noted:
+                with contextlib.suppress(OSError):
+                    os.unlink(line.rstrip("\n"))
+        shutil.rmtree(folder, ignore_errors=True)
+        _remove_locked(fd, path)
+        swept += 1
+    return swept
