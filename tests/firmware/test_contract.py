@@ -1,0 +1,162 @@
+"""The input contract: JSON there and back, a C header for any model name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k210tasks.firmware.contract import (
+    Contract,
+    ContractError,
+    Input,
+    Output,
+    c_identifier,
+    c_string,
+)
+
+FACES = Contract(
+    model="faces-0.25",
+    kmodel=4,
+    profile="maixpy",
+    input=Input((3, 240, 320), color="rgb", mean=0.5, std=0.25, scale=1 / 64, zero_point=127.5),
+    outputs=(Output("boxes", (30, 15, 20)), Output("flags", (4,), "uint8", 0.5, 3)),
+    labels=("face", 'the "other"', "Mädchen", "a\\b??=", "line\nbreak7"),
+    nbytes=388776,
+    sha256="ab" * 32,
+    main_memory=58368,
+)
+
+
+def test_json_is_stable_and_reads_back() -> None:
+    text = FACES.to_json()
+    assert Contract.from_json(text) == FACES
+    assert Contract.from_json(text.encode()).to_json() == text
+    assert text.isascii()
+    assert text.endswith("}\n")
+    shuffled = json.dumps(dict(reversed(json.loads(text).items())))
+    assert Contract.from_json(shuffled).to_json() == text
+
+
+def test_bytes_are_counted_from_shape_and_dtype() -> None:
+    assert FACES.input.nbytes == 3 * 240 * 320
+    assert [out.nbytes for out in FACES.outputs] == [4 * 30 * 15 * 20, 4]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("version",), 2, "contract.json: version is 2; it must be 1; build the model again"),
+        (("model",), 7, "contract.json: model is 7; it must be a string"),
+        (
+            ("input", "dtype"),
+            "int8",
+            'contract.json: input.dtype is \'int8\'; it must be "uint8" or "float32"',
+        ),
+        (
+            ("input", "shape"),
+            [3, 0, 1],
+            "contract.json: input.shape is [3, 0, 1]; it must be a list of sizes, each 1 or more",
+        ),
+        (
+            ("input", "std"),
+            float("nan"),
+            "contract.json: input.std is nan; it must be a finite number",
+        ),
+        (("input", "stated"), 1, "contract.json: input.stated is 1; it must be true or false"),
+        (
+            ("kmodel", "bytes"),
+            -1,
+            "contract.json: kmodel.bytes is -1; it must be a whole number, 0 or more",
+        ),
+        (("labels",), ["a", 1], "contract.json: labels is ['a', 1]; it must be a list of strings"),
+        (("outputs",), {}, "contract.json: outputs is {}; it must be a list"),
+    ],
+)
+def test_a_wrong_field_is_named(path: tuple[str, ...], value: object, message: str) -> None:
+    data = json.loads(FACES.to_json())
+    target = data
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    with pytest.raises(ContractError) as error:
+        Contract.from_json(json.dumps(data))
+    assert str(error.value) == message
+
+
+def test_a_missing_field_and_no_json_are_said() -> None:
+    data = json.loads(FACES.to_json())
+    del data["outputs"][1]["scale"]
+    with pytest.raises(ContractError, match=r"^contract.json: outputs\[1\].scale is None; it must"):
+        Contract.from_dict(data)
+    with pytest.raises(ContractError, match=r"^contract\.json: the file is 'Expecting"):
+        Contract.from_json("{")
+    with pytest.raises(ContractError, match=r"^contract.json: the file is \[\]; it must be an ob"):
+        Contract.from_json("[]")
+
+
+@given(st.text(min_size=1, max_size=64), st.text(min_size=1, max_size=64))
+@settings(deadline=None)
+def test_identifiers_are_valid_and_keep_names_apart(one: str, other: str) -> None:
+    assert re.fullmatch(r"K210_[A-Z0-9_]+", c_identifier(one))
+    if one.casefold() != other.casefold():  # model names differ in more than case
+        assert c_identifier(one) != c_identifier(other)
+
+
+def test_plain_names_stay_readable() -> None:
+    assert c_identifier("nn_xo") == "K210_NN_XO"
+    assert c_identifier("1st") == "K210_1ST"
+    assert c_identifier("a-b") != c_identifier("a.b")
+
+
+@given(st.text(max_size=40))
+@settings(deadline=None)
+def test_c_strings_are_ascii_and_say_the_same_bytes(text: str) -> None:
+    literal = c_string(text)
+    assert literal.isascii()
+    assert literal.isprintable()
+    assert "??" not in literal
+    said = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), literal[1:-1].encode())
+    assert said == text.encode(errors="replace")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_the_header_compiles_and_says_what_the_contract_says(tmp_path: Path, language: str) -> None:
+    evil = dataclasses.replace(FACES, model="*/ лицо-1.0", labels=FACES.labels)
+    (tmp_path / "a.h").write_text(FACES.c_header(), encoding="ascii")
+    (tmp_path / "b.h").write_text(evil.c_header(), encoding="ascii")
+    prefix = c_identifier(FACES.model)
+    (tmp_path / "main.c").write_text(
+        f"""#include "a.h"
+#include "b.h"
+#include "a.h"
+#include <stdio.h>
+#if {prefix}_INPUT_BYTES != 230400
+#error "bytes"
+#endif
+static const int shape[{prefix}_OUTPUT0_RANK] = {prefix}_OUTPUT0_SHAPE;
+static const char *const labels[] = {prefix}_LABELS;
+int main(void) {{
+    float zero = {prefix}_INPUT_ZERO_POINT;
+    for (int i = 0; i < {prefix}_LABEL_COUNT; i++) printf("%s|", labels[i]);
+    printf("%d %g ", shape[1], zero);
+    printf("%g %d", {prefix}_OUTPUT1_SCALE, {c_identifier(evil.model)}_INPUT_WIDTH);
+    return 0;
+}}
+"""
+    )
+    subprocess.run(
+        ["cc", "-x", language, "-Wall", "-Wextra", "-Werror", "main.c", "-o", "main"],
+        cwd=tmp_path,
+        check=True,
+    )
+    said = subprocess.run([tmp_path / "main"], capture_output=True, check=True).stdout.decode()
+    assert said == "".join(f"{label}|" for label in FACES.labels) + "15 127.5 0.5 320"
