@@ -1,0 +1,46 @@
+"""Converting TensorFlow and Keras models to float TFLite, in the tensorflow environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TextIO
+
+from k210tasks.manifest.model import SourceKind
+from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
+from k210tasks.toolchains.worker import Progress
+
+
+def convert(
+    toolchain: Toolchain,
+    *,
+    source: Path,
+    kind: SourceKind,
+    inputs: dict[str, list[int]] | None,
+    outputs: list[str] | None,
+    out: Path,
+    log: TextIO | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the float ``.tflite`` of ``source`` to ``out``, with a batch of 1.
+
+    Returns ``{"inputs": {name: shape}, "outputs": [name, …], "bytes": n}`` as used: what is
+    None is inferred where the model leaves no choice. The same source and arguments give
+    the same bytes. Raises :class:`BadRequest` for a source that cannot be read and for names
+    and shapes that do not fit it, listing the model's own.
+    """
+    assert isinstance(toolchain, PythonToolchain)
+    result = toolchain.worker().call(
+        "convert",
+        {
+            "source": str(source.absolute()),
+            "kind": kind,
+            "inputs": inputs,
+            "outputs": outputs,
+            "out": str(out.absolute()),
+        },
+        doing=f"converting {source.name}",
+        log=log,
+        progress=progress,
+    )
+    result.pop("printed")
+    return result

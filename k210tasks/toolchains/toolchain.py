@@ -1,0 +1,183 @@
+"""One toolchain as the rest of the project sees it: pinned, perhaps installed, installable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from k210tasks.manifest.model import ToolchainOverride
+from k210tasks.toolchains import environments, interpreters, receipts
+from k210tasks.toolchains.cache import cache_root, exclusive
+from k210tasks.toolchains.catalogue import TOOLS, PythonTool, Tool
+from k210tasks.toolchains.errors import NotInstalled, ToolchainError
+from k210tasks.toolchains.worker import Progress, Worker, shared
+
+Say = Callable[[str], None]
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """A :class:`Progress` that shows nothing."""
+
+
+class UnknownToolchain(ToolchainError):
+    def __init__(self, name: str):
+        super().__init__(f"there is no toolchain {name!r}; there are: {', '.join(sorted(TOOLS))}")
+
+
+class Toolchain:
+    """What all toolchains have in common; see :func:`get`."""
+
+    tool: Tool
+
+    def __init__(self, tool: Tool, override: ToolchainOverride | None):
+        self.tool = tool
+        self.override = override or ToolchainOverride(tool.name)
+
+    @property
+    def name(self) -> str:
+        return self.tool.name
+
+    def pin(self) -> dict[str, Any]:
+        """What identifies the tool in the key of a result: JSON values, no network."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or would be, installed."""
+        raise NotImplementedError
+
+    def installed(self) -> bool:
+        """Whether a receipt says that exactly this pin was installed and proved to run."""
+        raise NotImplementedError
+
+    def install(self, say: Say, progress: Progress = no_progress) -> None:
+        """Fetch, check, unpack and prove the tool, unless that was done.
+
+        Safe with several processes at once: one installs, the others wait. Raises
+        :class:`ToolchainUnavailable` where it cannot be had on this machine at all, another
+        :class:`ToolchainError` where something failed.
+        """
+        raise NotImplementedError
+
+    def receipt(self) -> dict[str, Any] | None:
+        """What was recorded when it was installed."""
+        return receipts.read(self.folder)
+
+    def require(self) -> None:
+        """Raise :class:`NotInstalled` unless it is installed."""
+        if not self.installed():
+            raise NotInstalled(self.name)
+
+
+def _key(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class PythonToolchain(Toolchain):
+    """A tool in a Python environment of its own."""
+
+    tool: PythonTool
+
+    def pin(self) -> dict[str, Any]:
+        return self.tool.pin()
+
+    @property
+    def folder(self) -> Path:
+        facts = [self.pin(), self._chosen() or ""]
+        return cache_root() / "toolchains" / f"{self.name}-{_key(facts)}"
+
+    def _chosen(self) -> str | None:
+        return self.override.python or os.environ.get(self.tool.variable) or None
+
+    def installed(self) -> bool:
+        receipt = self.receipt()
+        if receipt is None or receipt.get("pin") != self.pin():
+            return False
+        return environments.python_of(self.folder).exists()  # its interpreter may be gone
+
+    def install(self, say: Say, progress: Progress = no_progress) -> None:
+        if self.installed():
+            return
+        folder = self.folder
+        with exclusive(cache_root() / "locks" / f"{folder.name}.lock"):
+            if self.installed():
+                return
+            interpreter = interpreters.find(
+                self.name,
+                self.tool.pythons,
+                chosen=self.override.python,
+                variable=self.tool.variable,
+                say=say,
+            )
+            fresh = folder.with_name(folder.name + ".new")
+            for leftover in (fresh, folder):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            environments.create(
+                self.name,
+                fresh,
+                interpreter,
+                self.tool.requirements_path,
+                index=self.override.url,
+                say=say,
+            )
+            fresh.rename(folder)
+            say(f"{self.name}: trying it")
+            worker = Worker(self.name, self._command(), self._environment())
+            try:
+                proof = worker.call("hello", {}, doing="showing that it runs")
+            finally:
+                worker.close()
+            proof.pop("printed")
+            facts = {
+                "proof": proof,
+                "interpreter": str(interpreter.path),
+                "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "bytes": size_of(folder),
+            }
+            receipts.write(folder, self.pin(), facts)
+            say(f"{self.name}: ready")
+
+    def worker(self) -> Worker:
+        """This process's worker of the tool, which must be installed."""
+        self.require()
+        return shared(self.name, self._command(), self._environment())
+
+    def _command(self) -> list[str]:
+        # -I: no site of the user, no variables, no current folder
+        python = environments.python_of(self.folder)
+        return [str(python), "-I", "-X", "utf8", str(self.tool.worker_path)]
+
+    def _environment(self) -> dict[str, str]:
+        return environments.clean_environment(self.tool.environment)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below ``folder``."""
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            total += (Path(base) / name).lstat().st_size
+    return total
+
+
+def get(
+    name: str, override: ToolchainOverride | None = None, lock_path: Path | None = None
+) -> Toolchain:
+    """The toolchain ``name``, as models.yaml may override it. Cheap; touches no network.
+
+    ``lock_path`` is the k210.lock beside models.yaml; None: the one in the user's cache.
+    """
+    tool = TOOLS.get(name)
+    if tool is None:
+        raise UnknownToolchain(name)
+    if isinstance(tool, PythonTool):
+        return PythonToolchain(tool, override)
+    raise UnknownToolchain(name)
