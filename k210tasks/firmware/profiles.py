@@ -143,7 +143,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4),
             0xA00000,
             "c",
-            sources=("RT-Thread-packages/kendryte-sdk",),
+            sources=("the K210 package of RT-Thread, which wraps kendryte-standalone-sdk",),
         ),
         Profile(
             "arduino",
@@ -152,7 +152,7 @@ PROFILES: dict[str, Profile] = {
             0x300000,
             "c",
             note="whether it loads kmodel 4 is not known",
-            sources=("sipeed/Maixduino:libraries/Maix_KPU",),
+            sources=("sipeed/Maixduino:libraries/Maxi_KPU/src/Maix_KPU.h",),
         ),
     )
 }

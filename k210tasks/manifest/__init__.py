@@ -1,0 +1,133 @@
+"""models.yaml: what to build, checked as a whole before anything runs.
+
+Who builds the task graph calls, in this order::
+
+    manifest = k210tasks.manifest.load("models.yaml")      # -> model.Manifest
+    samples = k210tasks.manifest.check_files(manifest)      # -> {folder: samples.Samples}
+
+Both raise :class:`ManifestError` (a :class:`~k210tasks.errors.K210Error`): ``str(error)`` is
+the whole text to show, with all problems; ``error.problems`` is the list of them.
+
+:func:`load` reads the file, fills in every default and judges all entries. When nothing
+about the file has changed since it was last found good, the result comes from
+``.k210/manifest/`` beside it, without YAML or pydantic being imported. When something is
+wrong, missing files of the other entries are reported along with it. It writes nothing.
+
+:func:`check_files` looks whether sources, binaries and folders of samples are there, each
+time anew; entries with ``made_by`` are left out. It returns the listing of every folder it
+scanned, keyed by the path as the manifest spells it, so that nobody need scan twice. Only
+when all is well does it write the cache that the next :func:`load` reads.
+
+Paths in a manifest are relative to ``manifest.root``, the absolute folder of models.yaml
+(absolute themselves where they lead out of it by an absolute path).
+
+:func:`json_schema` is the schema of the file for editors.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from k210tasks import samples
+from k210tasks.manifest.files import Missing, Scan
+from k210tasks.manifest.files import check as _check
+from k210tasks.manifest.model import Manifest
+from k210tasks.manifest.problems import ManifestError, Problem
+
+__all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
+
+#: Manifests found good but whose files were not looked at yet: absolute path -> cache key.
+_unsaved: dict[str, tuple[Manifest, str]] = {}
+
+
+def load(path: str | Path = "models.yaml") -> Manifest:
+    """The manifest of that file.
+
+    Raises:
+        ManifestError: with everything that is wrong; missing files only where there is
+            something else too, for they are :func:`check_files`'s business.
+    """
+    from k210tasks.manifest import cache
+
+    name = os.fspath(path)
+    content = _content(name)
+    full = os.path.abspath(name)  # noqa: PTH100
+    root = os.path.dirname(full)  # noqa: PTH120
+    made_from = cache.key(content, root)
+    stored = cache.load(name, root, made_from)
+    if stored is not None:
+        return stored
+    from k210tasks.manifest import reader
+
+    manifest, found = reader.read(content, name, root)
+    if found.problems:
+        # A file that is missing where something else is wrong already is no news.
+        places = {problem.marks[:1] for problem in found.problems}
+        missing = _located(_check(manifest, root)[1], content)
+        problems = found.problems + [p for p in missing if p.marks[:1] not in places]
+        raise ManifestError(name, problems, found.document.text)
+    _unsaved[full] = (manifest, made_from)
+    return manifest
+
+
+def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samples.Samples]:
+    """The samples of every folder the manifest names, by folder.
+
+    ``scan(path, shown)`` lists one folder; it is called once for each.
+
+    Raises:
+        ManifestError: a source, a binary or a folder of samples is missing, empty or of
+            the wrong kind.
+    """
+    found, missing = _check(manifest, manifest.root, scan)
+    if missing:
+        try:
+            content = Path(manifest.path).read_bytes()
+        except OSError:
+            content = b""
+        from k210tasks.manifest import reader
+
+        raise ManifestError(manifest.path, _located(missing, content), reader.decode(content)[0])
+    unsaved = _unsaved.pop(os.path.abspath(manifest.path), None)  # noqa: PTH100
+    if unsaved is not None and unsaved[0] is manifest:
+        from k210tasks.manifest import cache
+
+        cache.save(manifest, manifest.root, unsaved[1])
+    return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of models.yaml (draft 2020-12)."""
+    from k210tasks.manifest import documentation
+
+    return documentation.json_schema()
+
+
+def _content(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except FileNotFoundError:
+        why = Problem("the file does not exist", (), "k210 init writes one to begin with")
+    except IsADirectoryError:
+        why = Problem("is a folder, not a file")
+    except (OSError, ValueError) as error:
+        why = Problem(f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
+    raise ManifestError(name, [why])
+
+
+def _located(missing: list[Missing], content: bytes) -> list[Problem]:
+    """Missing files with the places that name them, at the model or under defaults."""
+    if not missing:
+        return []
+    from k210tasks.manifest import document, reader
+    from k210tasks.manifest.findings import Findings
+
+    found = Findings(document.Document(""))
+    text, _ = reader.decode(content)
+    found.document = document.parse(text)
+    for item in missing:
+        place = found.written(item.place)
+        found.add(place, item.message, item.allowed)
+    return found.problems

@@ -7,6 +7,7 @@ nor numpy. Paths are POSIX and as written in models.yaml after one normalisation
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,3 +94,8 @@ class Manifest:
     models: tuple[Model, ...] = ()
     firmware: tuple[Firmware, ...] = ()
     toolchains: tuple[ToolchainOverride, ...] = ()
+
+    @property
+    def root(self) -> str:
+        """The absolute path of the folder of models.yaml, which its paths start from."""
+        return os.path.dirname(os.path.abspath(self.path))  # noqa: PTH100, PTH120

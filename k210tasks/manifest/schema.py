@@ -1,0 +1,231 @@
+"""The keys of models.yaml, as pydantic models: what each means and may hold.
+
+This is the only list of keys: validation, the JSON Schema for editors and the
+documentation come from it. What several keys say together is judged in ``rules``.
+Imported only when a models.yaml has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from k210tasks.firmware.profiles import PROFILES, SRAM_BYTES
+from k210tasks.manifest import values
+from k210tasks.manifest.compilers import COMPILERS
+
+#: The default of every key: not written by the user. Explicit nulls are refused instead.
+_UNSET: Any = None
+
+#: Toolchains that may be overridden: the vendor compilers, and what reads graphs. The
+#: environments come from a package index, the archives from an address.
+ENVIRONMENTS = ("nncase-1.9.0", "tensorflow")
+ARCHIVES = ("ncc-0.1.0-rc5", "ncc-0.2.0-beta4")
+
+_PER_CHANNEL = (
+    "a list, one number per channel, is not possible: the K210 takes raw pixels with one scale "
+    "for all channels; fold the difference into the model's first convolution"
+)
+
+
+def _key(description: str, default: str = "") -> Any:
+    """An optional key; ``default`` is what its absence means, in words."""
+    extra: dict[str, Any] = {"x-default": default} if default else {}
+    return Field(_UNSET, description=description, json_schema_extra=extra)
+
+
+class _Map(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Preprocess(_Map):
+    """How a picture becomes the numbers a model is fed: `(pixel / 255 - mean) / std`."""
+
+    color: Annotated[str, values.choice("rgb", "bgr", "gray")] = _key(
+        "Order of the channels a picture is fed in.", "gray for one input channel, rgb for three"
+    )
+    mean: Annotated[float, values.number(note=_PER_CHANNEL)] = _key(
+        "Subtracted from a pixel scaled to 0..1; one number for all channels.",
+        "0, with a warning: a wrong pair of mean and std is the commonest fault",
+    )
+    std: Annotated[float, values.number(above_zero=True, note=_PER_CHANNEL)] = _key(
+        "Divides afterwards; one number for all channels.", "1, with a warning"
+    )
+    resize: Annotated[str, values.choice("stretch", "exact")] = _key(
+        "What happens to a picture of another size than the model's input: scaled, or refused.",
+        "stretch",
+    )
+
+
+class Calibrate(_Map):
+    """How the ranges of the tensors are found."""
+
+    method: Annotated[str, values.choice("minmax", "percentile", "mse", "kl")] = _key(
+        "How a range is chosen from the values seen; not every compiler has every method.",
+        "minmax",
+    )
+    samples: Annotated[int, values.whole(1, 1_000_000)] = _key(
+        "How many samples are used, evenly spaced over the sorted list of the folder; "
+        "the others do not count.",
+        "100",
+    )
+
+
+class Verify(_Map):
+    """How the kmodel is proved against the float model."""
+
+    images: Annotated[str, values.path("a folder of pictures or tensors")] = _key(
+        "Samples the model was not calibrated with. In one sub-folder per class they also tell "
+        "the accuracy.",
+        "the calibration samples, labelled not held out",
+    )
+    min_cosine: Annotated[float, values.number(0, 1)] = _key(
+        "The least mean cosine similarity of the worst output.", "0.98"
+    )
+    min_top1: Annotated[float, values.number(0, 1)] = _key(
+        "The least share of samples where float model and kmodel name the same class.",
+        "not judged",
+    )
+
+
+_TASKS = "names of tasks of your dodo.py"
+
+
+class Defaults(_Map):
+    """What every model starts from. Maps are merged one level deep."""
+
+    firmware: Annotated[str, values.choice(*PROFILES)] = _key(
+        "What the board runs; decides which kmodel versions load.", "maixpy"
+    )
+    compiler: Annotated[str, values.choice(*COMPILERS)] = _key(
+        "Who turns the .tflite into a .kmodel.", "builtin"
+    )
+    kmodel: Annotated[int, values.choice(3, 4, 5)] = _key(
+        "Version of the file. The built-in compiler writes 3 or 4, any other its own.",
+        "3 where the firmware loads it, else 4",
+    )
+    images: Annotated[str, values.path("a folder of pictures or tensors")] = _key(
+        "Calibration samples: pictures, or tensors as .npy or raw float32 .bin."
+    )
+    preprocess: Preprocess = _key("How a picture becomes the model's input.")
+    calibrate: Calibrate = _key("How the ranges of the tensors are found.")
+    verify: Annotated[Verify, values.OrOff()] = _key(
+        "How the kmodel is proved against the float model; off: not at all, with a warning."
+    )
+    labels: Annotated[tuple[str, ...], values.texts("names, one per class")] = _key(
+        "Names of the classes, in the order of the output.",
+        "the sorted names of the class folders of verify.images",
+    )
+    optional: Annotated[bool, values.flag()] = _key(
+        "Skip the model, saying why, where its toolchain cannot be had.", "false"
+    )
+    made_by: Annotated[tuple[str, ...], values.texts(_TASKS)] = _key(
+        "Tasks of yours that make the source or the samples; whether these exist is then looked "
+        "at when the step runs."
+    )
+    effort: Annotated[str, values.choice("fast", "normal", "high")] = _key(
+        "Built-in compiler: how long it may search for better numbers.", "normal"
+    )
+    weights: Annotated[int, values.choice(8, 16)] = _key(
+        "Built-in compiler: bits of a weight; 16 needs kmodel 3.", "8"
+    )
+    opcodes: Annotated[str, values.choice("beta1", "beta4")] = _key(
+        "Built-in compiler, kmodel 4: the newest nncase 0.2 whose opcodes may appear. "
+        "MaixPy's runtime knows those of beta1.",
+        "beta1",
+    )
+    input: Annotated[str, values.choice("uint8", "float")] = _key(
+        "Built-in compiler: what the firmware feeds the kmodel.",
+        "uint8 for pictures; for tensors what the kmodel allows",
+    )
+    sram_free: Annotated[int, values.whole(1, SRAM_BYTES, "bytes")] = _key(
+        "Bytes of memory your firmware leaves for the model and its working memory.",
+        "what is known of the firmware",
+    )
+    anchors: Annotated[tuple[float, ...], values.anchors()] = _key(
+        "Anchors of a YOLO detector, put into the load snippet."
+    )
+
+
+class Model(Defaults):
+    """One model."""
+
+    source: Annotated[
+        str, values.path(".pb, .pbtxt, .keras, .h5, .tflite or a SavedModel folder")
+    ] = Field(description="The trained model: .pb, .pbtxt, .keras, .h5, .tflite, or a SavedModel.")
+    inputs: dict[str, Annotated[tuple[int, ...], values.shape()]] = _key(
+        "Name and shape of the graph's input, batch first. Not for a .tflite.",
+        "inferred where there is no choice",
+    )
+    outputs: Annotated[tuple[str, ...], values.texts("names of tensors of the graph")] = _key(
+        "Names of the graph's outputs. Not for a .tflite.", "inferred where there is no choice"
+    )
+
+
+class Part(_Map):
+    """One part of a firmware image: a binary or a model."""
+
+    bin: Annotated[str, values.path("a binary file")] = _key("A file, written as it is.")
+    model: Annotated[str, values.text("the name of a model")] = _key("A model of this file.")
+    address: Annotated[int, values.whole(0, 2**32 - 1, "a flash address")] = _key(
+        "Where it goes in flash; 0x300000 is fine.",
+        "the next free 64 KiB from the firmware's own base",
+    )
+    sha256_prefix: Annotated[bool, values.flag()] = _key(
+        "Wrap a binary as the boot loader wants its program.", "true at address 0 only"
+    )
+    made_by: Annotated[tuple[str, ...], values.texts(_TASKS)] = _key(
+        "Tasks of yours that make the binary."
+    )
+
+
+class Firmware(_Map):
+    """One firmware image, a .kfpkg."""
+
+    profile: Annotated[str, values.choice(*PROFILES)] = _key(
+        "What the board runs.", "firmware of defaults, else maixpy"
+    )
+    parts: list[Part] = Field(description="What goes into the image.")
+
+
+def _no_hash(text: str) -> str | None:
+    return None if re.fullmatch("[0-9a-fA-F]{64}", text) else "is not a SHA-256 sum"
+
+
+def _no_url(text: str) -> str | None:
+    scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme.lower() not in ("http", "https", "file"):
+        return "is not an address of a kind that can be fetched"
+    rest = text.partition("://")[2]
+    if not rest or (scheme.lower() == "file" and not rest.startswith("/")):
+        return "names no file" if not rest else "has no absolute path: file:///path/to/file"
+    return None
+
+
+class Toolchain(_Map):
+    """Another place, hash or interpreter for a toolchain."""
+
+    url: Annotated[
+        str,
+        values.matching("http://, https:// or file:///", _no_url, {"pattern": "^(https?|file)://"}),
+    ] = _key("Where the archive is fetched from.")
+    sha256: Annotated[
+        str,
+        values.matching("64 hexadecimal digits", _no_hash, {"pattern": "^[0-9a-fA-F]{64}$"}),
+    ] = _key("The archive's SHA-256.", "the one recorded in k210.lock at the first download")
+    python: Annotated[str, values.text("the path or name of a Python interpreter")] = _key(
+        "The interpreter its environment is made with.", "the first suitable one found"
+    )
+
+
+class File(_Map):
+    """A models.yaml."""
+
+    defaults: Defaults = _key("Merged into each model; not source, inputs, outputs.")
+    models: dict[str, Model] = _key("The models, by name.")
+    firmware: dict[str, Firmware] = _key("Firmware images, by name.")
+    toolchains: dict[str, Toolchain] = _key(
+        f"Other places or interpreters for {values.listed((*ENVIRONMENTS, *ARCHIVES))}."
+    )
