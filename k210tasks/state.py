@@ -18,7 +18,7 @@ from k210tasks.store_io import write_atomically
 
 FORMAT = 1
 
-#: relative path ("" for a single file) -> [sha256, size, mtime_ns, ctime_ns, inode]
+#: relative path ("" for a single file) -> [sha256, stamp]
 Files = dict[str, list[Any]]
 
 #: The keys of a record: format, task, outcome ("done", "skipped", "forgotten"), key, step,

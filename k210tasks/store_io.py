@@ -15,8 +15,8 @@ import shutil
 import time
 from collections.abc import Iterator
 
-#: (size in bytes, mtime_ns, ctime_ns, inode)
-Stamp = tuple[int, int, int, int]
+#: [size in bytes, mtime_ns, ctime_ns, inode]; a list, as JSON gives it back
+Stamp = list[int]
 
 #: A file system's clock ticks in steps of up to about 10 ms (2 s on FAT): two writes within
 #: one tick can leave one stamp. A stamp younger than this when the content was read proves
@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 def stamp_of(path: str) -> Stamp:
     """The stamp of a file, links followed. Raises OSError."""
     s = os.stat(path)
-    return (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 
 def is_racy(stamp: Stamp, read_at_ns: int) -> bool:
@@ -58,7 +58,7 @@ def hash_stamped(path: str) -> tuple[str, Stamp]:
         if stamp_of(path) == before:
             break
     if is_racy(before, read_at):
-        before = (before[0], -1, before[2], before[3])
+        before[1] = -1
     return digest, before
 
 

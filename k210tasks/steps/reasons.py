@@ -148,8 +148,8 @@ class OutputTampered(Reason):
 @dataclass(frozen=True, slots=True)
 class OutputMoved(Reason):
     role: str
-    old: str
-    new: str
+    old: str | None
+    new: str | None
 
     def __str__(self) -> str:
         return f"the place of its {self.role}: {self.old or 'none'} → {self.new or 'none'}"

@@ -1,0 +1,221 @@
+"""From what models.yaml says to the plans of every step of the chain, in order.
+
+Knows file names, roles and settings; knows nothing of doit and opens no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from k210tasks.manifest.compilers import COMPILERS
+from k210tasks.manifest.model import Manifest, Model
+from k210tasks.preprocess import Preprocess
+from k210tasks.steps.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
+from k210tasks.steps.versions import VERSIONS
+
+#: distributions whose versions shape what a step writes
+_PICTURES = ("numpy", "Pillow")
+_FLOAT_REFERENCE = "ai-edge-litert"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """``models``: name -> its plans, in order. ``toolchains``: those the plans name."""
+
+    models: dict[str, tuple[StepPlan, ...]] = field(default_factory=dict)
+    toolchains: tuple[str, ...] = ()
+
+    def plans(self) -> Iterator[StepPlan]:
+        for plans in self.models.values():
+            yield from plans
+
+
+def chain_of(manifest: Manifest, prefix: str = "") -> Chain:
+    """The plans of a manifest. ``prefix`` stands before every task's name."""
+    models = {model.name: tuple(model_plans(model, prefix)) for model in manifest.models}
+    tools = {tool for plans in models.values() for plan in plans for tool in plan.tools}
+    return Chain(models, tuple(sorted(tools)))
+
+
+def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
+    """convert, calibrate, kmodel, verify, as far as the model has them."""
+    name = model.name
+    build = f"build/{name}"
+    compiler = COMPILERS[model.compiler]
+
+    def plan(step: str, version: str, after: Iterable[str] = (), **more: Any) -> StepPlan:
+        return StepPlan(
+            task=f"{prefix}{step}:{name}",
+            step=step,
+            subject=name,
+            version=VERSIONS[version],
+            log=f"{build}/{step}.log",
+            optional=model.optional,
+            made_by=model.made_by,
+            after=tuple(f"{prefix}{task}:{name}" for task in after),
+            **more,
+        )
+
+    tflite = model.source
+    upstream: list[str] = []
+    if model.source_kind != "tflite":
+        tflite = f"workspace/{name}.tflite"
+        source: Input = FileInput(model.source)
+        if model.source_kind == "savedmodel":
+            source = TreeInput(model.source)
+        yield plan(
+            "convert",
+            "convert",
+            run="k210tasks.steps.convert:run",
+            settings={
+                "kind": model.source_kind,
+                "inputs": None if model.inputs is None else {n: list(s) for n, s in model.inputs},
+                "outputs": None if model.outputs is None else list(model.outputs),
+            },
+            inputs={"source": source},
+            outputs={"tflite": tflite},
+            tools=("tensorflow",),
+            guards_outputs=True,
+            doc=f"{model.source} → {tflite}",
+        )
+        upstream.append("convert")
+
+    kmodel_inputs: dict[str, Input] = {"tflite": FileInput(tflite)}
+    if model.images is not None:
+        calibration = f"{build}/calibration.npz"
+        yield plan(
+            "calibrate",
+            f"calibrate:{compiler.family}",
+            after=upstream,
+            run="k210tasks.steps.calibrate:run",
+            settings={"family": compiler.family, "preprocess": _effective(model.preprocess)},
+            inputs={
+                "tflite": FileInput(tflite),
+                "images": SamplesInput(model.images, model.calibrate.samples),
+            },
+            outputs={"calibration": calibration},
+            libraries=(*_PICTURES, _FLOAT_REFERENCE) if compiler.family == "builtin" else _PICTURES,
+            doc=f"{model.images} → {calibration}",
+        )
+        kmodel_inputs["calibration"] = FileInput(calibration)
+        upstream.append("calibrate")
+
+    kmodel = f"workspace/{name}.kmodel"
+    contract = f"{build}/contract.json"
+    yield plan(
+        "kmodel",
+        f"kmodel:{model.compiler}",
+        after=upstream,
+        run="k210tasks.steps.kmodel:run",
+        settings=_kmodel_settings(model),
+        inputs=kmodel_inputs,
+        outputs={
+            "kmodel": kmodel,
+            "layers": f"{build}/layers.json",
+            "listing": f"{build}/listing.txt",
+            "contract": contract,
+        },
+        tools=(compiler.toolchain,) if compiler.toolchain else (),
+        libraries=("numpy",) if compiler.family == "builtin" else (),
+        doc=f"{tflite} → {kmodel} (kmodel {model.kmodel}, {model.compiler})",
+    )
+    upstream = [*upstream, "kmodel"]
+
+    made = {
+        "kmodel": FileInput(kmodel),
+        "contract": FileInput(contract),
+        "layers": FileInput(f"{build}/layers.json"),
+    }
+    images = None if model.verify is None else (model.verify.images or model.images)
+    judge = Judge(
+        run="k210tasks.steps.judge:run",
+        version=VERSIONS["judge"],
+        settings=_judge_settings(model, measured=images is not None),
+        outputs={"verify": f"{build}/verify.json"},
+    )
+    if model.verify is None or images is None:
+        yield plan(
+            "verify",
+            "judge",
+            after=upstream,
+            run=None,
+            inputs=made,
+            judge=judge,
+            doc=f"{kmodel}: not verified (verify: off)",
+        )
+        return
+    simulated = "nncase-1.9.0" if model.kmodel == 5 else "simulator"
+    yield plan(
+        "verify",
+        f"verify:{simulated}",
+        after=upstream,
+        run="k210tasks.steps.verify:run",
+        settings={
+            "kmodel": model.kmodel,
+            "preprocess": _effective(model.preprocess),
+            "held_out": model.verify.images is not None,
+            "labels": None if model.labels is None else list(model.labels),
+        },
+        inputs={
+            "kmodel": FileInput(kmodel),
+            "contract": FileInput(contract),
+            "tflite": FileInput(tflite),
+            # The calibration images stand in only as far as they were sampled.
+            "images": SamplesInput(
+                images, None if model.verify.images is not None else model.calibrate.samples
+            ),
+        },
+        outputs={"measurement": f"{build}/measurement.json"},
+        tools=("nncase-1.9.0",) if model.kmodel == 5 else (),
+        libraries=(*_PICTURES, _FLOAT_REFERENCE),
+        judge=judge,
+        doc=f"{kmodel} against {tflite} on {images}",
+    )
+
+
+def _effective(preprocess: Preprocess) -> dict[str, Any]:
+    """With the defaults filled in: stating them changes no result."""
+    return {
+        "color": preprocess.color,
+        "mean": preprocess.effective_mean,
+        "std": preprocess.effective_std,
+        "resize": preprocess.resize,
+    }
+
+
+def _kmodel_settings(model: Model) -> dict[str, Any]:
+    compiler = COMPILERS[model.compiler]
+    settings: dict[str, Any] = {
+        "compiler": model.compiler,
+        "kmodel": model.kmodel,
+        "method": compiler.methods.get(model.calibrate.method, model.calibrate.method),
+        # As stated, not as effective: the contract tells the firmware whether it was stated.
+        "preprocess": {
+            **_effective(model.preprocess),
+            "mean": model.preprocess.mean,
+            "std": model.preprocess.std,
+        },
+        "input": model.input,
+        "firmware": model.firmware,
+        "labels": None if model.labels is None else list(model.labels),
+    }
+    if compiler.family == "builtin":
+        settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
+    return settings
+
+
+def _judge_settings(model: Model, *, measured: bool) -> dict[str, Any]:
+    """What a verdict depends on beside the measurement; changing it measures nothing."""
+    verify = model.verify
+    return {
+        "verify": "off" if verify is None or not measured else "on",
+        "min_cosine": None if verify is None else verify.min_cosine,
+        "min_top1": None if verify is None else verify.min_top1,
+        "held_out": verify is not None and verify.images is not None,
+        "firmware": model.firmware,
+        "kmodel": model.kmodel,
+        "sram_free": model.sram_free,
+        "stated": model.preprocess.stated,
+    }

@@ -1,0 +1,58 @@
+"""Why a step has no result: the failures that are not the body's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k210tasks.steps.job import StepFailed
+
+
+class InputsMissing(StepFailed):
+    def __init__(self, task: str, trouble: Exception, made_by: Sequence[str] = ()) -> None:
+        hint = f"; it should come from {', '.join(made_by)} (made_by)" if made_by else ""
+        super().__init__(f"{task}: {trouble}{hint}")
+
+
+class InputChanged(StepFailed):
+    def __init__(self, task: str, path: str) -> None:
+        super().__init__(
+            f"{task}: {path} changed while the step was reading it; nothing was recorded, "
+            "run doit again"
+        )
+
+
+class OutputNotWritten(StepFailed):
+    def __init__(self, task: str, path: str, log: str) -> None:
+        super().__init__(f"{task}: the step ended without writing {path}; its log is {log}")
+
+
+class OutputForeign(StepFailed):
+    def __init__(self, task: str, path: str, source: str) -> None:
+        super().__init__(
+            f"{task}: {path} exists, was not written by this task, and differs from what "
+            f"{source} gives; it is left as it is. Move it away, or name it as the model's source"
+        )
+
+
+class StepCrashed(StepFailed):
+    def __init__(self, task: str, error: BaseException, log: str) -> None:
+        super().__init__(
+            f"{task}: unexpected {type(error).__name__}: {error}; the traceback is in {log}"
+        )
+
+
+class CannotWrite(StepFailed):
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {error.strerror or error}")
+
+
+class ToolFailedBefore(StepFailed):
+    def __init__(self, task: str, tool: str) -> None:
+        super().__init__(
+            f"{task}: needs the toolchain {tool}, which could not be had (see toolchain:{tool})"
+        )
+
+
+class JudgedBad(StepFailed):
+    def __init__(self, task: str, message: str) -> None:
+        super().__init__(f"{task}: {message}")

@@ -1,0 +1,513 @@
+"""Carry out a plan: restore its result from the store, or compute, check, keep and place it.
+
+The order makes every moment safe to be killed at: work in a folder of its own, check that
+no input changed meanwhile, put the result in the store, rename it into place, write the
+record. A judgement follows, and is repeated without the work when only it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from k210tasks.errors import K210Error
+from k210tasks.state import Record
+from k210tasks.steps import reasons as r
+from k210tasks.steps import snapshot
+from k210tasks.steps.decide import Decision, decide, key_of, same_content
+from k210tasks.steps.failures import (
+    CannotWrite,
+    InputChanged,
+    InputsMissing,
+    JudgedBad,
+    OutputForeign,
+    OutputNotWritten,
+    StepCrashed,
+    ToolFailedBefore,
+)
+from k210tasks.steps.job import Folder, Job, Progress, no_progress
+from k210tasks.steps.plan import SamplesInput, StepPlan, Verdict
+from k210tasks.steps.project import Project, say
+from k210tasks.store import DamagedObject
+from k210tasks.store_io import hash_file, hash_stamped, move_into_place, stamp_of
+from k210tasks.store_locks import WorkFolder, lock
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: computed, restored, kept, judged or skipped."""
+
+    did: str
+    message: str = ""
+
+
+class Runner:
+    """Carries out the plans of one project. ``tell`` shows a line; failures are raised."""
+
+    def __init__(
+        self,
+        project: Project,
+        tell: Callable[[str], None] = say,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.project = project
+        self.tell = tell
+        self.progress = progress
+
+    # -- one task ----------------------------------------------------------------------
+
+    def run(self, plan: StepPlan) -> Outcome:
+        """Bring one task up to date.
+
+        Raises a :class:`~k210tasks.errors.K210Error` that says why it could not be.
+        """
+        project = self.project
+        project.sweep()
+        started = time.monotonic()
+        place = os.path.join(project.locks_folder, f"{secrets_free(plan.task)}.lock")
+        try:
+            with lock(place, lambda: self.tell(f"   {plan.task}: waiting for another process")):
+                outcome = self._run(plan, started)
+        except K210Error as error:
+            skipped = self._skip(plan, error)
+            if skipped is None:
+                self._note(plan, "failed", started, ok=False, message=str(error))
+                raise
+            outcome = skipped
+        if outcome.did in ("kept", "skipped"):
+            self._note(plan, outcome.did, started, message=outcome.message)
+        return outcome
+
+    def _run(self, plan: StepPlan, started: float) -> Outcome:
+        project = self.project
+        record = project.states.load(plan.task)
+        decision = decide(project, plan, record, fresh=True)
+        if decision.trouble is not None:
+            raise InputsMissing(plan.task, decision.trouble, plan.made_by) from decision.trouble
+        if decision.refreshed is not None:
+            if decision.refreshed != record:
+                project.states.save(plan.task, decision.refreshed)
+            return Outcome("kept")
+        did = "kept"
+        if decision.reasons:
+            did, record = self._result(plan, decision, record, started)
+        if plan.judge is not None:
+            assert record is not None
+            self._judge(plan, decision, record, started)
+            did = "judged" if did == "kept" else did
+        return Outcome(did)
+
+    def _note(self, plan: StepPlan, did: str, started: float, **more: Any) -> None:
+        more.setdefault("ok", True)
+        self.project.history.add(
+            run=self.project.run_id,
+            time=round(time.time(), 3),
+            task=plan.task,
+            step=plan.step,
+            subject=plan.subject,
+            did=did,
+            seconds=round(time.monotonic() - started, 3),
+            **{k: v for k, v in more.items() if v not in ("", None)},
+        )
+
+    def _skip(self, plan: StepPlan, error: K210Error) -> Outcome | None:
+        """An optional step whose toolchain cannot be had, or which follows such a one."""
+        if not plan.optional:
+            return None
+        if isinstance(error, InputsMissing):
+            upstream = [self.project.states.load(task) for task in plan.after]
+            causes = [s["because"] for s in upstream if s and s["outcome"] == "skipped"]
+            if not causes:
+                return None
+            because = causes[0]
+        else:
+            from k210tasks.toolchains import ToolchainUnavailable
+
+            if not isinstance(error, ToolchainUnavailable):
+                return None
+            because = str(error)
+            self.tell(f"   {plan.task}: skipped, it is optional: {because}")
+        previous = self.project.states.load(plan.task) or {}
+        self.project.states.save(
+            plan.task,
+            {
+                "outcome": "skipped",
+                "because": because,
+                "run": self.project.run_id,
+                "outputs": previous.get("outputs", {}),
+            },
+        )
+        return Outcome("skipped", because)
+
+    # -- the result --------------------------------------------------------------------
+
+    def _result(
+        self, plan: StepPlan, decision: Decision, record: Record | None, started: float
+    ) -> tuple[str, Record]:
+        """Restored or computed: returns which, and the new record, saved."""
+        project = self.project
+        if plan.run is None:  # nothing but a judgement: the inputs are all there is to record
+            new = self._record(plan, decision, key_of(plan, decision.inputs, {}, {}), {}, 0.0)
+            return "kept", new
+        why = "; ".join(r.listing(decision.reasons))
+
+        def waiting() -> None:
+            self.tell(f"   {plan.task}: waiting for another process that computes the same")
+
+        while True:
+            key = key_of(plan, decision.inputs, decision.tools, decision.libraries)
+            with project.store.lock_key(key, waiting):
+                outputs = self._restore(plan, key, record)
+                if outputs is not None:
+                    if not isinstance(decision.reasons[0], r.NeverRun):
+                        self.tell(f"   {plan.task}: restored from the store ({why})")
+                    self._note(plan, "restored", started, key=key)
+                    return "restored", self._record(plan, decision, key, outputs, 0.0)
+                if not isinstance(decision.reasons[0], r.NeverRun):
+                    self.tell(f"   {plan.task}: {why}")
+                if self._install(plan, decision):
+                    continue  # a first download told its hash: the key is another one now
+                begun = time.monotonic()
+                outputs = self._compute(plan, decision, key, record, started)
+                seconds = round(time.monotonic() - begun, 3)
+                return "computed", self._record(plan, decision, key, outputs, seconds)
+
+    def _record(
+        self,
+        plan: StepPlan,
+        decision: Decision,
+        key: str,
+        outputs: Mapping[str, Any],
+        seconds: float,
+    ) -> Record:
+        record: Record = {
+            "outcome": "done",
+            "run": self.project.run_id,
+            "finished": round(time.time(), 3),
+            "seconds": seconds,
+            "key": key,
+            "step": plan.step,
+            "version": plan.version,
+            "settings": dict(plan.settings),
+            "tools": decision.tools,
+            "libraries": decision.libraries,
+            "inputs": decision.inputs,
+            "outputs": outputs,
+        }
+        # As it will be read back: the judge's comparison must not meet a tuple.
+        record = json.loads(json.dumps(record))
+        self.project.states.save(plan.task, record)
+        return record
+
+    def _install(self, plan: StepPlan, decision: Decision) -> bool:
+        """Have the toolchains ready; whether that changed what the result is known by."""
+        for tool in plan.tools:
+            before = self.project.states.load(f"toolchain:{tool}")
+            if (
+                before is not None
+                and before["outcome"] == "failed"
+                and before["run"] == self.project.run_id
+                and not plan.optional
+            ):
+                raise ToolFailedBefore(plan.task, tool)
+            toolchain = self.project.toolchain(tool)
+            if not toolchain.installed():
+                toolchain.install(self.tell, self.progress)
+        pins = {tool: self.project.pin(tool, anew=True) for tool in plan.tools}
+        changed = pins != decision.tools
+        decision.tools = pins
+        return changed
+
+    # -- restoring ---------------------------------------------------------------------
+
+    def _restore(self, plan: StepPlan, key: str, record: Record | None) -> dict[str, Any] | None:
+        """The outputs, put back from the store; None: not there, or damaged (said)."""
+        found = self.project.store.find(key)
+        if found is None or set(found["outputs"]) != set(plan.outputs):
+            return None
+        with self._work() as work:
+            made: dict[str, dict[str, str]] = {}
+            try:
+                for role, files in found["outputs"].items():
+                    made[role] = {}
+                    for relative, digest in files.items():
+                        target = self._temporary(work, role, plan.outputs[role], relative)
+                        made[role][relative] = target
+                        final = snapshot.place_of(self.project, plan.outputs[role], relative)
+                        if not same_content(final, digest):
+                            self.project.store.copy_out(digest, target)
+            except DamagedObject as error:
+                self.project.store.drop(key)
+                self.tell(f"   {plan.task}: damaged in the store: {error}; computing it again")
+                return None
+            return self._place(plan, plan.outputs, found["outputs"], made, work, record)
+
+    # -- computing ---------------------------------------------------------------------
+
+    def _compute(
+        self,
+        plan: StepPlan,
+        decision: Decision,
+        key: str,
+        record: Record | None,
+        started: float,
+    ) -> dict[str, Any]:
+        project = self.project
+        assert plan.run is not None
+        with self._work() as work:
+            begun = time.monotonic()
+            with self._log(plan, "w") as log:
+                log.write(
+                    f"{plan.task}, {time.strftime('%Y-%m-%d %H:%M:%S')}\nkey {key}\n"
+                    f"settings {json.dumps(dict(plan.settings), ensure_ascii=False)}\n"
+                )
+                log.writelines(f"because {line}\n" for line in r.listing(decision.reasons, 100))
+                log.flush()
+                job = self._job(plan, decision, plan.settings, plan.outputs, {}, work, log)
+                self._call(plan, plan.run, job, log)
+                contents, places = self._collect(plan, job)
+                log.write(f"done in {time.monotonic() - begun:.2f} s\n")
+            self._check_inputs(plan, decision)
+            try:
+                project.store.put(
+                    key,
+                    contents,
+                    places,
+                    {"task": plan.task, "step": plan.step, "time": round(time.time(), 3)},
+                )
+            except OSError as error:
+                self.tell(f"   {plan.task}: not kept in the store: {error}")
+            self._note(plan, "computed", started, key=key)
+            return self._place(plan, plan.outputs, contents, places, work, record)
+
+    def _call(self, plan: StepPlan, function: str, job: Job, log: TextIO) -> Any:
+        module, _, name = function.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)(job)
+        except K210Error as error:
+            with contextlib.suppress(OSError, ValueError):
+                log.write(f"failed: {error}\n")
+            raise
+        except Exception as error:
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc(file=log)
+            raise StepCrashed(plan.task, error, self.project.path(plan.log)) from error
+
+    def _collect(
+        self, plan: StepPlan, job: Job
+    ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+        """Hashes and temporary places of what the body wrote, by role and relative path."""
+        contents: dict[str, dict[str, str]] = {}
+        places: dict[str, dict[str, str]] = {}
+        for role, shown in plan.outputs.items():
+            path = str(job.outputs[role])
+            files = {"": path}
+            if shown.endswith("/"):
+                files = {
+                    os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/"): (
+                        os.path.join(folder, name)
+                    )
+                    for folder, _, names in os.walk(path)
+                    for name in names
+                }
+            if not files or not all(os.path.isfile(p) for p in files.values()):
+                raise OutputNotWritten(plan.task, shown, self.project.path(plan.log))
+            places[role] = dict(sorted(files.items()))
+            contents[role] = {rel: hash_file(p) for rel, p in places[role].items()}
+        return contents, places
+
+    def _check_inputs(self, plan: StepPlan, decision: Decision) -> None:
+        """The result is worth nothing if an input changed while it was computed."""
+        for role, source in plan.inputs.items():
+            files = decision.inputs[role]["files"]
+            try:
+                fresh, changed = snapshot.look_again(self.project, source, files)
+            except (OSError, K210Error):
+                raise InputChanged(plan.task, source.path) from None
+            if changed is not None:
+                shown = f"{source.path}/{changed}" if changed else source.path
+                raise InputChanged(plan.task, shown)
+            decision.inputs[role]["files"] = fresh
+
+    # -- files -------------------------------------------------------------------------
+
+    def _work(self) -> WorkFolder:
+        try:
+            return WorkFolder(self.project.work_folder)
+        except OSError as error:
+            raise CannotWrite(self.project.work_folder, error) from error
+
+    def _temporary(self, work: WorkFolder, role: str, final: str, relative: str) -> str:
+        path = os.path.join(work.path, role, os.path.basename(final.rstrip("/")))
+        if relative:
+            path = os.path.join(path, *relative.split("/"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def _job(
+        self,
+        plan: StepPlan,
+        decision: Decision,
+        settings: Mapping[str, Any],
+        outputs: Mapping[str, str],
+        more: Mapping[str, Path | Folder],
+        work: WorkFolder,
+        log: TextIO,
+    ) -> Job:
+        inputs: dict[str, Path | Folder] = dict(more)
+        for role, source in plan.inputs.items():
+            path = Path(self.project.path(source.path))
+            if isinstance(source, SamplesInput):
+                files = tuple(decision.inputs[role]["files"])
+                inputs[role] = Folder(path, files, decision.ignored.get(role, 0))
+            else:
+                inputs[role] = path
+        return Job(
+            name=plan.task,
+            model=plan.subject,
+            settings=settings,
+            inputs=inputs,
+            outputs={
+                role: Path(self._temporary(work, role, final, ""))
+                for role, final in outputs.items()
+            },
+            log=log,
+            log_path=Path(self.project.path(plan.log)),
+            progress=self.progress,
+            context={
+                "root": Path(self.project.base or "."),
+                "toolchains": self.project.overrides,
+                "lock_path": Path(self.project.lock_path),
+                "shown": {role: source.path for role, source in plan.inputs.items()},
+                "say": self.tell,
+            },
+        )
+
+    def _log(self, plan: StepPlan, mode: str) -> io.TextIOWrapper:
+        path = self.project.path(plan.log)
+        try:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            raw = open(path, f"{mode}b")  # noqa: SIM115 (closed with its text wrapper)
+            return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+        except OSError as error:
+            raise CannotWrite(path, error) from error
+
+    def _place(
+        self,
+        plan: StepPlan,
+        outputs: Mapping[str, str],
+        contents: Mapping[str, Mapping[str, str]],
+        made: Mapping[str, Mapping[str, str]],
+        work: WorkFolder,
+        record: Record | None,
+    ) -> dict[str, Any]:
+        """Rename the finished files into place; what is there already is left alone.
+
+        Returns what a record says of outputs.
+        """
+        placed: dict[str, Any] = {}
+        for role, shown in outputs.items():
+            files: dict[str, list[Any]] = {}
+            if shown.endswith("/"):
+                self._remove_strangers(shown, contents[role])
+            for relative, digest in contents[role].items():
+                final = snapshot.place_of(self.project, shown, relative)
+                try:
+                    if not same_content(final, digest):
+                        if plan.guards_outputs and os.path.lexists(final):
+                            self._refuse_foreign(plan, shown, record)
+                        beside = os.path.join(
+                            os.path.dirname(final),
+                            f".k210-{os.path.basename(final)}.{secrets.token_hex(4)}.tmp",
+                        )
+                        work.note(beside)
+                        move_into_place(made[role][relative], final, beside)
+                        files[relative] = [digest, stamp_of(final)]
+                    else:
+                        # The hash was taken just now, so its stamp may be too young to trust.
+                        found, stamp = hash_stamped(final)
+                        files[relative] = [found, stamp]
+                except OSError as error:
+                    raise CannotWrite(final, error) from error
+            placed[role] = {"path": shown, "files": files}
+        return placed
+
+    def _remove_strangers(self, folder: str, wanted: Mapping[str, str]) -> None:
+        """In a folder that is an output, what an earlier result left and this one has not."""
+        path = self.project.path(folder.rstrip("/"))
+        for inside, _, names in os.walk(path):
+            for name in names:
+                full = os.path.join(inside, name)
+                if os.path.relpath(full, path).replace(os.sep, "/") not in wanted:
+                    with contextlib.suppress(OSError):
+                        os.unlink(full)
+
+    def _refuse_foreign(self, plan: StepPlan, shown: str, record: Record | None) -> None:
+        known = [place["path"] for place in (record or {}).get("outputs", {}).values()]
+        if shown not in known:
+            sources = [source.path for source in plan.inputs.values()]
+            raise OutputForeign(plan.task, shown, sources[0] if sources else "")
+
+    # -- the judgement -----------------------------------------------------------------
+
+    def _judge(self, plan: StepPlan, decision: Decision, record: Record, started: float) -> None:
+        """Judge the result and write what was found, good or bad. Raises :class:`JudgedBad`."""
+        judge = plan.judge
+        assert judge is not None
+        more = {role: Path(self.project.path(path)) for role, path in plan.outputs.items()}
+        with self._work() as work, self._log(plan, "a") as log:
+            job = self._job(plan, decision, judge.settings, judge.outputs, more, work, log)
+            verdict = self._call(plan, judge.run, job, log)
+            verdict = verdict if isinstance(verdict, Verdict) else Verdict(True)
+            made = {role: {"": str(job.outputs[role])} for role in judge.outputs}
+            for role, files in made.items():
+                if not os.path.isfile(files[""]):
+                    raise OutputNotWritten(
+                        plan.task, judge.outputs[role], self.project.path(plan.log)
+                    )
+            contents = {role: {"": hash_file(files[""])} for role, files in made.items()}
+            placed = self._place(plan, judge.outputs, contents, made, work, record)
+            log.write(f"judged: {'good' if verdict.ok else 'bad'}. {verdict.message}\n")
+        self.project.states.save(
+            plan.task,
+            {
+                **record,
+                "judge": {
+                    "version": judge.version,
+                    "settings": dict(judge.settings),
+                    "ok": verdict.ok,
+                    "message": verdict.message,
+                    "outputs": placed,
+                },
+            },
+        )
+        self._note(plan, "judged", started, ok=verdict.ok, message=verdict.message)
+        if not verdict.ok:
+            raise JudgedBad(plan.task, verdict.message)
+        if verdict.message:
+            self.tell(f"   {plan.task}: {verdict.message}")
+
+
+def secrets_free(task: str) -> str:
+    """A file name for the lock of a task."""
+    from k210tasks.state import file_name
+
+    return file_name(task).removesuffix(".json")
+
+
+def would_compute(project: Project, plan: StepPlan, decision: Decision) -> bool:
+    """Whether the body would run: the store has no result for today's inputs."""
+    if not decision.reasons or plan.run is None or decision.trouble is not None:
+        return False
+    key = key_of(plan, decision.inputs, decision.tools, decision.libraries)
+    return project.store.find(key) is None
