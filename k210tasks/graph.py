@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from doit.dependency import FileChangedChecker
@@ -59,7 +59,11 @@ class Tasks:
 
     def create_doit_tasks(self) -> Iterator[dict[str, Any]]:
         """Tasks of a models.yaml"""  # shown by doit for an empty file
-        yield from tasks_of(self.path, self.prefix)
+        yield from tasks_of(self.path, self.prefix, self.chain)
+
+    def chain(self, manifest: Manifest) -> Chain:
+        """The plans the tasks are made of."""
+        return chain_of(manifest, self.prefix)
 
 
 def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
@@ -102,12 +106,14 @@ def project_of(manifest: Manifest, listings: dict[str, Samples]) -> Project:
 # -- task dictionaries ---------------------------------------------------------------------
 
 
-def tasks_of(path: str, prefix: str = "") -> Iterator[dict[str, Any]]:
+def tasks_of(
+    path: str, prefix: str, chain_from: Callable[[Manifest], Chain]
+) -> Iterator[dict[str, Any]]:
     """Every task of a models.yaml, as doit wants them."""
     full = os.path.abspath(path)
     manifest, listings = _loaded.pop(full) if full in _loaded else _load(path)
     project = project_of(manifest, listings)
-    chain = chain_of(manifest, prefix)
+    chain = chain_from(manifest)
     watch.in_children()
     yield from _groups(chain, prefix)
     yield from _toolchain_tasks(project, prefix)

@@ -123,10 +123,9 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     )
     upstream = [*upstream, "kmodel"]
 
-    made = {
+    made: dict[str, Input] = {
         "kmodel": FileInput(kmodel),
         "contract": FileInput(contract),
-        "layers": FileInput(f"{build}/layers.json"),
     }
     images = None if model.verify is None else (model.verify.images or model.images)
     judge = Judge(
@@ -159,8 +158,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             "labels": None if model.labels is None else list(model.labels),
         },
         inputs={
-            "kmodel": FileInput(kmodel),
-            "contract": FileInput(contract),
+            **made,
             "tflite": FileInput(tflite),
             # The calibration images stand in only as far as they were sampled.
             "images": SamplesInput(
@@ -188,6 +186,7 @@ def _effective(preprocess: Preprocess) -> dict[str, Any]:
 def _kmodel_settings(model: Model) -> dict[str, Any]:
     compiler = COMPILERS[model.compiler]
     settings: dict[str, Any] = {
+        "model": model.name,  # the contract bears it
         "compiler": model.compiler,
         "kmodel": model.kmodel,
         "method": compiler.methods.get(model.calibrate.method, model.calibrate.method),
