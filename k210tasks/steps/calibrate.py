@@ -1,0 +1,88 @@
+"""``calibrate``: what the chosen samples tell about a model, in the form its compiler wants.
+
+Vendor compilers measure by themselves and are given the samples: ``samples`` (N, C, H, W),
+uint8 pixels or float32 tensors, (N, …) where the input is no feature map, and ``files``,
+their names. The built-in compiler is given ranges, measured here by running the float
+model. Neither depends on ``calibrate.method``, so changing that repeats nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.images import Loader, planar
+from k210tasks.preprocess import Preprocess
+from k210tasks.samples import kind_of
+from k210tasks.steps.job import Folder, Job, StepFailed
+from k210tasks.steps.npz import NpzWriter
+from k210tasks.steps.signature import read_model
+
+
+def run(job: Job) -> None:
+    """Inputs: tflite, images. Settings: family, preprocess. Outputs: calibration."""
+    tflite, signature = read_model(job.file("tflite"), job.file("tflite").as_posix())
+    folder = job.folder("images")
+    if not folder.files:
+        raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")
+    loader = Loader(signature.input.shape, preprocess_of(job.settings))
+    ignored = f", {folder.ignored} other files ignored" if folder.ignored else ""
+    job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}{ignored}\n")
+    job.log.writelines(f"  {name}\n" for name in folder.files)
+    if job.settings["family"] == "builtin":
+        _measure(job, tflite, loader, folder)
+    else:
+        _collect(job, loader, folder)
+
+
+def preprocess_of(settings: Mapping[str, Any]) -> Preprocess:
+    """The preprocessing contract out of a step's settings."""
+    return Preprocess(**settings["preprocess"])
+
+
+def folder_kind(folder: Folder) -> str:
+    """ "images" or "tensors": a folder holds only one of them."""
+    return kind_of(folder.files[0].rsplit("/", 1)[-1]) or "images"
+
+
+def _collect(job: Job, loader: Loader, folder: Folder) -> None:
+    """Write the samples themselves, as the kmodel will be fed them."""
+    pictures = folder_kind(folder) == "images"
+
+    def arrays() -> Iterator[NDArray[Any]]:
+        for number, name in enumerate(folder.files):
+            path, shown = folder.path / name, f"{folder.path.as_posix()}/{name}"
+            if pictures:
+                yield loader.pixels(path, shown)
+            else:
+                yield planar(loader.tensor(path, shown))
+            job.progress(number + 1, len(folder.files), "reading samples")
+
+    shape = planar(np.empty(loader.shape, np.uint8)).shape
+    if pictures and len(loader.shape) == 3:
+        shape = (1, *shape)  # grey without an axis for it
+    dtype = np.dtype(np.uint8 if pictures else np.float32)
+    with NpzWriter(job.outputs["calibration"]) as writer:
+        writer.stack("samples", (len(folder.files), *shape), dtype, arrays())
+        writer.array("files", np.array(folder.files))
+
+
+def _measure(job: Job, tflite: bytes, loader: Loader, folder: Folder) -> None:
+    """Let the built-in compiler run the float model on every sample."""
+    from k210tasks import compiler
+
+    if not hasattr(compiler, "calibrate"):
+        raise StepFailed("compiler: builtin is not available yet")
+
+    def tensors() -> Iterator[NDArray[np.float32]]:
+        for name in folder.files:
+            yield loader.tensor(folder.path / name, f"{folder.path.as_posix()}/{name}")
+
+    def progress(done: int, total: int | None = None, what: str = "") -> None:
+        job.progress(done, len(folder.files), "calibrating")
+
+    calibration = compiler.calibrate(tflite, tensors(), progress=progress)
+    calibration.to_npz(job.outputs["calibration"])

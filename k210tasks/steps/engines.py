@@ -1,0 +1,70 @@
+"""What runs a kmodel for ``verify`` and ``k210 compare``: our simulator, or nncase's own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.steps.job import StepFailed
+
+
+class NoSimulator(StepFailed):
+    def __init__(self, kmodel: int) -> None:
+        super().__init__(
+            f"kmodel {kmodel} cannot be run here: kmodel 3 and 4 run in the project's own "
+            "simulator, kmodel 5 in that of nncase-1.9.0"
+        )
+
+
+class ProjectSimulator:
+    """Runs kmodel 3 and 4, bit exact."""
+
+    name = "simulator"
+
+    def __init__(self, kmodel: bytes) -> None:
+        from k210tasks.kmodel import parse
+        from k210tasks.simulator import Simulator
+
+        self.simulator: Any = Simulator(parse(kmodel))
+
+    def run(self, inputs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
+        for x in inputs:
+            yield list(self.simulator.run(x))
+
+
+class NncaseSimulator:
+    """Runs kmodel 5 in nncase's environment, a group of inputs at a time."""
+
+    name = "nncase-1.9.0"
+
+    def __init__(self, toolchain: Any, kmodel: Path, log: TextIO) -> None:
+        self._toolchain, self._kmodel, self._log = toolchain, kmodel, log
+
+    def run(self, inputs: NDArray[Any]) -> Iterable[list[NDArray[Any]]]:
+        from k210tasks.toolchains import nncase
+
+        with tempfile.TemporaryDirectory() as scratch:
+            fed, got = Path(scratch, "inputs.npy"), Path(scratch, "outputs.npz")
+            np.save(fed, inputs)
+            nncase.simulate(
+                self._toolchain, kmodel=self._kmodel, inputs=fed, out=got, log=self._log
+            )
+            with np.load(got, allow_pickle=False) as file:
+                arrays = [file[f"output_{i}"] for i in range(len(file.files))]
+        return [[array[n] for array in arrays] for n in range(len(inputs))]
+
+
+def engine_for(
+    version: int, kmodel: Path, toolchain: Callable[[str], Any], log: TextIO
+) -> ProjectSimulator | NncaseSimulator:
+    """What runs a kmodel of that version; ``toolchain`` gives one by name, if need be."""
+    if version in (3, 4):
+        return ProjectSimulator(kmodel.read_bytes())
+    if version == 5:
+        return NncaseSimulator(toolchain(NncaseSimulator.name), kmodel, log)
+    raise NoSimulator(version)

@@ -1,0 +1,99 @@
+"""``kmodel``: a float ``.tflite`` and its calibration to a ``.kmodel``.
+
+Whichever compiler does it, the step succeeds only with a file whose magic and version are
+right, and writes beside it what is known of it: the layers, the listing for people, and
+the contract for the firmware.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from k210tasks.firmware.contract import Contract
+from k210tasks.kmodel import KmodelError, detect
+from k210tasks.steps.calibrate import preprocess_of
+from k210tasks.steps.job import Job, StepFailed
+from k210tasks.steps.judge import UNSTATED
+from k210tasks.steps.made import Made, layers_json, memory_lines
+from k210tasks.steps.signature import Signature, read_model
+
+
+class WrongKmodel(StepFailed):
+    """A compiler reported success and left something else."""
+
+    def __init__(self, compiler: str, wanted: int, found: str, log: Path) -> None:
+        super().__init__(
+            f"{compiler} reported success but wrote no kmodel {wanted}: {found}; "
+            f"full log: {log.as_posix()}"
+        )
+
+
+class WithoutSamples(StepFailed):
+    def __init__(self, compiler: str, model: str) -> None:
+        super().__init__(
+            f"{compiler} needs images to calibrate {model}; name a folder of them under images:"
+        )
+
+
+def run(job: Job) -> None:
+    """Inputs: tflite, calibration. Outputs: kmodel, layers, listing, contract.
+
+    Settings: compiler, kmodel, method, preprocess, input, firmware, labels; for the built-in
+    compiler also effort, weights, opcodes.
+    """
+    compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
+    tflite = job.file("tflite")
+    _, signature = read_model(tflite, tflite.as_posix())
+    made = _compiler(compiler)(job, signature)
+    out = job.outputs["kmodel"]
+    data = _checked(out, compiler, wanted, job.log_path)
+
+    preprocess = preprocess_of(job.settings)
+    labels = job.settings["labels"]
+    contract = Contract(
+        model=job.model,
+        kmodel=wanted,
+        profile=job.settings["firmware"],
+        input=made.input,
+        outputs=made.outputs,
+        labels=tuple(labels or ()),
+        nbytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        main_memory=made.main_bytes,
+    )
+    warnings = [f"warning: {w}" for w in made.warnings]
+    if not preprocess.stated and made.input.layout == "planar":
+        warnings.append(f"warning: {UNSTATED}")
+    lines = [made.listing.rstrip("\n"), *memory_lines(made, wanted), *warnings]
+    listing = "\n".join(line for line in lines if line) + "\n"
+    job.log.write(listing)
+    job.outputs["contract"].write_text(contract.to_json(), "utf-8")
+    job.outputs["layers"].write_text(layers_json(made, compiler, wanted, len(data)), "utf-8")
+    job.outputs["listing"].write_text(listing, "utf-8")
+
+
+def _compiler(name: str) -> Callable[[Job, Signature], Made]:
+    """The function that compiles with ``name``; its module is imported only now."""
+    if name == "builtin":
+        from k210tasks.steps import builtin
+
+        return builtin.compile
+    from k210tasks.steps import vendor
+
+    return vendor.compile_nncase if name.startswith("nncase") else vendor.compile_ncc
+
+
+def _checked(out: Path, compiler: str, wanted: int, log: Path) -> bytes:
+    try:
+        data = out.read_bytes()
+    except FileNotFoundError:
+        raise WrongKmodel(compiler, wanted, "the file is missing", log) from None
+    try:
+        found = detect(data)
+    except KmodelError as error:
+        raise WrongKmodel(compiler, wanted, str(error), log) from None
+    if found.version != wanted:
+        raise WrongKmodel(compiler, wanted, f"it is version {found.version}", log)
+    return data

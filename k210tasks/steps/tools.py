@@ -1,0 +1,18 @@
+"""A step's toolchains, as models.yaml may override them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k210tasks.steps.job import Job
+
+if TYPE_CHECKING:
+    from k210tasks.toolchains import Toolchain
+
+
+def toolchain(job: Job, name: str) -> Toolchain:
+    """The toolchain ``name``; it is installed before a step that names it runs."""
+    from k210tasks import toolchains
+
+    overrides = job.context.get("toolchains", {})
+    return toolchains.get(name, overrides.get(name), job.context.get("lock_path"))

@@ -1,0 +1,40 @@
+"""``verify``: run the kmodel and the float model on the verify images, and measure.
+
+Nothing is judged here: thresholds live in :mod:`k210tasks.steps.judge`, so that changing
+one measures nothing again.
+"""
+
+from __future__ import annotations
+
+from k210tasks.firmware.contract import Contract
+from k210tasks.images import Loader
+from k210tasks.steps.calibrate import preprocess_of
+from k210tasks.steps.engines import engine_for
+from k210tasks.steps.job import Job, StepFailed
+from k210tasks.steps.jsontext import pretty
+from k210tasks.steps.measure import Reference, measure
+from k210tasks.steps.tools import toolchain
+
+
+def run(job: Job) -> None:
+    """Inputs: kmodel, tflite, contract, images. Settings: kmodel, preprocess, held_out,
+    labels. Outputs: measurement."""
+    contract = Contract.from_json(job.file("contract").read_bytes())
+    folder = job.folder("images")
+    if not folder.files:
+        raise StepFailed(f"{folder.path.as_posix()} holds no sample to verify with")
+    reference = Reference(job.file("tflite").read_bytes())
+    engine = engine_for(
+        contract.kmodel, job.file("kmodel"), lambda name: toolchain(job, name), job.log
+    )
+    result = measure(
+        reference,
+        engine,
+        contract,
+        Loader(reference.shape, preprocess_of(job.settings)),
+        folder,
+        labels=job.settings["labels"],
+        held_out=job.settings["held_out"],
+        progress=job.progress,
+    )
+    job.outputs["measurement"].write_text(pretty(result), "utf-8")
