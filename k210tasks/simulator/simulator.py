@@ -1,0 +1,197 @@
+"""Runs a parsed kmodel of version 3 or 4, bit exact (docs, sections 1.9, 2.4, 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.errors import K210Error
+from k210tasks.kmodel import v3, v3_layers
+from k210tasks.kmodel import v4 as v4_format
+from k210tasks.kmodel.codec import FLOAT32, KPU, MAIN, UINT8
+from k210tasks.kmodel.errors import KmodelError
+from k210tasks.kmodel.v3 import KmodelV3
+from k210tasks.kmodel.v4 import KmodelV4
+from k210tasks.kpu.layout import map_rows, write_map
+from k210tasks.simulator import v3 as v3_steps
+from k210tasks.simulator import v4 as v4_steps
+from k210tasks.simulator.memory import Memory, Site
+from k210tasks.simulator.step import Step
+
+
+class InputError(K210Error):
+    """An input array that is not what the model takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a model takes, as far as its file tells."""
+
+    kind: Literal["kpu", "main"]  # where the input is put
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...] | None  # C, H, W, a batch in front where there is one
+    nbytes: int  # of the array given to run
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape)) if self.shape else f"{self.nbytes} bytes"
+        order = f" ({'N' if self.shape and len(self.shape) == 4 else ''}CHW)" if self.shape else ""
+        return f"{self.dtype} {size}{order}"
+
+
+class Simulator:
+    """A model prepared once, to be run on any number of inputs.
+
+    Raises :class:`KmodelError` naming byte offset and field where the model asks for what no
+    K210 can do, for more than 64 MiB of main memory (before allocating it), or for an absurd
+    amount of work.
+    """
+
+    def __init__(self, model: KmodelV3 | KmodelV4):
+        self.model = model
+        self._results: list[NDArray[Any]] | None = None
+        if isinstance(model, KmodelV3):
+            self._memory = Memory(model.main_mem, 20)
+            prepare: dict[Any, Any] = dict(v3_steps.PREPARE)
+            describe: Callable[[int, Any], str] = v3.describe
+        else:
+            self._memory = Memory(model.main_mem, 20, model.constants)
+            prepare = dict(v4_steps.PREPARE)
+            describe = v4_format.describe
+        bodies: Sequence[Any] = model.layers
+        if not bodies:
+            raise KmodelError(12 if model.version == 3 else 24, "layers", "the model has none")
+        #: How messages and listings call each layer.
+        self.names: list[str] = []
+        self._steps: list[Step] = []
+        for i, body in enumerate(bodies):
+            self.names.append(describe(i, body))
+            site = Site(self._memory, body.offset, self.names[-1])
+            with np.errstate(all="ignore"):
+                self._steps.append(prepare[type(body)](site, body))
+        self.input, self._store = self._input()
+        self._outputs = self._output_views()
+
+    def run(self, x: NDArray[Any], keep_layers: bool = False) -> list[NDArray[Any]]:
+        """The model's outputs in the file's order, flat float32 (or uint8) arrays of their own.
+
+        ``x`` is a uint8 or float32 array as :attr:`input` says; any shape of the right size.
+        With ``keep_layers`` every layer's output is kept for :meth:`layer_output`. Raises
+        :class:`InputError` for an array the model does not take.
+        """
+        values = self._accept(x)
+        self._memory.clear()
+        self._store(values)
+        self._results = None
+        kept: list[NDArray[Any]] = []
+        with np.errstate(all="ignore"):
+            for step in self._steps:
+                step.run()
+                if keep_layers:
+                    kept.append(step.result())
+        if keep_layers:
+            self._results = kept
+        return [view.copy() for view in self._outputs]
+
+    def layer_output(self, index: int) -> NDArray[Any]:
+        """What layer ``index`` produced in the last run with ``keep_layers``.
+
+        KPU layers: uint8 C, H, W; others flat or in the shape their node declares.
+        """
+        if self._results is None:
+            raise InputError("no layer outputs were kept; run(x, keep_layers=True) keeps them")
+        if not 0 <= index < len(self._results):
+            raise InputError(f"layer {index}: the model has layers 0..{len(self._results) - 1}")
+        return self._results[index]
+
+    def _accept(self, x: NDArray[Any]) -> NDArray[Any]:
+        """``x`` as flat values of the input's type."""
+        x = np.asarray(x)
+        wanted = np.dtype(self.input.dtype)
+        if x.dtype.kind == "f" and wanted.kind == "f":
+            x = x.astype(np.float32, copy=False)
+        if x.dtype != wanted and x.nbytes == self.input.nbytes and x.dtype == np.uint8:
+            x = np.ascontiguousarray(x).reshape(-1).view(wanted)  # raw bytes of the input
+        if x.dtype != wanted or x.nbytes != self.input.nbytes:
+            shape = "x".join(map(str, x.shape)) or "1"
+            raise InputError(f"the model takes {self.input}; the array is {x.dtype} {shape}")
+        if self.input.shape and x.ndim >= 3:
+            given = tuple(n for n in x.shape if n != 1)
+            if given != tuple(n for n in self.input.shape if n != 1):
+                raise InputError(
+                    f"the model takes {self.input}; the array is {'x'.join(map(str, x.shape))}"
+                )
+        return np.ascontiguousarray(x).reshape(-1)
+
+    def _input(self) -> tuple[Input, Callable[[NDArray[Any]], None]]:
+        if isinstance(self.model, KmodelV3):
+            return self._input_v3(self.model)
+        return self._input_v4(self.model)
+
+    def _input_v3(self, model: KmodelV3) -> tuple[Input, Callable[[NDArray[Any]], None]]:
+        first, name = model.layers[0], self.names[0]
+        site = Site(self._memory, first.offset, name)
+        if isinstance(first, v3_layers.K210Conv):
+            shape, row = first.registers.in_shape, first.registers.image_src_addr
+            return (
+                Input("kpu", "uint8", shape, int(np.prod(shape))),
+                lambda x: write_map(self._memory.kpu, row, x.reshape(shape)),
+            )
+        if isinstance(first, v3_layers.FullyConnected):
+            view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")
+            return Input("main", "float32", None, 4 * first.in_ch), lambda x: np.copyto(view, x)
+        raise KmodelError(
+            first.offset,
+            name,
+            "no K210 runtime starts with it: the first layer must be K210Conv2d (fed with uint8 "
+            "pixels) or FullyConnected (fed with float32)",
+        )
+
+    def _input_v4(self, model: KmodelV4) -> tuple[Input, Callable[[NDArray[Any]], None]]:
+        if not model.inputs:
+            raise KmodelError(28, "inputs", "the model has none")
+        memory, shape = model.inputs[0], model.input_shapes[0]
+        site = Site(self._memory, 40, "inputs[0]")
+        if memory.memory_type == KPU:
+            batch, *chw = shape
+            for dimension in shape:
+                site.require(1 <= dimension <= 4096, "shape", f"{tuple(shape)}")
+            rows, row = map_rows(*chw), site.row("start", memory.start)
+            site.rows("start", row, rows * batch)
+            full = (batch, *chw) if batch > 1 else tuple(chw)
+
+            def upload(x: NDArray[Any]) -> None:
+                for i, one in enumerate(x.reshape(shape)):
+                    write_map(self._memory.kpu, row + i * rows, one)
+
+            return Input("kpu", "uint8", full, int(np.prod(shape))), upload
+        if memory.memory_type != MAIN:
+            raise site.fail("memory_type", f"{memory.memory_type}; 1 (main) or 2 (KPU RAM)")
+        dtype: Literal["uint8", "float32"] = "uint8" if memory.datatype == UINT8 else "float32"
+        view = site.range("range", memory, "u1" if memory.datatype == UINT8 else "<f4")
+        known = min(shape) > 0 and int(np.prod(shape, dtype=object)) == view.size
+        full = tuple(shape[1:] if shape.n == 1 else shape) if known else ()
+        return (
+            Input("main", dtype, full or None, memory.size),
+            lambda x: np.copyto(view, x),
+        )
+
+    def _output_views(self) -> list[NDArray[Any]]:
+        model = self.model
+        if isinstance(model, KmodelV3):
+            return [
+                Site(self._memory, 28 + 8 * i, f"outputs[{i}]").main(
+                    "address, size", output.address, output.size, "<f4"
+                )
+                for i, output in enumerate(model.outputs)
+            ]
+        first = 40 + 32 * len(model.inputs)
+        return [
+            Site(self._memory, first + 16 * i, f"outputs[{i}]").output(
+                "range", output, "<f4" if output.datatype == FLOAT32 else "u1"
+            )
+            for i, output in enumerate(model.outputs)
+        ]
