@@ -4,7 +4,30 @@
 are in the modules ``nncase``, ``tensorflow`` and ``ncc``.
 """
 
-from k210tasks.toolchains.errors import ToolchainError, ToolchainUnavailable
-from k210tasks.toolchains.toolchain import Toolchain, get
+from __future__ import annotations
+
+from pathlib import Path
+
+from k210tasks.manifest.model import ToolchainOverride
+from k210tasks.toolchains.archive import ArchiveToolchain
+from k210tasks.toolchains.catalogue import TOOLS, PythonTool
+from k210tasks.toolchains.errors import ToolchainError, ToolchainUnavailable, UnknownToolchain
+from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 
 __all__ = ["Toolchain", "ToolchainError", "ToolchainUnavailable", "get"]
+
+
+def get(
+    name: str, override: ToolchainOverride | None = None, lock_path: Path | None = None
+) -> Toolchain:
+    """The toolchain ``name``, as models.yaml may override it. Cheap; touches no network.
+
+    ``lock_path`` is the k210.lock beside models.yaml; None: one in the user's cache. Raises
+    :class:`UnknownToolchain`.
+    """
+    tool = TOOLS.get(name)
+    if tool is None:
+        raise UnknownToolchain(name, sorted(TOOLS))
+    if isinstance(tool, PythonTool):
+        return PythonToolchain(tool, override)
+    return ArchiveToolchain(tool, override, lock_path)

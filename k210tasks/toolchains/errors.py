@@ -42,6 +42,13 @@ class NoPlatform(ToolchainUnavailable):
         )
 
 
+class UnknownToolchain(ToolchainError):
+    """No entry of the catalogue has that name."""
+
+    def __init__(self, name: str, known: Sequence[str]):
+        super().__init__(f"there is no toolchain {name!r}; there are: {', '.join(known)}")
+
+
 class NotInstalled(ToolchainError):
     """An operation was asked of a toolchain that is not there."""
 

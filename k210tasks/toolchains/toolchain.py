@@ -14,8 +14,8 @@ from typing import Any
 from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import environments, interpreters, receipts
 from k210tasks.toolchains.cache import cache_root, exclusive
-from k210tasks.toolchains.catalogue import TOOLS, PythonTool, Tool
-from k210tasks.toolchains.errors import NotInstalled, ToolchainError
+from k210tasks.toolchains.catalogue import PythonTool, Tool
+from k210tasks.toolchains.errors import NotInstalled
 from k210tasks.toolchains.worker import Progress, Worker, shared
 
 Say = Callable[[str], None]
@@ -25,13 +25,8 @@ def no_progress(done: int, total: int, what: str) -> None:
     """A :class:`Progress` that shows nothing."""
 
 
-class UnknownToolchain(ToolchainError):
-    def __init__(self, name: str):
-        super().__init__(f"there is no toolchain {name!r}; there are: {', '.join(sorted(TOOLS))}")
-
-
 class Toolchain:
-    """What all toolchains have in common; see :func:`get`."""
+    """What all toolchains have in common; ``toolchains.get`` makes one."""
 
     tool: Tool
 
@@ -166,18 +161,3 @@ def size_of(folder: Path) -> int:
         for name in names:
             total += (Path(base) / name).lstat().st_size
     return total
-
-
-def get(
-    name: str, override: ToolchainOverride | None = None, lock_path: Path | None = None
-) -> Toolchain:
-    """The toolchain ``name``, as models.yaml may override it. Cheap; touches no network.
-
-    ``lock_path`` is the k210.lock beside models.yaml; None: the one in the user's cache.
-    """
-    tool = TOOLS.get(name)
-    if tool is None:
-        raise UnknownToolchain(name)
-    if isinstance(tool, PythonTool):
-        return PythonToolchain(tool, override)
-    raise UnknownToolchain(name)
