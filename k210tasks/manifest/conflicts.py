@@ -12,6 +12,8 @@ from k210tasks.manifest.paths import Written, firmware_files, model_files, norma
 from k210tasks.manifest.problems import did_you_mean
 from k210tasks.manifest.values import listed
 
+PARTS_ALLOWED = "allowed: a list of {bin: …} or {model: …}"
+
 
 def check_names(section: str, entries: Collection[str], found: Findings) -> None:
     """Refuse names that break the rules or that differ only by case."""
@@ -45,7 +47,7 @@ def firmware(
     path: Path = ("firmware", name)
     profile = entry.profile or default_profile
     if not entry.parts and not found.broken((*path, "parts")):
-        found.add((*path, "parts"), "is empty", "allowed: a list of {bin: …} or {model: …}")
+        found.add((*path, "parts"), "is empty", PARTS_ALLOWED)
     parts = []
     for i, part in enumerate(entry.parts):
         at: Path = (*path, "parts", i)
@@ -128,12 +130,14 @@ def toolchain(name: str, entry: schema.Toolchain, found: Findings) -> ToolchainO
             f"allowed: {', '.join(known)}",
             at_key=True,
         )
-    wrong = ("url", "sha256") if name in schema.ENVIRONMENTS else ("python",)
-    for key in wrong:
-        if name in known and key in entry.model_fields_set:
-            what = "a Python environment" if name in schema.ENVIRONMENTS else "a program"
-            allowed = "python" if name in schema.ENVIRONMENTS else "url, sha256"
-            found.add((*path, key), f"{name} is {what}", f"allowed: {allowed}", at_key=True)
+    is_environment = name in schema.ENVIRONMENTS
+    key, what, allowed = (
+        ("sha256", "an environment made from hashed packages", "url, python")
+        if is_environment
+        else ("python", "a program of its own", "url, sha256")
+    )
+    if name in known and key in entry.model_fields_set:
+        found.add((*path, key), f"{name} is {what}", f"allowed for it: {allowed}", at_key=True)
     return ToolchainOverride(
         name, entry.url, entry.sha256.lower() if entry.sha256 else None, entry.python
     )
@@ -185,5 +189,9 @@ def check_files_written(
 
 def _claim(written: Written, at: Path, path: str, task: str, found: Findings) -> None:
     other = written.claim(path, task)
-    if other is not None and other.partition(":")[2] != task.partition(":")[2]:
+    if other is None:
+        return
+    name = names.folded(task.partition(":")[2])
+    # Names that are alike or reserved are refused as names.
+    if names.folded(other.partition(":")[2]) != name and name not in names.RESERVED:
         found.add(at, f"{path} is written by {other} too", "rename one of them", at_key=True)

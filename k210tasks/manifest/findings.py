@@ -43,7 +43,10 @@ class Findings:
     ) -> None:
         """Note that what stands at ``path`` is wrong: ``message`` follows the path."""
         marks: tuple[Mark, ...] = (self.document.mark(path, at_key=at_key, label=label),)
-        marks += tuple(self.document.mark(p, label=text) for p, text in also)
+        for place, text in also:
+            node = self.document.find(place)[1]
+            is_map = node is not None and node.items is not None
+            marks += (self.document.mark(place, at_key=is_map, label=text),)
         self.problems.append(Problem(f"{dotted(path)}: {message}", marks, allowed))
 
     def drop(self, path: Path) -> None:

@@ -34,7 +34,8 @@ def why_not(name: str) -> str | None:
         return "is empty"
     bad = "".join(dict.fromkeys(c for c in name if not _good(c)))
     if bad:
-        shown = " ".join(c if c.isprintable() and c != " " else f"U+{ord(c):04X}" for c in bad)
+        words = {" ": "a space", "\t": "a tab"}
+        shown = " ".join(words.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in bad)
         also = " (a task name cannot hold =)" if "=" in bad else ""
         return f"may not hold {shown}{also}"
     if name[0] in ".-" or unicodedata.category(name[0])[0] == "M":

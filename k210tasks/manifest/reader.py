@@ -128,7 +128,7 @@ def _translate(details: Any, found: Findings) -> None:
         _unknown(place, found)
         return
     if kind == "missing":
-        if not found.document.damaged(parent):
+        if not found.document.damaged(parent) and not found.broken(place):
             found.add(parent, f"{last} is missing", _field(place), at_key=True)
         return
     if found.document.damaged(place):
@@ -137,10 +137,12 @@ def _translate(details: Any, found: Findings) -> None:
     if kind == "refused":
         found.add(place, context["message"], context["allowed"])
     elif kind == "list_type":
-        found.add(place, _not(value, "a list"), "allowed: a list of maps")
+        found.add(place, _not(value, "a list"), conflicts.PARTS_ALLOWED)
     else:  # model_type, dict_type
         keys = _keys(place)
         allowed = f"allowed: a map with {', '.join(keys)}" if keys else "allowed: a map of names"
+        if place[-1] == "inputs":
+            allowed = rules.INPUTS_ALLOWED
         found.add(place, _not(value, "a map"), allowed)
 
 
@@ -172,7 +174,7 @@ def _fields(kind: type[BaseModel]) -> tuple[str, ...]:
 def _field(place: Path) -> str:
     declared = _MAPS[_kind_of_map(place[:-1])].model_fields[str(place[-1])]
     allowed = [m.allowed for m in declared.metadata if hasattr(m, "allowed")]
-    return allowed[0] if allowed else f"{place[-1]}: {declared.description}"
+    return allowed[0] if allowed else conflicts.PARTS_ALLOWED
 
 
 def _unknown(place: Path, found: Findings) -> None:
@@ -187,7 +189,7 @@ def _unknown(place: Path, found: Findings) -> None:
         homes = [home for home in _homes(key) if home != parent]
         near = [home for home in homes if home[: len(parent)] == parent]
         if near or homes:
-            hint = f"; it belongs under {listed(map(_home, near or homes))}"
+            hint = f"; it belongs {listed(map(_home, near or homes))}"
     found.add(place, f"unknown key{hint}", f"allowed here: {', '.join(keys)}", at_key=True)
 
 
@@ -198,10 +200,14 @@ def _homes(key: str) -> Iterator[tuple[str, ...]]:
 
 
 def _home(home: tuple[str, ...]) -> str:
-    named = {"models": "a model", "firmware": "a firmware image", "toolchains": "a toolchain"}
+    named = {
+        "models": "in a model",
+        "firmware": "in a firmware image",
+        "toolchains": "in a toolchain",
+    }
     if not home:
-        return "the top of the file"
-    return home[-1] if len(home) > 1 else named.get(home[0], home[0])
+        return "at the top of the file"
+    return f"under {home[-1]}" if len(home) > 1 else named.get(home[0], f"under {home[0]}")
 
 
 def _judge(file: schema.File, path: str, root: str, found: Findings) -> Manifest:

@@ -15,6 +15,8 @@ from k210tasks.manifest.values import listed
 DEFAULT_COMPILER = "builtin"
 DEFAULT_PROFILE = "maixpy"
 
+INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
+
 #: Keys for the built-in compiler alone. Under ``defaults`` they do not concern models of
 #: another compiler; on such a model itself they are a contradiction.
 _BUILTIN_ONLY = ("effort", "weights", "opcodes", "input")
@@ -34,6 +36,7 @@ class _Entry:
     ) -> None:
         self.path: Path = ("models", name)
         self._found = found
+        self._vague = found.document.damaged(self.path)  # a refused key may have meant any
         self._layers: list[tuple[Path, Any]] = [(self.path, entry)]
         if defaults is not None:
             self._layers.append((("defaults",), defaults))
@@ -42,7 +45,7 @@ class _Entry:
         """Whether one of these values was refused, so that nothing follows from its absence."""
         return any(
             self._found.broken((*self.path, key))
-            or (not self.own(key) and self._found.broken(("defaults", key)))
+            or (not self.own(key) and (self._vague or self._found.broken(("defaults", key))))
             for key in keys
         )
 
@@ -166,7 +169,7 @@ def _inputs(
         found.add(
             (*e.path, "inputs"),
             f"names {len(entry.inputs)} inputs; a kmodel for the K210 takes one",
-            "allowed: {NAME: [1, height, width, channels]}",
+            INPUTS_ALLOWED,
             at_key=True,
         )
     return tuple(entry.inputs.items())
@@ -248,7 +251,7 @@ def _compiler(e: _Entry, compiler: Compiler, kmodel: int, found: Findings) -> No
                     at_key=True,
                 )
         return
-    if e.broken("kmodel", "firmware"):
+    if e.broken("kmodel", "firmware") or kmodel not in compiler.kmodels:
         return
     weights, place = e.get("weights")
     if weights == 16 and kmodel != 3:

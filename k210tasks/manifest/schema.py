@@ -210,7 +210,7 @@ class Toolchain(_Map):
     url: Annotated[
         str,
         values.matching("http://, https:// or file:///", _no_url, {"pattern": "^(https?|file)://"}),
-    ] = _key("Where the archive is fetched from.")
+    ] = _key("Where the archive is fetched from; for an environment, a package index.")
     sha256: Annotated[
         str,
         values.matching("64 hexadecimal digits", _no_hash, {"pattern": "^[0-9a-fA-F]{64}$"}),
