@@ -45,6 +45,7 @@ class KmodelV3:
     max_start_address: int | None = None  # None: the lowest KPU row the layers touch
     missing_padding: int = 0  # bytes of final padding the file leaves out, 0..7
     trailing: int = 0  # bytes that follow the model in the file it was read from
+    size: int | None = None  # bytes of the model in the file it was read from
 
     @property
     def weight_bytes(self) -> int:
@@ -177,6 +178,7 @@ def parse(data: memoryview) -> KmodelV3:
         position = end
     model.missing_padding = max(0, position - len(data))
     model.trailing = max(0, len(data) - position)
+    model.size = min(position, len(data))
     return model
 
 

@@ -48,6 +48,7 @@ class KmodelV4:
     reserved0: int = 0  # not initialised by nncase
     missing_padding: int = 0  # bytes of final padding the file leaves out, 0..7
     trailing: int = 0  # bytes that follow the model in the file it was read from
+    size: int | None = None  # bytes of the model in the file it was read from
 
     @property
     def layers(self) -> list[Node]:
@@ -151,6 +152,7 @@ def parse(data: memoryview) -> KmodelV4:
         position = end
     model.missing_padding = max(0, position - len(data))
     model.trailing = max(0, len(data) - position)
+    model.size = min(position, len(data))
     return model
 
 

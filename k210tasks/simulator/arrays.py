@@ -61,11 +61,6 @@ class Axis(NamedTuple):
         return slice(first, last + 1), slice(begin, end, self.stride)
 
 
-def window_out(size: int, before: int, after: int, taps: int, stride: int, dilation: int) -> int:
-    """Output size of a sliding window."""
-    return (size + before + after - ((taps - 1) * dilation + 1)) // stride + 1
-
-
 def taps(h: Axis, w: Axis) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
     """Every tap that reaches input: (ky, kx, output slices, input slices) over H, W."""
     columns = [(kx, w.tap(kx)) for kx in range(w.filter)]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from k210tasks.kmodel import nnil
 from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import Pad, Range
-from k210tasks.simulator.arrays import Axis, convolve, counts, taps, window_out
+from k210tasks.kmodel.shapes import window_out
+from k210tasks.simulator.arrays import Axis, convolve, counts, taps
 from k210tasks.simulator.memory import Site, elements, shaped
 from k210tasks.simulator.step import Step, writes
 

@@ -1,0 +1,246 @@
+"""What is in a kmodel, for people and for programs: one row per layer, and the totals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from k210tasks.kmodel import v3_layers, v4_ops
+from k210tasks.kmodel.codec import KPU, MAIN
+from k210tasks.kmodel.detect import PRODUCERS
+from k210tasks.kmodel.shapes import Dims, Tracker, text
+from k210tasks.kmodel.v3 import KmodelV3
+from k210tasks.kmodel.v4 import KmodelV4
+from k210tasks.kpu.layout import ROW_BYTES, map_rows
+from k210tasks.kpu.pools import POOLS, Pool
+from k210tasks.kpu.registers import LayerRegisters
+from k210tasks.kpu.timing import layer_cycles, layer_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class KpuRow:
+    """What the KPU does in one layer."""
+
+    kernel: int  # 1 or 3
+    depthwise: bool
+    pool: str
+    macs: int
+    weight_bytes: int
+    rows_in: int  # 64-byte rows of KPU RAM
+    rows_out: int
+    estimated_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    index: int
+    name: str
+    input: tuple[int, ...] | None
+    output: tuple[int, ...] | None
+    kpu: KpuRow | None = None  # None: a layer of the CPU
+
+    def __str__(self) -> str:
+        """In the form of ncc 0.1's log."""
+        given = f" {text(self.input)}" if self.input else ""
+        return f"{self.index}: {self.name}{given} -> {text(self.output)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the model."""
+
+    dtype: str
+    shape: tuple[int, ...] | None  # N, C, H, W; None: the file does not tell
+    nbytes: int
+    memory: str  # "kpu" | "main"
+    address: int  # bytes
+    layout: str | None = None  # "CHW" for inputs
+    scale: float | None = None  # real step of one code, where the file tells
+    zero_point: float | None = None  # the code of real 0, where the file tells
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    version: int
+    producer: str  # of this version of the format
+    model_bytes: int
+    trailing_bytes: int  # that follow the model in the file
+    weight_bits: int
+    layers: tuple[LayerRow, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    kpu_bytes: int  # 64 times the rows from the lowest to the highest one touched
+    main_bytes: int
+    macs: int  # of the KPU layers
+    estimated_kpu_ms: float  # of the KPU layers
+
+
+def kpu_row(registers: LayerRegisters, weight_bytes: int = 1, batches: int = 1) -> KpuRow:
+    """The figures of one convolution; ``weight_bytes`` is 1 or 2."""
+    channels, height, width = registers.in_shape
+    oc, ic, k, _ = registers.weights_shape
+    size = oc * ic * k * k * weight_bytes
+    cycles = layer_cycles(channels, oc, height, width, depthwise=registers.depthwise)
+    pool = POOLS[Pool(registers.pool_type)].name if registers.pool_type <= max(Pool) else "?"
+    return KpuRow(
+        kernel=k,
+        depthwise=registers.depthwise,
+        pool=pool,
+        macs=registers.macs * batches,
+        weight_bytes=size,
+        rows_in=registers.rows_in * batches,
+        rows_out=registers.rows_out * batches,
+        estimated_us=round(1e6 * layer_seconds(cycles * batches, size), 1),
+    )
+
+
+def _touched(body: Any) -> list[tuple[int, int]]:
+    """(first row, rows) of every part of KPU RAM a layer touches."""
+    if isinstance(body, (v3_layers.K210Conv, v4_ops.KpuConv2d)):
+        r, batches = body.registers, max(1, getattr(body, "batches", 1))
+        return [
+            (r.image_src_addr, r.rows_in * batches),
+            (r.image_dst_addr, r.rows_out * batches),
+        ]
+    if isinstance(body, v3_layers.K210AddPadding):
+        return [(body.out_kpu, map_rows(max(1, body.channels), 4, 4))]
+    if isinstance(body, v3_layers.K210Upload):
+        return [(body.out_kpu, map_rows(max(1, body.channels), body.height, max(1, body.width)))]
+    if isinstance(body, v4_ops.KpuUpload) and min(body.shape) > 0:
+        n, c, h, w = body.shape
+        return [(body.out.start // ROW_BYTES, n * map_rows(c, h, w))]
+    return []
+
+
+def kpu_bytes(bodies: Any) -> int:
+    """64 times the KPU RAM rows from the lowest to the highest one ``bodies`` touch."""
+    spans = [span for body in bodies for span in _touched(body)]
+    if not spans:
+        return 0
+    return ROW_BYTES * (max(start + rows for start, rows in spans) - min(s for s, _ in spans))
+
+
+def summary(model: KmodelV3 | KmodelV4) -> Summary:
+    """Everything a listing shows of ``model``; never fails on a model that could be parsed."""
+    tracker, rows = Tracker(), []
+    dequantised: dict[int, tuple[float, float]] = {}
+    bodies: Any = model.layers
+    weight_bytes = model.weight_bytes if isinstance(model, KmodelV3) else 1
+    for i, body in enumerate(bodies):
+        flow = tracker.flow(body)
+        kpu = None
+        if isinstance(body, (v3_layers.K210Conv, v4_ops.KpuConv2d)):
+            kpu = kpu_row(body.registers, weight_bytes, max(1, getattr(body, "batches", 1)))
+        rows.append(LayerRow(i, body.NAME, _plain(flow.input), _plain(flow.output), kpu))
+        if flow.writes is not None:
+            dequantised.pop(flow.writes, None)
+            if isinstance(body, v3_layers.Dequantize) and body.scale:
+                dequantised[flow.writes] = (body.scale, -body.bias / body.scale)
+            elif isinstance(body, v4_ops.Dequantize) and body.quant.scale:
+                dequantised[flow.writes] = (1 / body.quant.scale, body.quant.zero_point)
+    inputs, outputs = _ports(model, bodies, tracker, dequantised)
+    return Summary(
+        version=model.version,
+        producer=PRODUCERS[model.version],
+        model_bytes=len(model.to_bytes()) if model.size is None else model.size,
+        trailing_bytes=model.trailing,
+        weight_bits=8 * weight_bytes,
+        layers=tuple(rows),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        kpu_bytes=kpu_bytes(bodies),
+        main_bytes=model.main_mem,
+        macs=sum(row.kpu.macs for row in rows if row.kpu),
+        estimated_kpu_ms=round(sum(row.kpu.estimated_us for row in rows if row.kpu) / 1000, 3),
+    )
+
+
+def _plain(dims: Dims | None) -> tuple[int, ...] | None:
+    return None if dims is None else tuple(int(n) for n in dims)
+
+
+def _zero_point(body: Any) -> float | None:
+    """The input code of real 0, from a convolution's registers: -arg_w."""
+    r: LayerRegisters = body.registers
+    return -r.arg_w / (1 << r.shr_w)
+
+
+def _ports(
+    model: KmodelV3 | KmodelV4,
+    bodies: Any,
+    tracker: Tracker,
+    dequantised: dict[int, tuple[float, float]],
+) -> tuple[list[Port], list[Port]]:
+    inputs: list[Port] = []
+    outputs: list[Port] = []
+    first = bodies[0] if bodies else None
+    if isinstance(model, KmodelV3):
+        if isinstance(first, v3_layers.K210Conv):
+            c, h, w = first.registers.in_shape
+            inputs.append(
+                Port(
+                    "uint8",
+                    (1, c, h, w),
+                    c * h * w,
+                    "kpu",
+                    first.registers.image_src_addr * ROW_BYTES,
+                    "CHW",
+                    zero_point=_zero_point(first),
+                )
+            )
+        elif isinstance(first, v3_layers.FullyConnected):
+            inputs.append(Port("float32", (1, first.in_ch), 4 * first.in_ch, "main", first.in_mem))
+        for out in model.outputs:
+            shape = tracker.shape_at(out.address, out.size // 4)
+            scale, zero = dequantised.get(out.address, (None, None))
+            outputs.append(Port("float32", shape, out.size, "main", out.address, None, scale, zero))
+        return inputs, outputs
+    for memory, shape in zip(model.inputs, model.input_shapes, strict=True):
+        in_kpu = memory.memory_type == KPU
+        dims = tuple(shape)
+        inputs.append(
+            Port(
+                "uint8" if in_kpu or memory.datatype == 1 else "float32",
+                dims,
+                shape.n * shape.c * shape.h * shape.w if in_kpu else memory.size,
+                "kpu" if in_kpu else "main",
+                memory.start,
+                "CHW",
+                zero_point=_zero_point(first)
+                if in_kpu
+                and isinstance(first, v4_ops.KpuConv2d)
+                and first.registers.image_src_addr * ROW_BYTES == memory.start
+                else None,
+            )
+        )
+    for memory in model.outputs:
+        known = tracker.shape_at(memory.start, memory.size // memory.itemsize)
+        scale, zero = (None, None)
+        if memory.memory_type == MAIN:
+            scale, zero = dequantised.get(memory.start, (None, None))
+        outputs.append(
+            Port(
+                "float32" if memory.datatype == 0 else "uint8",
+                _plain(known),
+                memory.size,
+                "main",
+                memory.start,
+                None,
+                scale,
+                zero,
+            )
+        )
+    return inputs, outputs
+
+
+def listing_text(listed: Summary) -> str:
+    """The layers in the form of ncc 0.1's log, one a line, without the memory lines."""
+    return "".join(f"{row}\n" for row in listed.layers)
+
+
+def memory_lines(listed: Summary) -> tuple[str, str]:
+    """KPU and main memory usage, as ncc prints them."""
+    return (
+        f"KPU memory usage: {listed.kpu_bytes} B",
+        f"Main memory usage: {listed.main_bytes} B",
+    )
