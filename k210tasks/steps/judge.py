@@ -7,6 +7,7 @@ judgement is bad.
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -189,7 +190,7 @@ def _low_cosine(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
     if worst["cosine_mean"] >= thresholds.min_cosine or worst["cosine_min_file"] is None:
         return []
     return [
-        f"output {worst['name']}: mean cosine {_fixed(worst['cosine_mean'], thresholds.min_cosine)}"
+        f"output {worst['name']}: mean cosine {_fixed(worst['cosine_mean'])}"
         f" is below min_cosine {thresholds.min_cosine:g}; "
         f"worst image {_image(m, worst['cosine_min_file'])} "
         f"(cosine {_fixed(worst['cosine_min'])})"
@@ -256,13 +257,9 @@ def _number(value: float) -> str:
     return "1/255" if abs(value - 1 / 255) < 1e-9 else f"{value:g}"
 
 
-def _fixed(value: float, limit: float | None = None) -> str:
-    """Four decimals, or as many as it takes not to look like the limit (or like 1)."""
-    for digits in range(4, 9):
-        text = f"{value:.{digits}f}"
-        if (limit is None or float(text) < limit) and (value >= 1 or float(text) < 1):
-            return text
-    return text
+def _fixed(value: float) -> str:
+    """Four decimals, cut and not rounded: what is below a limit, or below 1, looks so."""
+    return f"{math.floor(value * 10_000) / 10_000:.4f}"
 
 
 def _wrapped(line: str, before: str) -> str:

@@ -1,0 +1,225 @@
+"""Judging: the literal text of every verdict, and that none of it needs numpy."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.firmware.memory import fit
+from k210tasks.firmware.profiles import PROFILES
+from k210tasks.steps import judge as module
+from k210tasks.steps.judge import Facts, Judgement, Thresholds, judge, percent
+from tests.steps.jobs import job
+
+STRICT = Thresholds(0.98, 0.98)
+
+
+def image(file: str, cosine: float | None, pick: tuple[int, int] = (1, 1)) -> dict[str, Any]:
+    return {"file": file, "cosine": [cosine], "max_abs_error": [0.1], "top1": [list(pick)]}
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    output = {
+        "name": "scores",
+        "shape": [1, 2],
+        "cosine_mean": 0.9993,
+        "cosine_min": 0.91,
+        "cosine_min_file": "cross/7.png",
+        "snr_db": 33.26,
+        "max_abs_error": 0.2,
+        "max_abs_error_file": "cross/7.png",
+        "top1_agreement": 0.995,
+        "non_finite": 0,
+        "non_finite_file": None,
+    }
+    result: dict[str, Any] = {
+        "samples": 200,
+        "outputs": [output | {k: v for k, v in changes.items() if k in output}],
+        "images": [image("cross/7.png", 0.91, (1, 0)), image("circle/1.png", 0.99)],
+        "folder": "images/xo",
+        "held_out": True,
+        "notes": [],
+        "accuracy": None,
+    }
+    return result | {k: v for k, v in changes.items() if k not in output}
+
+
+def of(**changes: Any) -> Judgement:
+    return judge(measured(**changes), STRICT, Facts())
+
+
+def test_good() -> None:
+    found = of(accuracy={"float": 0.995, "kmodel": 0.99, "better": None})
+    assert found == Judgement(
+        True,
+        "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images; "
+        "accuracy: float 99.5 %, kmodel 99 %",
+    )
+    assert found.message("   verify:xo: ") == (
+        "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images;\n"
+        "        accuracy: float 99.5 %, kmodel 99 %"
+    )
+
+
+def test_low_cosine_names_the_worst_image() -> None:
+    found = of(cosine_mean=0.97996)
+    assert found.verified is False
+    assert found.failures == (
+        "output scores: mean cosine 0.9799 is below min_cosine 0.98; "
+        "worst image images/xo/cross/7.png (cosine 0.9100)",
+    )
+    assert found.message("   verify:xo: ") == (
+        "output scores: mean cosine 0.9799 is below min_cosine 0.98; worst\n"
+        "        image images/xo/cross/7.png (cosine 0.9100)\n"
+        "      cosine 0.9799, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images"
+    )
+
+
+def test_the_worst_of_several_outputs_is_judged_and_named() -> None:
+    two = measured(cosine_mean=0.5)
+    two["outputs"].insert(0, measured()["outputs"][0] | {"name": "boxes", "top1_agreement": None})
+    found = judge(two, Thresholds(0.98), Facts())
+    assert found.headline.startswith("scores: cosine 0.5000, ")
+    assert found.failures[0].startswith("output scores: mean cosine 0.5000 is below min_cosine")
+
+
+def test_low_top1() -> None:
+    assert of(top1_agreement=0.975).failures == (
+        "output scores: float model and kmodel agree on the class of 97.5 % of the images, "
+        "min_top1 is 98 %; worst image that differs images/xo/cross/7.png",
+    )
+
+
+def test_top1_without_scores() -> None:
+    assert of(top1_agreement=None).failures == (
+        "min_top1 0.98 is asked for, but no output is a row of class scores; leave min_top1 out",
+    )
+
+
+def test_non_finite_fails_whatever_the_cosine() -> None:
+    assert of(non_finite=3, non_finite_file="cross/9.png").failures == (
+        "output scores is infinite or not a number for 3 of 200 images, "
+        "first images/xo/cross/9.png",
+    )
+
+
+def test_all_non_finite() -> None:
+    found = of(
+        non_finite=200, non_finite_file="a.png", cosine_mean=0.0, cosine_min_file=None,
+        top1_agreement=1.0,
+    )  # fmt: skip
+    assert len(found.failures) == 1
+
+
+def test_few_images_and_not_held_out() -> None:
+    found = of(samples=4, held_out=False)
+    assert found.verified is True
+    assert found.headline.endswith("4 images, not held out")
+    assert found.warnings == (
+        "only 4 images: too few to prove much, 10 are the least",
+        "not held out: measured on the calibration images; name verify.images",
+    )
+    assert "only 1 image: too few" in of(samples=1).warnings[0]
+
+
+def test_the_better_pair_is_named() -> None:
+    better = {"mean": 0.5, "std": 0.5, "accuracy": 0.97}
+    found = of(accuracy={"float": 0.11, "kmodel": 0.11, "better": better})
+    assert found.warnings == ("accuracy 11 %; with mean 0.5 std 0.5: 97 %",)
+    better = {"mean": 0.0, "std": 1 / 255, "accuracy": 0.97}
+    found = of(accuracy={"float": 0.11, "kmodel": 0.11, "better": better})
+    assert found.warnings == ("accuracy 11 %; with mean 0 std 1/255: 97 %",)
+
+
+def test_unstated_mean_and_std_are_said() -> None:
+    found = judge(measured(), STRICT, Facts(stated=False))
+    assert found.verified is True
+    assert found.warnings == (
+        "mean and std are not stated, 0 and 1 are used: the commonest fault is a wrong pair; "
+        "state preprocess.mean and preprocess.std",
+    )
+    assert found.message("   verify:xo: ") == (
+        "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images\n"
+        "      warning: mean and std are not stated, 0 and 1 are used: the commonest\n"
+        "        fault is a wrong pair; state preprocess.mean and preprocess.std"
+    )
+
+
+def test_sram() -> None:
+    small = fit("xo", 9_000_000, 5, PROFILES["maixpy"])
+    found = judge(measured(), STRICT, Facts(fit=small))
+    assert found.verified is False
+    assert found.failures[0].startswith(
+        "model xo needs 9000005 bytes of SRAM (file 9000000, working memory 5); "
+        "profile maixpy leaves 4374528, 4625477 too few"
+    )
+    # Where nobody knows what is free, only a model of a size that matters is doubted.
+    doubted = judge(measured(), STRICT, Facts(fit=fit("xo", 4_000_000, 5, PROFILES["canmv"])))
+    assert doubted.verified is True
+    assert "is not known" in doubted.warnings[0]
+    assert judge(measured(), STRICT, Facts(fit=fit("xo", 9, 5, PROFILES["canmv"]))).warnings == ()
+
+
+def test_off() -> None:
+    found = judge(None, None, Facts())
+    assert (found.verified, found.message()) == ("off", "not verified (verify: off)")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1.0, "100 %"), (0.9999, "99.9 %"), (0.97, "97 %"), (0.975, "97.5 %"), (0, "0 %")],
+)
+def test_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def run(tmp_path: Path, measurement: dict[str, Any] | None, **changes: Any) -> tuple[Any, Any]:
+    contract = Contract("xo", 5, "canmv-kpu5", Input((1, 28, 28)), (Output("s", (2,)),), nbytes=9)
+    (tmp_path / "contract.json").write_text(contract.to_json())
+    inputs = {"contract": tmp_path / "contract.json"}
+    if measurement is not None:
+        (tmp_path / "measurement.json").write_text(json.dumps(measurement))
+        inputs["measurement"] = tmp_path / "measurement.json"
+    settings = {
+        "verify": "on", "min_cosine": 0.98, "min_top1": None, "held_out": True,
+        "firmware": "canmv-kpu5", "kmodel": 5, "sram_free": None, "stated": True,
+    }  # fmt: skip
+    out = tmp_path / "verify.json"
+    verdict = module.run(
+        job("verify", "xo", io.StringIO(), inputs, {"verify": out}, settings | changes)
+    )
+    return verdict, json.loads(out.read_text())
+
+
+def test_verify_json_is_written_also_when_it_fails(tmp_path: Path) -> None:
+    verdict, written = run(tmp_path, measured(cosine_mean=0.5))
+    assert not verdict.ok
+    assert verdict.message.startswith("output scores: mean cosine 0.5000 is below min_cosine")
+    assert written["verified"] is False
+    assert written["thresholds"] == {"min_cosine": 0.98, "min_top1": None}
+    assert written["images"] == measured()["images"]
+    assert written["sram"]["fits"] is True
+
+
+def test_off_is_no_failure(tmp_path: Path) -> None:
+    verdict, written = run(tmp_path, None, verify="off")
+    assert verdict.ok
+    assert written["verified"] == "off"
+
+
+def test_the_users_sram_free_counts(tmp_path: Path) -> None:
+    verdict, written = run(tmp_path, measured(), sram_free=5)
+    assert not verdict.ok
+    assert written["sram"]["fits"] is False
+
+
+def test_judging_imports_no_numpy() -> None:
+    code = "import sys, k210tasks.steps.judge; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
