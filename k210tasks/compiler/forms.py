@@ -49,7 +49,8 @@ DEVICE: dict[str, Form] = {
     "dequantize": Form((1, 1)),
     "requantize": Form((1, 1), ("fn",)),
     "add_padding": Form((1, 1)),
-    "remove_padding": Form((1, 1)),
+    "remove_padding": Form((1, 1), ("pixel",)),
+    "unary": Form((1, 1), ("op",)),
 }
 
 KINDS = {**FLOAT, **DEVICE}
@@ -156,6 +157,7 @@ SHAPES: dict[str, Callable[[Op], tuple[int, ...]]] = {
     "kpu_conv": _kpu_conv,
     "kpu_concat": _concat,
     "upload": _same,
+    "unary": _same,
     "quantize": _same,
     "dequantize": _same,
     "requantize": _same,

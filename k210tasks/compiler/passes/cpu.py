@@ -1,0 +1,305 @@
+"""Layers beside the KPU: what the CPU layers of each kmodel version can carry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from k210tasks.compiler import functions
+from k210tasks.compiler.functions import Fn
+from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.passes.lowering import Lowering, Value, never_negative
+from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+
+#: steps of functions that are one unary opcode of kmodel 4
+UNARY = ("abs", "ceil", "cos", "exp", "floor", "log", "neg", "rsqrt", "sin", "square")
+
+
+def _floats(dev: Lowering, kind: str, inputs: list[Tensor], shape: tuple[int, ...],
+            like: Value | None = None, **attrs: Any) -> Tensor:  # fmt: skip
+    return dev.emit(kind, inputs, shape, like, dtype="float32", **attrs)
+
+
+def _scalar(value: float) -> Tensor:
+    return Tensor(f"{value:g}", (1,), value=np.array([value], np.float32))
+
+
+def _with(dev: Lowering, op: str, x: Tensor, c: float, fn: Fn = ()) -> Tensor:
+    """``x op c``."""
+    return _floats(dev, "binary", [x, _scalar(c)], x.shape, op=op, fn=fn)
+
+
+def _under(dev: Lowering, c: float, x: Tensor) -> Tensor:
+    """``c / x``."""
+    return _floats(dev, "binary", [_scalar(c), x], x.shape, op="div", fn=())
+
+
+def _two(dev: Lowering, op: str, a: Tensor, b: Tensor) -> Tensor:
+    return _floats(dev, "binary", [a, b], a.shape, op=op, fn=())
+
+
+def _logistic(dev: Lowering, x: Tensor) -> Tensor:
+    e = _floats(dev, "unary", [_floats(dev, "unary", [x], x.shape, op="neg")], x.shape, op="exp")
+    return _under(dev, 1.0, _with(dev, "add", e, 1.0))
+
+
+def _tanh(dev: Lowering, x: Tensor) -> Tensor:
+    # 1 - 2 / (exp(2x) + 1): no overflow turns into a NaN at either end.
+    e = _floats(dev, "unary", [_with(dev, "mul", x, 2.0)], x.shape, op="exp")
+    return _with(
+        dev, "add", _with(dev, "mul", _under(dev, 2.0, _with(dev, "add", e, 1.0)), -1.0), 1.0
+    )
+
+
+def _step(dev: Lowering, x: Tensor, step: functions.Step) -> Tensor:
+    """One step of a function in the opcodes of kmodel 4."""
+    name, *p = step
+    if name in UNARY:
+        return _floats(dev, "unary", [x], x.shape, op=name)
+    if name in ("add", "mul"):
+        return _with(dev, name, x, p[0])
+    if name == "clamp":
+        return _with(dev, "add", x, 0.0, ((name, *p),))
+    if name == "leaky":
+        return _two(dev, "max" if p[0] <= 1 else "min", x, _with(dev, "mul", x, p[0]))
+    if name == "elu":
+        low = _with(dev, "min", x, 0.0)
+        below = _with(dev, "add", _floats(dev, "unary", [low], x.shape, op="exp"), -1.0)
+        return _two(dev, "add", _with(dev, "max", x, 0.0), below)
+    if name == "logistic":
+        return _logistic(dev, x)
+    if name == "tanh":
+        return _tanh(dev, x)
+    if name == "hard_swish":
+        return _two(
+            dev, "mul", x, _with(dev, "mul", _with(dev, "add", x, 3.0, (functions.RELU6,)), 1 / 6)
+        )
+    if name == "sqrt":
+        return _two(
+            dev, "mul", x, _floats(dev, "unary", [_with(dev, "max", x, 1e-30)], x.shape, op="rsqrt")
+        )
+    if name == "reciprocal":
+        return _under(dev, 1.0, x)
+    if name == "gelu_tanh":
+        cube = _two(dev, "mul", x, _floats(dev, "unary", [x], x.shape, op="square"))
+        inner = _two(dev, "add", x, _with(dev, "mul", cube, 0.044715))
+        half = _with(dev, "add", _tanh(dev, _with(dev, "mul", inner, math.sqrt(2 / math.pi))), 1.0)
+        return _with(dev, "mul", _two(dev, "mul", x, half), 0.5)
+    raise Unsupported(dev.label, f"{name} of values that no KPU layer computes")
+
+
+def v3_carries(fn: Fn) -> bool:
+    """Whether kmodel 3 has a CPU layer for the function, on floats."""
+    return fn == (("logistic",),)
+
+
+def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
+    """A function of each value."""
+    fn = functions.simplify(fn)
+    out.positive = never_negative(fn, v.positive)
+    if dev.version == 4:
+        x = dev.as_floats(v)
+        for step in fn:
+            x = _step(dev, x, step)
+        x.name, x.source, x.range = out.name, out.source, out.range
+        out.floats = x
+    elif v3_carries(fn):
+        out.floats = _floats(dev, "map", [dev.as_floats(v)], out.shape, out, fn=fn)
+    else:
+        # Byte to byte: any function, at the price of codes.
+        out.codes = dev.emit("requantize", [dev.as_codes(v)], out.shape, out, fn=fn)
+
+
+def _then(dev: Lowering, out: Value, fn: Fn, x: Tensor) -> None:
+    """Finish ``out`` with ``x`` put through ``fn``."""
+    if not fn:
+        x.name, x.source, x.range = out.name, out.source, out.range
+        out.floats = x
+        return
+    function(dev, Value(x.shape, x.name, floats=x), out, fn)
+
+
+def _clamp_first(fn: Fn) -> tuple[Fn, Fn]:
+    """What a layer's own clamp can do, and the rest."""
+    return (fn[:1], fn[1:]) if fn and fn[0][0] == "clamp" else ((), fn)
+
+
+def conv(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    a = op.attrs
+    if dev.version == 3:
+        raise NeedsKmodel4(
+            dev.label,
+            f"a {a['weights'].shape[2]}x{a['weights'].shape[3]} kernel on {list(v.shape)} "
+            "is not within the KPU's reach",
+        )
+    own, rest = _clamp_first(a["fn"])
+    attrs = {k: a[k] for k in ("weights", "bias", "groups", "stride", "dilation", "pads")}
+    _then(dev, out, rest, _floats(dev, "conv", [dev.as_floats(v)], out.shape, fn=own, **attrs))
+
+
+def deconv(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    a = op.attrs
+    if dev.version == 3:
+        raise NeedsKmodel4(dev.label, "a transposed convolution")
+    # The device's layer forgets the bias, so it is added by a layer of its own.
+    bias = a["bias"]
+    zero = np.zeros_like(bias)
+    attrs = {"weights": a["weights"], "bias": zero, "stride": a["stride"], "pads": a["pads"]}
+    x = _floats(dev, "deconv", [dev.as_floats(v)], out.shape, fn=(), **attrs)
+    own, rest = _clamp_first(a["fn"])
+    if bias.any() or own:
+        shift = Tensor(f"{out.name}/bias", (1, bias.size, 1, 1), value=bias.reshape(1, -1, 1, 1))
+        x = _floats(dev, "binary", [x, shift], out.shape, op="add", fn=own)
+    _then(dev, out, rest, x)
+
+
+def dense(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    a = op.attrs
+    own, rest = _clamp_first(a["fn"])
+    if dev.version == 3:
+        if v.shape[0] != 1:
+            raise NeedsKmodel4(dev.label, f"a dense layer on {v.shape[0]} rows")
+        if own not in ((), (functions.RELU,), (functions.RELU6,)):
+            own, rest = (), a["fn"]
+    x = _floats(
+        dev, "dense", [dev.as_floats(v)], out.shape, weights=a["weights"], bias=a["bias"], fn=own
+    )
+    _then(dev, out, rest, x)
+
+
+def pool(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    a = op.attrs
+    attrs = {k: a[k] for k in ("op", "kernel", "stride", "pads")}
+    if dev.version == 3 and a["op"] == "max":
+        raw = out if not a["fn"] else Value(out.shape, f"{out.name}/max")
+        raw.codes = dev.emit("pool", [dev.as_codes(v)], out.shape, raw, fn=(), **attrs)
+        out.positive = v.positive
+        if a["fn"]:
+            function(dev, raw, out, a["fn"])
+        return
+    own, rest = _clamp_first(a["fn"]) if dev.version == 4 else ((), a["fn"])
+    _then(dev, out, rest, _floats(dev, "pool", [dev.as_floats(v)], out.shape, fn=own, **attrs))
+    out.positive = never_negative(a["fn"], v.positive)
+
+
+def binary(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> None:
+    if dev.version == 3 and (op.attrs["op"] != "add" or a.shape != b.shape):
+        raise NeedsKmodel4(
+            dev.label, f"{op.attrs['op']} of {list(a.shape)} and {list(b.shape)} on the CPU"
+        )
+    own, rest = _clamp_first(op.attrs["fn"]) if dev.version == 4 else ((), op.attrs["fn"])
+    inputs = [dev.as_floats(a), dev.as_floats(b)]
+    if dev.version == 3 and any(t.value is not None for t in inputs):
+        raise NeedsKmodel4(dev.label, "adding a constant map")
+    _then(dev, out, rest, _floats(dev, "binary", inputs, out.shape, op=op.attrs["op"], fn=own))
+
+
+def concat(dev: Lowering, parts: list[Value], out: Value, op: Op) -> None:
+    axis = op.attrs["axis"]
+    inputs = [dev.as_floats(p) for p in parts]
+    if dev.version == 3:
+        if any(n != 1 for n in out.shape[:axis]):
+            raise NeedsKmodel4(dev.label, f"a concatenation along axis {axis} of {list(out.shape)}")
+        if any(t.value is not None for t in inputs):
+            raise NeedsKmodel4(dev.label, "a concatenation with constants")
+    out.floats = _floats(dev, "concat", inputs, out.shape, out, axis=axis)
+
+
+def move(dev: Lowering, v: Value, out: Value, op: Op, **attrs: Any) -> None:
+    """Reshape, transpose or slice: on codes where the values are codes, else on floats."""
+    if dev.version == 3 and op.kind == "slice":
+        begin, strides = attrs["begin"], attrs["strides"]
+        lead = [i for i, n in enumerate(out.shape) if n != v.shape[i]]
+        if len(lead) != 1 or strides[lead[0]] != 1 or any(n != 1 for n in v.shape[: lead[0]]):
+            raise NeedsKmodel4(dev.label, f"a slice from {list(begin)} by {list(strides)}")
+    if v.codes is not None or v.on_kpu:
+        out.codes = dev.emit(op.kind, [dev.as_codes(v)], out.shape, out, **attrs)
+    else:
+        out.floats = _floats(dev, op.kind, [dev.as_floats(v)], out.shape, out, **attrs)
+
+
+def _device_nearest(n: int, out: int) -> list[int]:
+    scale = np.float32(n) / np.float32(out)
+    return [min(math.floor(np.float32(i) * scale), n - 1) for i in range(out)]
+
+
+def _source_nearest(op: Op, n: int, out: int) -> list[int]:
+    at = np.arange(out, dtype=np.float32)
+    if op.attrs["align_corners"] and out > 1:
+        return [int(i) for i in np.floor(at * np.float32((n - 1) / (out - 1)) + np.float32(0.5))]
+    shift = np.float32(0.5 if op.attrs["half_pixel"] else 0)
+    return [int(i) for i in np.minimum(np.floor((at + shift) * np.float32(n / out)), n - 1)]
+
+
+def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    attrs = {k: op.attrs[k] for k in ("mode", "align_corners", "half_pixel")}
+    out.positive = v.positive
+    if op.attrs["mode"] == "nearest":
+        for n, size in zip(v.shape[2:], out.shape[2:], strict=True):
+            if _device_nearest(n, size) != _source_nearest(op, n, size):
+                raise Unsupported(
+                    dev.label,
+                    f"resizing {n} to {size} pixels picks other pixels on the device",
+                    "use align_corners=False and a whole factor",
+                )
+        if v.codes is not None or v.on_kpu:
+            out.codes = dev.emit("resize", [dev.as_codes(v)], out.shape, out, **attrs)
+        else:
+            out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
+        return
+    if dev.version == 3:
+        raise NeedsKmodel4(dev.label, "bilinear resizing")
+    if op.attrs["half_pixel"]:
+        raise Unsupported(
+            dev.label,
+            "the device has no bilinear resizing with half_pixel_centers",
+            "use align_corners, or nearest neighbour with a whole factor",
+        )
+    out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
+
+
+def reduce(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    attrs = {"op": op.attrs["op"], "axes": op.attrs["axes"]}
+    if dev.version == 3 and (attrs != {"op": "mean", "axes": (2, 3)} or len(v.shape) != 4):
+        raise NeedsKmodel4(dev.label, f"{attrs['op']} over axes {list(attrs['axes'])}")
+    out.floats = _floats(dev, "reduce", [dev.as_floats(v)], out.shape, out, **attrs)
+
+
+def _last(dev: Lowering, v: Value, out: Value, op: Op, kind: str, **attrs: Any) -> None:
+    """A layer that works on runs of neighbouring floats, for any axis."""
+    axis, x = op.attrs["axis"], dev.as_floats(v)
+    after = math.prod(v.shape[axis + 1 :])
+    before = math.prod(v.shape[:axis])
+    if dev.version == 3 and (after != 1 or before != 1):
+        raise NeedsKmodel4(dev.label, f"{kind} of {before * after} vectors")
+    if after == 1:
+        out.floats = _floats(dev, kind, [x], out.shape, out, axis=axis, **attrs)
+        return
+    perm = (*range(axis), *range(axis + 1, len(v.shape)), axis)
+    moved = tuple(v.shape[p] for p in perm)
+    y = _floats(dev, kind, [_floats(dev, "transpose", [x], moved, perm=perm)], moved,
+                axis=len(moved) - 1, **attrs)  # fmt: skip
+    back = tuple(perm.index(i) for i in range(len(perm)))
+    out.floats = _floats(dev, "transpose", [y], out.shape, out, perm=back)
+
+
+def softmax(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    out.positive = True
+    beta = op.attrs["beta"]
+    if dev.version == 3 and beta != 1:
+        raise NeedsKmodel4(dev.label, f"a softmax with beta {beta:g}")
+    _last(dev, v, out, op, "softmax", beta=beta)
+
+
+def l2norm(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    if dev.version == 3:
+        _last(dev, v, out, op, "l2norm")
+        return
+    axis, x = op.attrs["axis"], dev.as_floats(v)
+    square = _floats(dev, "unary", [x], v.shape, op="square")
+    shape = tuple(1 if i == axis else n for i, n in enumerate(v.shape))
+    total = _floats(dev, "reduce", [square], shape, op="sum", axes=(axis,))
+    factor = _floats(dev, "unary", [_with(dev, "max", total, 1e-10)], shape, op="rsqrt")
+    out.floats = _floats(dev, "binary", [x, factor], v.shape, out, op="mul", fn=())

@@ -1,0 +1,386 @@
+"""Convolutions, dense layers and pools as KPU layers.
+
+The KPU computes 1x1 kernels and 3x3 kernels padded by one, at stride 1, on the whole map
+(reference, section 1.5). Everything else is said in these terms here: which pixels of such
+a layer's result are meant, and what its input must look like at the edges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.functions import Fn
+from k210tasks.compiler.ir import Op
+from k210tasks.compiler.passes.lowering import (
+    LOAD_BYTES,
+    MAX_CHANNELS,
+    Lowering,
+    Map,
+    Value,
+    fits,
+    never_negative,
+)
+
+Pads = tuple[int, int, int, int]
+
+
+def anchor(kernel: int, before: int) -> int:
+    """At which tap of a 3-tap kernel a shorter one starts, so that output 0 is pixel 0."""
+    return min(max(1 - before, 0), 3 - kernel)
+
+
+def embedded(weights: NDArray[Any], pads: Pads) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Kernels of up to 3x3 as 3x3 ones, and the pixel of the KPU's map that is output (0, 0)."""
+    kh, kw = weights.shape[2:]
+    ay, ax = anchor(kh, pads[0]), anchor(kw, pads[2])
+    full = np.zeros((*weights.shape[:2], 3, 3), np.float32)
+    full[:, :, ay : ay + kh, ax : ax + kw] = weights
+    return full, (1 - ay - pads[0], 1 - ax - pads[2])
+
+
+def _reach(weights: NDArray[Any], axis: int) -> tuple[int, int]:
+    """First and last tap of the 3x3 kernels that is not zero anywhere, as -1..1."""
+    used = np.flatnonzero(np.any(weights != 0, axis=(0, 1, 5 - axis)))
+    return (int(used[0]) - 1, int(used[-1]) - 1) if used.size else (0, 0)
+
+
+def _edges(
+    weights: NDArray[Any],
+    m: Map,
+    start: tuple[int, int],
+    stride: tuple[int, int],
+    size: tuple[int, int],
+) -> list[int]:
+    """Zeros missing around the map (top, bottom, left, right) for 3x3 kernels on it.
+
+    0 where the KPU's own padding, or the map's clean surroundings, serve.
+    """  # fmt: skip
+    missing = []
+    for axis in (0, 1):
+        low, high = _reach(weights, axis + 2)
+        offset, n, whole = m.offset[axis], m.size[axis], m.tensor.shape[axis + 2]
+        first = offset + start[axis]
+        last = first + (size[axis] - 1) * stride[axis]
+        need_before, need_after = 0, 0
+        # Pixels of the result must lie on the map; taps beyond the picked pixels must be zero.
+        spare_before = offset if m.clean else 0
+        spare_after = whole - offset - n if m.clean else 0
+        if first < 0:
+            need_before = -first
+        if first + low < offset and offset != spare_before:
+            need_before = max(need_before, offset - (first + low))
+        if last > whole - 1:
+            need_after = last - (whole - 1)
+        if last + high > offset + n - 1 and whole - offset - n != spare_after:
+            need_after = max(need_after, last + high - (offset + n - 1))
+        missing += [need_before, need_after]
+    return missing
+
+
+def conv(
+    dev: Lowering, v: Value, out: Value, op: Op, weights: NDArray[Any], bias: NDArray[Any],
+    *, depthwise: bool, stride: tuple[int, int], pads: Pads, fn: Fn,
+) -> bool:  # fmt: skip
+    """A convolution with a kernel of at most 3x3; False where the KPU cannot take it."""
+    channels = v.shape[1]
+    if max(channels, weights.shape[0]) > MAX_CHANNELS:
+        return False
+    kernel = weights.shape[2:]
+    size = (out.shape[2], out.shape[3])
+    if kernel == (1, 1) and not any(pads):
+        return _pointwise(dev, v, out, op, weights, bias, depthwise, stride, fn)
+    m = dev.settled(v)
+    if m is None:
+        return False
+    full, start = embedded(weights, pads)
+    missing = _edges(full, m, start, stride, size)
+    if any(missing):
+        # Put the picked pixels alone, with all the zeros they need, into a map of their own.
+        t, b, left, r = (max(0, p) for p in pads)
+        _, _, h, w = v.shape
+        if not fits((1, channels, h + t + b, w + left + r)):
+            return False
+        bare = Value(v.shape, v.name, v.source, v.range, codes=dev.as_codes(v), positive=v.positive)
+        whole = dev.uploaded(bare)
+        if whole is not None and not any(_edges(full, whole, start, stride, size)):
+            m = whole
+        else:
+            m = dev.padded(bare, _at_least(pads, h, w))
+            full, start = embedded(weights, pads)
+    if full.shape[2:] == (3, 3) and _reach(full, 2) == _reach(full, 3) == (0, 0):
+        full = full[:, :, 1:2, 1:2]
+    offset = (m.offset[0] + start[0], m.offset[1] + start[1])
+    target = Map(m.tensor, offset, stride, size)
+    _emit(dev, v, out, op, target, full, bias, depthwise, fn)
+    return True
+
+
+def _at_least(pads: Pads, h: int, w: int) -> Pads:
+    """Pads that also bring a small map to the KPU's smallest size."""
+    t, b, left, r = (max(0, p) for p in pads)
+    return (t, b + max(0, 4 - h - t - b), left, r + max(0, 4 - w - left - r))
+
+
+def _pointwise(
+    dev: Lowering, v: Value, out: Value, op: Op, weights: NDArray[Any], bias: NDArray[Any],
+    depthwise: bool, stride: tuple[int, int], fn: Fn,
+) -> bool:  # fmt: skip
+    m = dev.as_map(v)
+    if m is None:
+        return False
+    if not fits(m.tensor.shape):
+        m = dev.grown(v)
+        if m is None:
+            return False
+    steps = (m.stride[0] * stride[0], m.stride[1] * stride[1])
+    target = Map(m.tensor, m.offset, steps, (out.shape[2], out.shape[3]), False)
+    _emit(dev, v, out, op, target, weights, bias, depthwise, fn)
+    return True
+
+
+def _emit(
+    dev: Lowering, v: Value, out: Value, op: Op, target: Map, weights: NDArray[Any],
+    bias: NDArray[Any], depthwise: bool, fn: Fn,
+) -> None:  # fmt: skip
+    """Compute ``target`` (of the input's tensor) and set ``out.map``, pooling a stride away
+    where the layer can."""
+    pool = None if depthwise else dev.pool_of_stride(target)
+    kind = 0
+    if pool is not None:
+        kind, shift = pool
+        if any(shift):
+            if weights.shape[2] == 1:  # a 1x1 layer commutes with the shift
+                target = dev.shifted(target, shift)
+            else:
+                kind = 0
+    computes = None
+    if out.source is not None:
+        computes = (out.source, *target.offset, *target.stride)
+    tensor = dev.conv(
+        target.tensor,
+        weights,
+        bias,
+        like=out,
+        depthwise=depthwise,
+        fn=fn,
+        pool=kind,
+        computes=computes,
+        pre=op.attrs.get("pre"),
+    )
+    if kind:
+        out.map = dev.after_pool(target, tensor)
+    else:
+        out.map = Map(tensor, target.offset, target.stride, target.size)
+    if out.map.whole:
+        out.map = Map.of(tensor)
+    out.positive = never_negative(fn)
+
+
+def spread(dev: Lowering, v: Value, weights: NDArray[Any], dilation: tuple[int, int], pads: Pads
+           ) -> tuple[Value, NDArray[Any], Pads] | None:  # fmt: skip
+    """A large or dilated kernel as a 3x3 one on shifted copies of its input, one behind the
+    other: exact, as every tap is served by one copy. None where that is too much.
+
+    Only for padding that keeps the size (each side half the reach), so that zeros moved in
+    at an edge are the zeros the kernel would see there.
+    """
+    out, inner, kh, kw = weights.shape
+    reach = ((kh - 1) * dilation[0], (kw - 1) * dilation[1])
+    if any(r % 2 for r in reach) or reach[0] > 12 or reach[1] > 12:
+        return None
+    half = (reach[0] // 2, reach[1] // 2)
+    if pads[0] > half[0] or pads[1] > half[0] or pads[2] > half[1] or pads[3] > half[1]:
+        return None
+    copies: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
+    for i in range(kh):
+        for j in range(kw):
+            y, x = i * dilation[0] - half[0], j * dilation[1] - half[1]
+            move = tuple(max(abs(a) - 1, 0) * (1 if a > 0 else -1) for a in (y, x))
+            copies.setdefault(move, []).append((i, j, y - move[0], x - move[1]))
+    if inner * len(copies) > MAX_CHANNELS or 9 * inner * len(copies) > LOAD_BYTES:
+        return None
+    if 9 * inner * len(copies) * out > 300_000:
+        return None
+    base = dev.whole(v)
+    if base is None or not fits(base.shape):
+        return None
+    order = sorted(copies)
+    kernels = []
+    for move in order:
+        kernel = np.zeros((out, inner, 3, 3), np.float32)
+        for i, j, y, x in copies[move]:
+            kernel[:, :, y + 1, x + 1] = weights[:, :, i, j]
+        kernels.append(kernel)
+    if inner <= 4:
+        joined = _all_moves(dev, base, order)
+    else:
+        made = {(0, 0): base}
+        parts = [_moved(dev, made, move) for move in order]
+        if not dev.joinable(parts):
+            return None
+        joined = dev.concat(parts)
+    wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined), positive=v.positive)
+    inner_pads = tuple(
+        p - h + 1 for p, h in zip(pads, (half[0],) * 2 + (half[1],) * 2, strict=True)
+    )
+    return wide, np.concatenate(kernels, 1), inner_pads
+
+
+def _all_moves(dev: Lowering, base: Any, order: list[tuple[int, int]]) -> Any:
+    """Shifted copies of a map of few channels as the output channels of normal layers, each
+    of which moves by one pixel at most."""
+    c = base.shape[1]
+    have, tensor = [(0, 0)], base
+    for reach in range(1, max(max(map(abs, move)) for move in order) + 1):
+        want = [m for m in order if max(map(abs, m)) <= reach]
+        if reach < max(max(map(abs, move)) for move in order):
+            span = range(-reach, reach + 1)
+            want = [(y, x) for y in span for x in span]
+        kernel = np.zeros((len(want) * c, len(have) * c, 3, 3), np.float32)
+        for i, move in enumerate(want):
+            near = tuple(min(max(a, 1 - reach), reach - 1) for a in move)
+            j = have.index(near)  # type: ignore[arg-type]
+            for k in range(c):
+                at = (move[0] - near[0] + 1, move[1] - near[1] + 1)
+                kernel[i * c + k, j * c + k, at[0], at[1]] = 1
+        bias = np.zeros(len(want) * c, np.float32)
+        tensor = dev.conv(tensor, kernel, bias, identity=True)
+        have = want
+    return tensor
+
+
+def _moved(dev: Lowering, made: dict[tuple[int, int], Any], move: tuple[int, int]) -> Any:
+    """The map shifted by ``move``, over shorter shifts, zeros moving in."""
+    if move not in made:
+        step = tuple((a > 0) - (a < 0) for a in move)
+        shorter = (move[0] - step[0], move[1] - step[1])
+        made[move] = dev.copy(_moved(dev, made, shorter), tap=step)  # type: ignore[arg-type]
+    return made[move]
+
+
+def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], stride: tuple[int, int],
+             pads: Pads, fuse: bool) -> bool:  # fmt: skip
+    """A max pool by the KPU's pool stage; False where it cannot be one exactly.
+
+    ``fuse``: nothing else reads the input, so the layer that writes it may pool it.
+    """
+    if kernel[0] != kernel[1] or stride[0] != stride[1]:
+        return False
+    k, s = kernel[0], stride[0]
+    size = (out.shape[2], out.shape[3])
+    m = dev.settled(v)
+    if m is None:
+        return False
+    if k == s and k in (2, 4) and not (pads[0] or pads[2]):
+        m = dev.shifted(m, (m.offset[0] % k, m.offset[1] % k)) if any(
+            o % k for o in m.offset) else m  # fmt: skip
+        target = Map(m.tensor, m.offset, (k, k), size)
+        inside = all(
+            o + n * k <= h for o, n, h in zip(m.offset, size, m.tensor.shape[2:], strict=True)
+        )
+        within = all(n * k <= h for n, h in zip(size, m.size, strict=True))
+        if not (inside and within):
+            return False
+        out.map = dev.after_pool(target, _pooled(dev, m.tensor, 1 if k == 2 else 3, out, fuse))
+    elif k in (2, 3) and s in (1, 2, 4) and max(pads[0], pads[2]) <= k - 2:
+        if not m.whole and any(pads):
+            return False
+        tensor = m.tensor
+        for turn in range(k - 1):
+            if turn and (pads[0] or pads[2]):
+                # What moves in is code 0, which never wins.
+                tensor = _moved_down(dev, tensor, (pads[0], pads[2]))
+            tensor = _pooled(dev, tensor, 9, out, fuse)
+        out.map = Map(tensor, m.offset, stride, size)
+    else:
+        return False
+    if out.map.whole:
+        out.map = Map.of(out.map.tensor)
+    out.positive = v.positive
+    return True
+
+
+def _moved_down(dev: Lowering, tensor: Any, by: tuple[int, int]) -> Any:
+    moved = dev.copy(tensor, tap=(-by[0], -by[1]))
+    dev.producers[moved].attrs.update(pad_code=0, pad_value=-1e30)
+    return moved
+
+
+def _pooled(dev: Lowering, tensor: Any, pool: int, out: Value, fuse: bool) -> Any:
+    """``tensor`` pooled, with ``fuse`` in the layer that writes it."""
+    producer = dev.producers.get(tensor)
+    alone = producer is not None and not any(tensor in o.inputs for o in dev.ops)
+    if (
+        producer is not None
+        and alone
+        and producer.kind == "kpu_conv"
+        and not producer.attrs["depthwise"]
+        and producer.attrs["pool"] == 0
+        and len(producer.outputs) == 1
+        and fuse
+    ):
+        stride = (1, 2, 2, 4, 4, 2, 2, 4, 1, 1)[pool]
+        producer.attrs["pool"] = pool
+        tensor.shape = (*tensor.shape[:2], tensor.shape[2] // stride, tensor.shape[3] // stride)
+        tensor.name, tensor.source, tensor.range = out.name, out.source, out.range
+        return tensor
+    pooled = dev.copy(tensor, pool=pool)
+    pooled.name = out.name
+    return pooled
+
+
+def dense(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
+    """A dense layer of one row as a 1x1 convolution on a 4x4 map (one pixel of it counts), or,
+    for more than 1024 inputs, as a 3x3 one whose window holds nine inputs a channel."""
+    weights, bias, fn = op.attrs["weights"], op.attrs["bias"], op.attrs["fn"]
+    rows, columns = weights.shape
+    if v.shape[0] != 1 or rows > 4 * MAX_CHANNELS:
+        return False
+    computes = None if out.source is None else (out.source, 0, 0, 1, 1)
+    if columns <= MAX_CHANNELS:
+        if v.vector is None:
+            v.vector = (_as_vector(dev, v), (0, 0))
+        tensor, pixel = v.vector
+        kernels = weights.reshape(rows, columns, 1, 1)
+    elif columns <= 9 * MAX_CHANNELS:
+        tensor = _nine_a_channel(dev, v)
+        pixel = (1, 1)
+        short = -columns % 9
+        kernels = np.pad(weights, ((0, 0), (0, short))).reshape(rows, -1, 3, 3)
+        if computes:
+            computes = (computes[0], 1, 1, 1, 1)
+    else:
+        return False
+    y = dev.conv(tensor, kernels, bias, like=out, fn=fn, computes=computes, pre=op.attrs.get("pre"))
+    if y.shape[1] > MAX_CHANNELS:
+        return False
+    out.vector = (y, pixel)
+    out.positive = never_negative(fn)
+    return True
+
+
+def _as_vector(dev: Lowering, v: Value) -> Any:
+    n = v.shape[1]
+    codes = dev.as_codes(v)
+    if dev.version == 3:
+        return dev.emit("add_padding", [codes], (1, n, 4, 4), v, place="kpu")
+    flat = dev.emit("reshape", [codes], (1, n, 1, 1))
+    pads = ((0, 0), (0, 0), (0, 3), (0, 3))
+    wide = dev.emit("pad", [flat], (1, n, 4, 4), pads=pads, value=0.0)
+    return dev.emit("upload", [wide], (1, n, 4, 4), v, place="kpu")
+
+
+def _nine_a_channel(dev: Lowering, v: Value) -> Any:
+    n = v.shape[1]
+    flat = dev.emit("reshape", [dev.as_codes(v)], (1, 1, 1, n))
+    if short := -n % 9:
+        pads = ((0, 0), (0, 0), (0, 0), (0, short))
+        flat = dev.emit("pad", [flat], (1, 1, 1, n + short), pads=pads, value=0.0)
+    c = flat.size // 9
+    grid = dev.emit("reshape", [flat], (1, c, 3, 3))
+    pads = ((0, 0), (0, 0), (0, 1), (0, 1))
+    wide = dev.emit("pad", [grid], (1, c, 4, 4), pads=pads, value=0.0)
+    return dev.emit("upload", [wide], (1, c, 4, 4), v, place="kpu")

@@ -1,0 +1,412 @@
+"""The float graph as layers of the device: what the KPU can do on the KPU, the rest beside it.
+
+One function a kind of op. The KPU is preferred wherever it computes the same; what the CPU
+layers of the format then cannot carry is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from k210tasks.compiler import forms, functions
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.passes import cpu, kpu_conv
+from k210tasks.compiler.passes.lowering import Lowering, Map, Value, fits, never_negative
+from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+
+SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
+
+#: kinds that may occur in a device graph, by version of the kmodel
+ALLOWED: dict[int, dict[str, forms.Form]] = {
+    3: {
+        **forms.DEVICE,
+        **{
+            k: forms.FLOAT[k]
+            for k in (
+                "binary", "dense", "pool", "reduce", "softmax", "l2norm", "concat", "reshape",
+                "transpose", "slice", "pad", "resize", "map",
+            )
+        },
+    },
+    4: {**forms.DEVICE, **{k: f for k, f in forms.FLOAT.items() if k not in ("map", "l2norm")},
+        },
+}  # fmt: skip
+
+
+class _Legaliser:
+    def __init__(self, graph: Graph, version: int, float_input: bool):
+        self.graph = graph
+        self.dev = Lowering(version)
+        self.values: dict[Tensor, Value] = {}
+        self.consumers = graph.consumers()
+        self.float_input = float_input
+
+    def run(self) -> Graph:
+        start = self._input()
+        for op in self.graph.ops:
+            self.dev.origin = op.origin
+            for tensor in op.inputs:
+                if tensor.value is not None and tensor not in self.values:
+                    self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
+            HANDLERS[op.kind](self, op)
+        outputs = []
+        for tensor in self.graph.outputs:
+            if tensor.value is not None:
+                raise Unsupported(f"output {tensor.name!r}", "it does not depend on the input")
+            floats = self.dev.as_floats(self.values[tensor])
+            if floats in outputs or floats is start:
+                copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)
+                floats = copy
+            outputs.append(floats)
+        graph = Graph([start], outputs, self.dev.ops)
+        graph.sort()
+        return graph
+
+    # -- the input
+
+    def _input(self) -> Tensor:
+        x = self.graph.input
+        shape = x.shape
+        readers = self.consumers.get(x, [])
+        if len(shape) != 4 and readers and all(op.kind == "reshape" for op in readers):
+            maps = [op.output for op in readers if fits4(op.output.shape)]
+            if maps and len({m.shape for m in maps}) == 1:
+                shape = maps[0].shape  # fed as the map it is reshaped to: the same bytes
+        self.dev.origin = ("the input",)
+        v = Value(x.shape, x.name, x.source, x.range)
+        self.values[x] = v
+        if self.float_input:
+            start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
+            v.floats = start
+            return start
+        start = Tensor(x.name, shape, "uint8", source=x.source, range=x.range)
+        mapped = len(shape) == 4 and fits(shape)
+        on_kpu = mapped and x not in self.graph.outputs and all(_reads_maps(op) for op in readers)
+        if self.dev.version == 3:
+            if not mapped:
+                self._float_first(x, v)
+                start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
+                v.floats = start
+                return start
+            start.place = "kpu"
+            if not on_kpu:
+                on_kpu_copy = self.dev.copy(start)
+                on_kpu_copy.source, on_kpu_copy.range = x.source, x.range
+                v.codes = self.dev.main_copy(on_kpu_copy)
+                if shape != x.shape:
+                    v.codes = self.dev.emit("reshape", [v.codes], x.shape, v)
+                else:
+                    v.map = Map.of(on_kpu_copy)
+            else:
+                v.map = Map.of(start)
+        elif on_kpu:
+            start.place = "kpu"
+            v.map = Map.of(start)
+        else:
+            start.shape = x.shape
+            v.codes = start
+        v.positive = x.range is not None and x.range[0] >= 0
+        return start
+
+    def _float_first(self, x: Tensor, v: Value) -> None:
+        """A v3 model that is not fed a map must start with a float dense layer."""
+        readers = self.consumers.get(x, [])
+        if len(x.shape) == 2 and len(readers) == 1 and readers[0].kind == "dense":
+            return
+        raise Unsupported(
+            f"input {x.name!r} of shape {list(x.shape)}",
+            "a kmodel 3 starts with a convolution on a map of 4x4 to 512x256 pixels "
+            "and at most 1024 channels, or with a dense layer on a vector",
+            "needs kmodel 4",
+        )
+
+    # -- helpers of the handlers
+
+    def value(self, tensor: Tensor) -> Value:
+        return self.values[tensor]
+
+    def new(self, tensor: Tensor) -> Value:
+        """The value of an output being written."""
+        v = Value(tensor.shape, tensor.name, tensor.source, tensor.range)
+        self.values[tensor] = v
+        return v
+
+    def alone(self, tensor: Tensor) -> bool:
+        """Whether one op reads ``tensor`` and no output is it."""
+        return len(self.consumers.get(tensor, ())) == 1 and tensor not in self.graph.outputs
+
+    def wants_kpu(self, tensor: Tensor, depth: int = 3) -> bool:
+        """Whether a reader of ``tensor`` will run on the KPU."""
+        for op in self.consumers.get(tensor, ()):
+            if _reads_maps(op):
+                return True
+            if (
+                depth
+                and op.kind in ("concat", "slice", "pad", "resize")
+                and self.wants_kpu(op.output, depth - 1)
+            ):
+                return True
+        return False
+
+
+def fits4(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape can be an input map."""
+    return len(shape) == 4 and fits(shape)
+
+
+def _reads_maps(op: Op) -> bool:
+    """Whether an op takes its feature maps from KPU RAM, as far as its kind and shape say."""
+    if len(op.output.shape) != 4:
+        return False
+    if op.kind == "conv":
+        return op.attrs["groups"] in (1, op.input.shape[1])
+    if op.kind == "pool":
+        return op.attrs["op"] == "max"
+    return op.kind == "map" or (op.kind == "binary" and op.attrs["op"] in ("add", "sub"))
+
+
+def _conv(s: _Legaliser, op: Op) -> None:
+    v, out, a = s.value(op.input), s.new(op.output), op.attrs
+    weights, pads, fn = a["weights"], a["pads"], a["fn"]
+    depthwise = a["groups"] > 1
+    kernel = weights.shape[2:]
+    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True))
+    if max(kernel) <= 3 and all(
+        d == 1 or k == 1 for k, d in zip(kernel, a["dilation"], strict=True)
+    ):
+        if kpu_conv.conv(s.dev, v, out, op, weights, a["bias"], depthwise=depthwise,
+                         stride=a["stride"], pads=pads, fn=fn):  # fmt: skip
+            return
+    elif max(spans) <= 3:
+        pass
+    elif not depthwise or weights.shape[0] <= 16:
+        full = _ungrouped(weights) if depthwise else weights
+        wide = kpu_conv.spread(s.dev, v, full, a["dilation"], pads)
+        if wide is not None and kpu_conv.conv(
+            s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=a["stride"],
+            pads=wide[2], fn=fn,
+        ):  # fmt: skip
+            return
+    cpu.conv(s.dev, v, out, op)
+
+
+def _ungrouped(weights: np.ndarray) -> np.ndarray:
+    full = np.zeros((weights.shape[0], weights.shape[0], *weights.shape[2:]), np.float32)
+    full[np.arange(len(weights)), np.arange(len(weights))] = weights[:, 0]
+    return full
+
+
+def _dense(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    first = s.dev.version == 3 and v.floats is not None and not s.dev.ops
+    small = op.attrs["weights"].size <= SMALL_DENSE and v.floats is not None and v.vector is None
+    if not (first or small) and kpu_conv.dense(s.dev, v, out, op):
+        return
+    cpu.dense(s.dev, v, out, op)
+
+
+def _pool(s: _Legaliser, op: Op) -> None:
+    v, out, a = s.value(op.input), s.new(op.output), op.attrs
+    kernel, stride, pads = a["kernel"], a["stride"], a["pads"]
+    if a["op"] == "max":
+        fuse = s.alone(op.input)
+        plain = Value(out.shape, f"{out.name}/max") if a["fn"] else out
+        if (v.on_kpu or s.wants_kpu(op.output)) and kpu_conv.max_pool(
+            s.dev, v, plain, kernel, stride, pads, fuse
+        ):
+            if a["fn"]:
+                _apply(s, plain, out, op, a["fn"])
+            return
+    elif max(kernel) <= 3 and not any(pads) and (v.on_kpu or s.wants_kpu(op.output)):
+        c = v.shape[1]
+        weights = np.full((c, 1, *kernel), 1 / (kernel[0] * kernel[1]), np.float32)
+        if kpu_conv.conv(s.dev, v, out, op, weights, np.zeros(c, np.float32), depthwise=True,
+                         stride=stride, pads=pads, fn=a["fn"]):  # fmt: skip
+            out.positive = never_negative(a["fn"], v.positive)
+            return
+    cpu.pool(s.dev, v, out, op)
+
+
+def _apply(s: _Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None:
+    """A function of each value of ``v``."""
+    c = v.shape[1] if len(v.shape) > 1 else 1
+    ones, zeros = np.ones((c, 1, 1, 1), np.float32), np.zeros(c, np.float32)
+    if v.vector is not None:
+        tensor, pixel = v.vector
+        out.vector = (
+            s.dev.conv(tensor, ones, zeros, like=out, depthwise=True, fn=fn), pixel,
+        )  # fmt: skip
+    elif len(v.shape) == 4 and (v.map is not None or s.wants_kpu(op.output) or (
+        s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn))):  # fmt: skip
+        if not kpu_conv.conv(s.dev, v, out, op, ones, zeros, depthwise=True, stride=(1, 1),
+                             pads=(0, 0, 0, 0), fn=fn):  # fmt: skip
+            cpu.function(s.dev, v, out, fn)
+    else:
+        cpu.function(s.dev, v, out, fn)
+    out.positive = never_negative(fn, v.positive)
+
+
+def _map(s: _Legaliser, op: Op) -> None:
+    _apply(s, s.value(op.input), s.new(op.output), op, op.attrs["fn"])
+
+
+def _binary(s: _Legaliser, op: Op) -> None:
+    a, b = (s.value(t) for t in op.inputs)
+    out = s.new(op.output)
+    if op.attrs["op"] in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
+        near = (a.on_kpu or b.on_kpu or s.wants_kpu(op.output)) and fits(out.shape)
+        computed = all(t.value is None for t in op.inputs) and a is not b
+        if near and computed and 2 * out.shape[1] <= 1024 and _sum(s, a, b, out, op):
+            return
+    cpu.binary(s.dev, a, b, out, op)
+
+
+def _sum(s: _Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
+    """The sum or difference of two maps: one behind the other, then a 1x1 layer."""
+    maps = [s.dev.settled(v) for v in (a, b)]
+    if maps[0] is None or maps[1] is None:
+        return False
+    m, n = maps[0], maps[1]
+    if m.tensor.shape != n.tensor.shape or m.offset != n.offset:
+        wholes = [s.dev.whole(v) for v in (a, b)]
+        if wholes[0] is None or wholes[1] is None:
+            return False
+        m, n = Map.of(wholes[0]), Map.of(wholes[1])
+    if not s.dev.joinable([m.tensor, n.tensor]):
+        return False
+    joined = s.dev.concat([m.tensor, n.tensor])
+    c = out.shape[1]
+    eye = np.eye(c, dtype=np.float32)
+    weights = np.concatenate([eye, eye if op.attrs["op"] == "add" else -eye], 1)
+    tensor = s.dev.conv(
+        joined,
+        weights.reshape(c, 2 * c, 1, 1),
+        np.zeros(c, np.float32),
+        like=out,
+        fn=op.attrs["fn"],
+        computes=None if out.source is None else (out.source, *m.offset, 1, 1),
+        pre=op.attrs.get("pre"),
+    )
+    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, (1, 1), m.size)
+    out.positive = never_negative(
+        op.attrs["fn"], a.positive and b.positive and op.attrs["op"] == "add"
+    )
+    return True
+
+
+def _concat(s: _Legaliser, op: Op) -> None:
+    parts = [s.value(t) for t in op.inputs]
+    out = s.new(op.output)
+    constant = any(t.value is not None for t in op.inputs)
+    out.positive = all(p.positive for p in parts)
+    if op.attrs["axis"] == 1 and len(out.shape) == 4 and not constant and s.wants_kpu(op.output):
+        maps = [s.dev.settled(p) for p in parts]
+        if all(m is not None for m in maps):
+            m = [x for x in maps if x is not None]
+            if len({(x.tensor.shape[2:], x.offset, x.size) for x in m}) > 1:
+                wholes = [s.dev.whole(p) for p in parts]
+                m = [Map.of(t) for t in wholes if t is not None]
+            if len(m) == len(parts) and s.dev.joinable([x.tensor for x in m]):
+                joined = s.dev.concat([x.tensor for x in m], out)
+                clean = all(x.whole for x in m)
+                out.map = Map.of(joined) if clean else Map(joined, m[0].offset, (1, 1), m[0].size)
+                return
+    cpu.concat(s.dev, parts, out, op)
+
+
+def _slice(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    out.positive = v.positive
+    begin, strides = op.attrs["begin"], op.attrs["strides"]
+    if v.map is not None and out.shape[:2] == v.shape[:2]:
+        m = v.map
+        offset = tuple(o + b * t for o, b, t in zip(m.offset, begin[2:], m.stride, strict=True))
+        stride = tuple(t * u for t, u in zip(m.stride, strides[2:], strict=True))
+        out.map = Map(m.tensor, offset, stride, out.shape[2:])  # type: ignore[arg-type]
+        return
+    cpu.move(s.dev, v, out, op, begin=begin, strides=strides)
+
+
+def _reshape(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    out.positive = v.positive
+    if v.vector is not None and v.floats is None and v.codes is None and len(out.shape) == 2:
+        out.vector = v.vector
+        return
+    start = s.dev.producers.get(v.codes) if v.codes is not None else None
+    if start is not None and start.kind == "reshape" and start.input.shape == out.shape:
+        out.codes = start.input  # back to the map the input was fed as
+        producer = s.dev.producers.get(start.input)
+        if producer is not None and producer.kind == "kpu_conv":
+            out.map = Map.of(producer.output)
+        return
+    cpu.move(s.dev, v, out, op)
+
+
+def _transpose(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    out.positive = v.positive
+    if s.dev.version == 3:
+        if op.attrs["perm"] != (0, 2, 3, 1):
+            raise NeedsKmodel4(s.dev.label, f"a transpose by {list(op.attrs['perm'])}")
+        floats = s.dev.as_floats(v)
+        out.floats = s.dev.emit(
+            "transpose", [floats], out.shape, out, dtype="float32", perm=op.attrs["perm"]
+        )
+        return
+    cpu.move(s.dev, v, out, op, perm=op.attrs["perm"])
+
+
+def _pad(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    pads, value = op.attrs["pads"], op.attrs["value"]
+    out.positive = v.positive and value >= 0
+    if s.dev.version == 3:
+        spatial = len(pads) == 4 and not any(a or b for a, b in pads[:2])
+        if value != 0 or not v.positive or not spatial:
+            raise NeedsKmodel4(s.dev.label, f"a pad by {[list(p) for p in pads]} with {value:g}")
+    if value == 0 and (v.floats is None or s.dev.version == 3):
+        out.codes = s.dev.emit("pad", [s.dev.as_codes(v)], out.shape, out, pads=pads, value=0.0)
+    else:
+        out.floats = s.dev.emit(
+            "pad", [s.dev.as_floats(v)], out.shape, out, dtype="float32", pads=pads, value=value
+        )
+
+
+def _resize(s: _Legaliser, op: Op) -> None:
+    cpu.resize(s.dev, s.value(op.input), s.new(op.output), op)
+
+
+def _reduce(s: _Legaliser, op: Op) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    out.positive = v.positive
+    cpu.reduce(s.dev, v, out, op)
+
+
+HANDLERS: dict[str, Callable[[_Legaliser, Op], None]] = {
+    "conv": _conv,
+    "dense": _dense,
+    "pool": _pool,
+    "map": _map,
+    "binary": _binary,
+    "concat": _concat,
+    "slice": _slice,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "pad": _pad,
+    "resize": _resize,
+    "reduce": _reduce,
+    "softmax": lambda s, op: cpu.softmax(s.dev, s.value(op.input), s.new(op.output), op),
+    "l2norm": lambda s, op: cpu.l2norm(s.dev, s.value(op.input), s.new(op.output), op),
+    "deconv": lambda s, op: cpu.deconv(s.dev, s.value(op.input), s.new(op.output), op),
+}
+
+
+def legalise(graph: Graph, version: int, *, float_input: bool = False) -> Graph:
+    """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32.
+
+    Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op.
+    """
+    return _Legaliser(graph, version, float_input).run()
