@@ -136,31 +136,29 @@ class ArchiveToolchain(Toolchain):
             size = archive.stat().st_size
             folder = self._folder_of(sha256)
             fresh = folder.with_name(folder.name + ".new")
-            archives.remove(fresh)
-            archives.remove(folder)
-            archives.unpack(archive, fresh)
-            program = archives.find_program(fresh, self.tool.program, archive)
+            try:
+                archives.remove(fresh)
+                archives.unpack(archive, fresh)
+                program = archives.find_program(fresh, self.tool.program, archive)
+                say(f"{self.name}: trying it")
+                facts = {
+                    "url": url,
+                    "archive_bytes": size,
+                    "program": program.relative_to(fresh).as_posix(),
+                    "proof": self._prove(program),
+                    "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "bytes": size_of(fresh),
+                }
+                pin = {"name": self.name, "version": self.tool.version, "sha256": sha256}
+                receipts.write(fresh, pin, facts)
+                if known is None:  # only what works is worth remembering
+                    self._record(url, sha256, size)
+                archives.remove(folder)
+                fresh.rename(folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         finally:
             archive.unlink(missing_ok=True)  # a cut download's .part stays, to be resumed
-        say(f"{self.name}: trying it")
-        try:
-            proof = self._prove(program)
-            facts = {
-                "url": url,
-                "archive_bytes": size,
-                "program": program.relative_to(fresh).as_posix(),
-                "proof": proof,
-                "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "bytes": size_of(fresh),
-            }
-            pin = {"name": self.name, "version": self.tool.version, "sha256": sha256}
-            receipts.write(fresh, pin, facts)
-            if known is None:
-                self._record(url, sha256, size)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-        fresh.rename(folder)
 
     def _record(self, url: str, sha256: str, size: int) -> None:
         entry = lockfile.Entry(sha256, size, url)
