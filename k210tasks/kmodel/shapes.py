@@ -69,7 +69,8 @@ def _resize3(b: Any) -> Flow:
 def _concat3(b: Any) -> Flow:
     total = sum(size for _, size in b.inputs)
     item = 1 if isinstance(b, v3.QuantizedConcat) else 4
-    return Flow(None, (1, total // item), None, b.out_mem)
+    first = (1, b.inputs[0].size // item) if b.inputs else None
+    return Flow(first, (1, total // item), None, b.out_mem)
 
 
 def _conv3(b: Any) -> Flow:
@@ -182,7 +183,7 @@ def _conv4(b: Any) -> Flow:
 
 _V4: dict[type[v4.Node], Callable[[Any], Flow]] = {
     v4.Binary: lambda b: Flow(b.shape_a, b.shape_out),
-    v4.Concat: lambda b: Flow(None, _elements(b.out)),
+    v4.Concat: lambda b: Flow(_elements(b.inputs[0]) if b.inputs else None, _elements(b.out)),
     v4.Conv2d: _window4,
     v4.Dequantize: _same,
     v4.Matmul: _matmul4,

@@ -1,0 +1,36 @@
+"""Reading the files a verb is given, with errors a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from k210tasks.errors import K210Error
+
+#: No K210 file is larger: the flash has 16 MiB.
+MAX_BYTES = 64 << 20
+
+
+class CannotRead(K210Error):
+    def __init__(self, path: str, why: str):
+        super().__init__(f"{path} cannot be read: {why}")
+
+
+class CannotWrite(K210Error):
+    def __init__(self, path: str, why: str):
+        super().__init__(f"{path} cannot be written: {why}")
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file; raises :class:`CannotRead` naming it."""
+    try:
+        if Path(path).is_dir():
+            raise CannotRead(path, "it is a folder")
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise CannotRead(path, f"it has {size} bytes; no file for a K210 exceeds {MAX_BYTES}")
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CannotRead(path, getattr(error, "strerror", None) or str(error)) from error
+    if not data:
+        raise CannotRead(path, "it is empty")
+    return data

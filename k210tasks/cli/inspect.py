@@ -1,0 +1,170 @@
+"""``k210 inspect``: what is in a kmodel: layers, memory, inputs, outputs, who loads it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from k210tasks.errors import K210Error
+
+if TYPE_CHECKING:
+    from k210tasks.kmodel.listing import Port, Summary
+
+EXAMPLE = "k210 inspect workspace/nn_xo.kmodel"
+WIDTH = 80
+
+
+class NotListed(K210Error):
+    def __init__(self, path: str, version: int, producer: str, loaded_by: list[str]):
+        firmware = ", ".join(loaded_by) or "no firmware this package knows"
+        super().__init__(
+            f"{path} is a kmodel {version}, the format of {producer}; layers can be listed for "
+            f"versions 3 and 4 only. It is loaded by: {firmware}"
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help=".kmodel of version 3 or 4, or .kfpkg")
+    parser.add_argument(
+        "--base",
+        type=offset,
+        default=0,
+        metavar="N",
+        help="byte where the model starts in FILE, e.g. 0x100000 (default 0)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def offset(text: str) -> int:
+    """A byte offset, decimal or 0x…; ValueError for anything else."""
+    value = int(text, 0)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    from k210tasks.cli.files import read_bytes
+    from k210tasks.firmware import kfpkg
+
+    data = read_bytes(args.file)
+    if args.base == 0 and kfpkg.is_kfpkg(data):
+        from k210tasks.cli.inspect_kfpkg import show
+
+        return show(args.file, data, args.json)
+    found = look(args.file, data, args.base)
+    print(
+        json.dumps(as_json(args.file, found), indent=2) if args.json else report(args.file, found)
+    )
+    return 0
+
+
+def look(path: str, data: bytes, base: int = 0) -> Summary:
+    """The summary of the kmodel in ``data``; raises :class:`K210Error` naming ``path``."""
+    from k210tasks.kmodel import KmodelError, detect, parse
+    from k210tasks.kmodel.listing import summary
+
+    try:
+        kind = detect(data, base)
+        if not kind.readable:
+            raise NotListed(path, kind.version, kind.producer, loaders(kind.version))
+        return summary(parse(data, base))
+    except KmodelError as error:
+        raise Unreadable(path, error) from error
+
+
+class Unreadable(K210Error):
+    """A kmodel error with the file's name in front."""
+
+    def __init__(self, path: str, error: Exception):
+        super().__init__(f"{path}: {error}")
+
+
+def loaders(version: int) -> list[str]:
+    """The names of the firmware profiles that load a kmodel of ``version``."""
+    from k210tasks.firmware.profiles import PROFILES
+
+    return [p.name for p in PROFILES.values() if p.loads(version)]
+
+
+def as_json(path: str, found: Summary) -> dict[str, Any]:
+    """What ``--json`` prints: the fields of the summary, and the firmware that loads it."""
+    import dataclasses
+
+    return {
+        "file": path,
+        **dataclasses.asdict(found),
+        "loaded_by": loaders(found.version),
+    }
+
+
+def report(path: str, found: Summary) -> str:
+    """The text for people, at most 80 columns but for long layer lines."""
+    from k210tasks.kmodel.listing import listing_text, memory_lines
+
+    on_kpu = [row for row in found.layers if row.kpu]
+    lines = [
+        f"{path}: kmodel {found.version} (the format of {found.producer}), "
+        f"{found.model_bytes} bytes"
+        + (f", {found.trailing_bytes} more follow" if found.trailing_bytes else ""),
+        f"{len(found.layers)} layers, {len(on_kpu)} on the KPU, {found.weight_bits}-bit weights",
+        "",
+        listing_text(found).rstrip(),
+        "",
+    ]
+    if on_kpu:
+        lines += [*kpu_table(found), ""]
+    lines += memory_lines(found)
+    for name, ports in (("input", found.inputs), ("output", found.outputs)):
+        for i, port in enumerate(ports):
+            lines.append(f"{name} {i}: {port_text(port)}")
+    if not found.inputs:
+        lines.append("input: unknown; runtimes start with K210Conv2d or FullyConnected only")
+    lines.append(
+        textwrap.fill(
+            ", ".join(loaders(found.version)),
+            WIDTH,
+            initial_indent="loaded by: ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+    )
+    return "\n".join(lines)
+
+
+def kpu_table(found: Summary) -> list[str]:
+    """One line a KPU layer, and their sum."""
+    lines = [
+        f"{'KPU layer':>9}  {'kernel':<6}  {'pool':<13} {'MACs':>10} {'weight B':>8} "
+        f"{'rows in':>7} {'out':>5} {'est. us':>8}"
+    ]
+    for row in found.layers:
+        if row.kpu is None:
+            continue
+        k = row.kpu
+        kernel = f"{k.kernel}x{k.kernel}{' dw' if k.depthwise else ''}"
+        lines.append(
+            f"{row.index:>9}  {kernel:<6}  {k.pool:<13} {k.macs:>10} {k.weight_bytes:>8} "
+            f"{k.rows_in:>7} {k.rows_out:>5} {k.estimated_us:>8.1f}"
+        )
+    weights = sum(row.kpu.weight_bytes for row in found.layers if row.kpu)
+    lines.append(
+        f"{'sum':>9}  {'':<6}  {'':<13} {found.macs:>10} {weights:>8} "
+        f"{'':>7} {'':>5} {1000 * found.estimated_kpu_ms:>8.1f}"
+    )
+    return lines
+
+
+def port_text(port: Port) -> str:
+    """One input or output in a line."""
+    shape = f" {'x'.join(map(str, port.shape))}" if port.shape else ""
+    layout = f" ({port.layout})" if port.layout else ""
+    memory = "KPU RAM" if port.memory == "kpu" else "main memory"
+    text = f"{port.dtype}{shape}{layout}, {port.nbytes} bytes in {memory} at 0x{port.address:x}"
+    if port.scale is not None:
+        text += f", steps of {port.scale:.6g}"
+    if port.zero_point is not None:
+        text += f", zero at code {port.zero_point:.6g}"
+    return text

@@ -1,0 +1,184 @@
+"""``k210 run``: one input through a kmodel in the simulator, bit exact."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k210tasks.cli.files import CannotRead, CannotWrite, read_bytes
+from k210tasks.errors import K210Error
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from k210tasks.simulator import Input
+
+EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/xo/verification/cross/1.png"
+
+
+class NoPicture(K210Error):
+    def __init__(self, path: str, wanted: Input, why: str):
+        super().__init__(f"{path}: the model takes {wanted}, {why}; give it as an .npy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from k210tasks.cli.inspect import offset
+
+    parser.add_argument("file", metavar="FILE", help=".kmodel of version 3 or 4")
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="X",
+        help=".npy with the model's own input (uint8 or float32, CHW), or a picture",
+    )
+    parser.add_argument(
+        "--output", metavar="OUT.npz", help="where output_0, output_1, … are written"
+    )
+    parser.add_argument(
+        "--base",
+        type=offset,
+        default=0,
+        metavar="N",
+        help="byte where the model starts in FILE (default 0)",
+    )
+    parser.add_argument(
+        "--color", choices=("rgb", "bgr", "gray"), help="order of a picture's colours (default rgb)"
+    )
+    parser.add_argument(
+        "--mean", type=float, help="of a picture given to a model with float input (default 0)"
+    )
+    parser.add_argument("--std", type=float, help="likewise; (x/255 - mean)/std is fed (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def nonzero(text: str) -> float:
+    """A number that can be divided by; ValueError for anything else."""
+    value = float(text)
+    if not value or value != value:
+        raise ValueError
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    from k210tasks.cli.inspect import Unreadable
+    from k210tasks.kmodel import KmodelError, parse
+    from k210tasks.simulator import Simulator
+
+    data = read_bytes(args.file)
+    try:
+        simulator = Simulator(parse(data, args.base))
+    except KmodelError as error:
+        raise Unreadable(args.file, error) from error
+    x = read_input(args, simulator.input)
+    start = time.perf_counter()
+    outputs = simulator.run(x)
+    seconds = time.perf_counter() - start
+    if args.output:
+        save(args.output, outputs)
+    rows = [facts(i, y) for i, y in enumerate(outputs)]
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "file": args.file,
+                    "input": {
+                        "dtype": simulator.input.dtype,
+                        "shape": simulator.input.shape,
+                        "nbytes": simulator.input.nbytes,
+                    },
+                    "outputs": rows,
+                    "written": args.output,
+                    "seconds": round(seconds, 6),
+                },
+                indent=2,
+            )
+        )
+        return 0
+    print(f"{args.file}: input {simulator.input}, {1000 * seconds:.0f} ms in the simulator")
+    for row in rows:
+        line = f"{row['name']}: {row['dtype']}, {row['count']} values"
+        if row["min"] is not None:
+            line += f", {row['min']:.6g} to {row['max']:.6g}, largest at {row['argmax']}"
+        if row["not_finite"]:
+            line += f", {row['not_finite']} not finite"
+        print(line)
+    if args.output:
+        print(f"written to {args.output}")
+    return 0
+
+
+def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
+    """The array to feed: an .npy as it is, a picture by the preprocessing contract."""
+    path = Path(args.input)
+    if path.suffix.lower() == ".npy":
+        return read_npy(args.input)
+    from k210tasks.images import Loader, planar
+    from k210tasks.preprocess import Preprocess
+
+    if wanted.shape is None or len(wanted.shape) != 3:
+        raise NoPicture(args.input, wanted, "which no picture can be")
+    if not path.is_file():
+        raise CannotRead(args.input, "there is no such file")
+    channels, height, width = wanted.shape
+    loader = Loader(
+        (1, height, width, channels), Preprocess(color=args.color, mean=args.mean, std=args.std)
+    )
+    if wanted.dtype == "uint8":
+        return loader.pixels(path)
+    return planar(loader.tensor(path))
+
+
+def read_npy(path: str) -> NDArray[Any]:
+    """A numpy array file without pickled objects; raises :class:`CannotRead`."""
+    import io
+
+    import numpy as np
+
+    data = read_bytes(path)
+    try:
+        x = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError) as error:
+        raise CannotRead(path, f"it is no plain .npy array ({error})") from error
+    if not isinstance(x, np.ndarray):
+        raise CannotRead(path, "it holds several arrays (.npz); give one .npy")
+    return x
+
+
+def save(path: str, outputs: list[NDArray[Any]]) -> None:
+    """Write the outputs to ``path`` at once: a failure leaves no half-written file."""
+    import numpy as np
+
+    target = Path(path)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            arrays: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(outputs)}
+            np.savez(file, **arrays)
+        scratch.replace(target)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise CannotWrite(path, error.strerror or str(error)) from error
+
+
+def facts(index: int, y: NDArray[np.generic]) -> dict[str, Any]:
+    """What is said of one output."""
+    import numpy as np
+
+    values = y.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    return {
+        "name": f"output_{index}",
+        "dtype": str(y.dtype),
+        "count": int(y.size),
+        "min": float(finite.min()) if finite.size else None,
+        "max": float(finite.max()) if finite.size else None,
+        "argmax": int(np.nanargmax(np.where(np.isfinite(values), values, -np.inf)))
+        if finite.size
+        else None,
+        "not_finite": int(values.size - finite.size),
+    }
