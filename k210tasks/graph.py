@@ -8,6 +8,7 @@ comes from outside the chain is a ``file_dep``, so that a user's own task may ma
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +21,12 @@ from k210tasks import manifest as manifests
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
 from k210tasks.samples import Samples
+from k210tasks.state import Record
 from k210tasks.steps import watch
 from k210tasks.steps.chain import Chain, chain_of
-from k210tasks.steps.decide import decide, unchanged
+from k210tasks.steps.current import unchanged
 from k210tasks.steps.plan import FileInput, StepPlan
 from k210tasks.steps.project import Project, say
-from k210tasks.steps.reasons import listing
 from k210tasks.store_io import hash_stamped, stamp_of
 
 #: the groups of ``doit list``, in the order of the chain
@@ -37,9 +38,6 @@ GROUPS = {
     "verify": "the kmodel against the float model → build/MODEL/verify.json",
     "model": "the whole chain of a model",
 }
-
-#: what ``doit`` without arguments builds, where there is any of it
-DEFAULT_GROUPS = ("model", "firmware", "report")
 
 Loaded = tuple[Manifest, dict[str, Samples]]
 
@@ -72,9 +70,9 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
     Raises doit's InvalidDodoFile with everything that is wrong in models.yaml.
     """
     manifest, _ = _loaded[os.path.abspath(path)] = _load(path)
-    groups = {"model": manifest.models, "firmware": manifest.firmware}
     return {
-        "default_tasks": [f"{prefix}{name}" for name in DEFAULT_GROUPS if groups.get(name)],
+        # The ends of the chains: of a group, doit would report the failure once more.
+        "default_tasks": [f"{prefix}verify:{model.name}" for model in manifest.models],
         "continue": True,
         "backend": "k210",
         "dep_file": os.path.join(".k210", "doit.json"),
@@ -113,8 +111,19 @@ def tasks_of(
     full = os.path.abspath(path)
     manifest, listings = _loaded.pop(full) if full in _loaded else _load(path)
     project = project_of(manifest, listings)
-    chain = chain_from(manifest)
     watch.in_children()
+    # Tens of thousands of objects that live to the end: nothing for the collector to find.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield from _tasks(project, chain_from(manifest), prefix)
+        gc.freeze()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[dict[str, Any]]:
     yield from _groups(chain, prefix)
     yield from _toolchain_tasks(project, prefix)
     made = {path for plan in chain.plans() for path in plan.outputs.values()}
@@ -189,14 +198,19 @@ class UpToDate:
     """Whether a step's result is in place and judged good, from our own record of it."""
 
     #: doit asks for the signature of every object on every run; this answers at once.
-    __signature__ = inspect.Signature()
+    __signature__ = inspect.Signature(
+        [inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    )
 
     def __init__(self, project: Project, plan: StepPlan) -> None:
         self.project = project
         self.plan = plan
         self.reasons: list[str] = []
 
-    def __call__(self) -> bool:
+    def __call__(self, task: Any) -> bool:
+        # Its file_dep has served to order the tasks. doit's own look at the file would run
+        # the task whenever doit's database is lost, and our record knows more.
+        task.file_dep = set()
         project, plan = self.project, self.plan
         record = project.states.load(plan.task)
         try:
@@ -205,6 +219,21 @@ class UpToDate:
                     project.forget_looks(source.path)
             if unchanged(project, plan, record):
                 return True
+        except K210Error as error:
+            self.reasons = [str(error)]
+        else:
+            if self._explain(record):
+                return True
+        project.seen.clear()
+        return False
+
+    def _explain(self, record: Record | None) -> bool:
+        """Look closer: whether all is equal but the stamps; else there are reasons now."""
+        from k210tasks.steps.decide import decide
+        from k210tasks.steps.reasons import listing
+
+        project, plan = self.project, self.plan
+        try:
             decision = decide(project, plan, record)
         except K210Error as error:  # the action says it properly
             self.reasons = [str(error)]

@@ -1,7 +1,7 @@
-"""Is there anything to do for a step, and because of what?
+"""What is to be done for a step, and because of what.
 
-:func:`unchanged` answers the usual case at the price of one stat per file.
-:func:`decide` reads what has another stamp, and gives reasons.
+Asked when :mod:`k210tasks.steps.current` has not already said that nothing changed: this
+reads what has another stamp than recorded, and gives reasons.
 """
 
 from __future__ import annotations
@@ -41,59 +41,6 @@ class Decision:
     @property
     def current(self) -> bool:
         return not self.reasons and not self.judge
-
-
-def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:
-    """Whether settings, tools and every stamp are the recorded ones."""
-    if record is None or record["outcome"] != "done":
-        return False
-    if record["version"] != plan.version or record["settings"] != plan.settings:
-        return False
-    tools = record["tools"]
-    if len(tools) != len(plan.tools) or any(tools.get(t) != project.pin(t) for t in plan.tools):
-        return False
-    libraries = record["libraries"]
-    if len(libraries) != len(plan.libraries) or any(
-        libraries.get(name) != library_version(name) for name in plan.libraries
-    ):
-        return False
-    inputs = record["inputs"]
-    if len(inputs) != len(plan.inputs):
-        return False
-    for role, source in plan.inputs.items():
-        known = inputs.get(role)
-        if known is None or known["path"] != source.path:
-            return False
-        if not snapshot.same_stamps(project, source, known["files"]):
-            return False
-    if not _same_outputs(project, record["outputs"], plan.outputs):
-        return False
-    if plan.judge is None:
-        return True
-    judged = record.get("judge")
-    return (
-        judged is not None
-        and judged["ok"]
-        and judged["version"] == plan.judge.version
-        and judged["settings"] == plan.judge.settings
-        and _same_outputs(project, judged["outputs"], plan.judge.outputs)
-    )
-
-
-def _same_outputs(project: Project, known: Mapping[str, Any], outputs: Mapping[str, str]) -> bool:
-    if len(known) != len(outputs):
-        return False
-    try:
-        for role, path in outputs.items():
-            place = known[role]
-            if place["path"] != path:
-                return False
-            for relative, entry in place["files"].items():
-                if entry[1] != stamp_of(snapshot.place_of(project, path, relative)):
-                    return False
-    except (OSError, KeyError):
-        return False
-    return True
 
 
 def decide(

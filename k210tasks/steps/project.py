@@ -53,6 +53,8 @@ class Project:
         #: folder -> its listing and the stamps of the files looked at, in this process
         self.listings: dict[str, Samples] = {}
         self.stamps: dict[str, dict[str, Stamp]] = {}
+        #: stamps of outputs found in place; forgotten as soon as any task is to run
+        self.seen: dict[str, Stamp] = {}
         #: toolchain -> whether a task that names it will really compute; absent: nobody asked
         self.demand: dict[str, bool] = {}
         self._pins: dict[str, Any] = {}
@@ -63,7 +65,9 @@ class Project:
 
     def path(self, relative: str) -> str:
         """A plan's path, as this process can open it and as messages show it."""
-        return relative if os.path.isabs(relative) else self.base + relative
+        if not self.base or os.path.isabs(relative):
+            return relative
+        return self.base + relative
 
     @property
     def lock_path(self) -> str:

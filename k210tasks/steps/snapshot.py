@@ -72,7 +72,9 @@ def same_stamps(project: Project, source: Input, files: Files) -> bool:
     """Whether names and stamps are exactly the recorded ones: one stat a file, no reading."""
     try:
         if isinstance(source, FileInput):
-            return len(files) == 1 and files[""][1] == stamp_of(project.path(source.path))
+            path = project.path(source.path)
+            seen = project.seen.get(path) or stamp_of(path)
+            return len(files) == 1 and files[""][1] == seen
         if tuple(files) != names(project, source)[0]:
             return False
         stamps = project.stamps.setdefault(source.path, {})

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +140,5 @@ class Toy:
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Iterator[Toy]:
-    yield Toy(tmp_path)
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)

@@ -50,7 +50,7 @@ def _begin(job: Job) -> dict[str, Any]:
     path = root / "toy.json"
     wishes = json.loads(path.read_text("utf-8")) if path.exists() else {}
     wish: dict[str, Any] = wishes.get(job.name, {})
-    with open(root / "started.log", "a", encoding="utf-8") as file:
+    with (root / "started.log").open("a", encoding="utf-8") as file:
         file.write(f"{job.name} {os.getpid()}\n")
     for number in range(wish.get("progress", 0)):
         time.sleep(0.01)
@@ -71,7 +71,7 @@ def _begin(job: Job) -> dict[str, Any]:
 
 
 def _end(job: Job) -> None:
-    with open(Path(job.context["root"]) / "computed.log", "a", encoding="utf-8") as file:
+    with Path(job.context["root"], "computed.log").open("a", encoding="utf-8") as file:
         file.write(job.name + "\n")
 
 

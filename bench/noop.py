@@ -1,0 +1,148 @@
+"""Nothing to do: what our graph costs over bare doit.
+
+1000 models with 20 images each, all up to date, against a dodo.py without us that has the
+same task names, targets, and the same files and images as ``file_dep``. Both are run by
+turns in one session; printed are the medians of wall time and their ratio.
+
+    python bench/noop.py [MODELS [ROUNDS]]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE))
+
+OURS = """\
+import k210tasks
+
+DOIT_CONFIG = k210tasks.doit_config("models.yaml")
+models = k210tasks.tasks_from("models.yaml")
+"""
+
+BARE = """\
+import os
+
+MODELS = sorted(name[:-3] for name in os.listdir("src"))
+
+def images(folder):
+    return [f"{folder}/{name}" for name in sorted(os.listdir(folder))]
+
+def action():
+    pass
+
+def task(basename, name, file_dep, targets):
+    return {"basename": basename, "name": name, "actions": [action], "file_dep": file_dep,
+            "targets": targets}
+
+def task_all():
+    for m in MODELS:
+        build = f"build/{m}"
+        tflite, kmodel = f"workspace/{m}.tflite", f"workspace/{m}.kmodel"
+        yield task("convert", m, [f"src/{m}.pb"], [tflite])
+        yield task("calibrate", m, [tflite, *images(f"images/{m}/calibration")],
+                   [f"{build}/calibration.npz"])
+        yield task("kmodel", m, [tflite, f"{build}/calibration.npz"],
+                   [kmodel, f"{build}/layers.json", f"{build}/listing.txt",
+                    f"{build}/contract.json"])
+        yield task("verify", m, [kmodel, tflite, f"{build}/contract.json",
+                                 *images(f"images/{m}/verification")],
+                   [f"{build}/measurement.json", f"{build}/verify.json"])
+        yield {"basename": "model", "name": m, "actions": None,
+               "task_dep": [f"{s}:{m}" for s in ("convert", "calibrate", "kmodel", "verify")]}
+
+DOIT_CONFIG = {"default_tasks": [f"verify:{m}" for m in MODELS]}
+"""
+
+MODEL = """\
+  {name}:
+    source: src/{name}.pb
+    inputs: {{input: [1, 28, 28, 1]}}
+    outputs: [output]
+    images: images/{name}/calibration
+    preprocess: {{color: gray, mean: 0.0, std: 1.0}}
+    verify: {{images: images/{name}/verification, min_cosine: 0.9}}
+"""
+
+
+def make(root: Path, count: int) -> None:
+    """The files of a project of ``count`` models."""
+    names = [f"model_{i:04}" for i in range(count)]
+    head = "defaults: {firmware: canmv-kpu5, compiler: nncase-1.9.0}\nmodels:\n"
+    text = head + "".join(MODEL.format(name=name) for name in names)
+    (root / "models.yaml").write_text(text)
+    (root / "dodo.py").write_text(OURS)
+    (root / "bare.py").write_text(BARE)
+    (root / "src").mkdir()
+    for name in names:
+        (root / "src" / f"{name}.pb").write_text(f"graph of {name}")
+        for kind in ("calibration", "verification"):
+            folder = root / "images" / name / kind
+            folder.mkdir(parents=True)
+            for i in range(10):
+                (folder / f"{i:02}.png").write_text(f"{name} {kind} {i}")
+
+
+def build(root: Path) -> None:
+    """Records as if every step had run, made by the real runner with bodies of no cost."""
+    from k210tasks import graph, manifest
+    from k210tasks.steps.chain import chain_of
+    from k210tasks.steps.runner import Runner
+    from tests.graph import toy
+
+    class Offline(Runner):
+        def _install(self, plan: object, decision: object) -> bool:
+            return False
+
+    os.chdir(root)
+    os.environ["K210_STORE"] = "off"
+    loaded = manifest.load("models.yaml")
+    project = graph.project_of(loaded, manifest.check_files(loaded))
+    runner = Offline(project)
+    for plan in chain_of(loaded).plans():
+        toyed = toy.toy(plan)
+        runner.run(dataclasses.replace(toyed, tools=plan.tools, libraries=plan.libraries))
+    del os.environ["K210_STORE"]
+
+
+def timed(root: Path, *args: str) -> float:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *args], cwd=root, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - begun
+    ran = [line for line in done.stdout.splitlines() if not line.startswith("-- ")]
+    if done.returncode or (ran and "--first" not in os.environ.get("NOOP", "")):
+        raise SystemExit(f"doit {' '.join(args)}: {ran[:5]}\n{done.stderr}")
+    return seconds
+
+
+def main(count: int = 1000, rounds: int = 7) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make(root, count)
+        build(root)
+        os.environ["NOOP"] = "--first"
+        timed(root, "-f", "bare.py")
+        timed(root)  # young stamps are settled, the manifest is cached
+        del os.environ["NOOP"]
+        ours, bare = [], []
+        for _ in range(rounds):
+            ours.append(timed(root))
+            bare.append(timed(root, "-f", "bare.py"))
+        print(f"{count} models, {count * 20} images, nothing to do, {rounds} rounds by turns")
+        print(f"bare doit  {statistics.median(bare):6.2f} s")
+        print(f"k210tasks  {statistics.median(ours):6.2f} s")
+        print(f"ratio      {statistics.median(ours) / statistics.median(bare):6.2f}  (limit 1.3)")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
