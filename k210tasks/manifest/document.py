@@ -239,7 +239,7 @@ class _Reader:
         if node.damaged:
             node.value = BAD
         elif not event.style and event.tag is None:
-            node.value = _plain(event.value)
+            node.value = plain(event.value)
             if node.value is BAD:
                 number = event.value.lstrip("+-").replace("_", "").lstrip("0") or "0"
                 self.refuse(
@@ -307,7 +307,7 @@ def _place(mark: Any) -> tuple[int, int]:
     return (mark.line, mark.column)
 
 
-def _plain(text: str) -> Any:
+def plain(text: str) -> Any:
     """The value of an unquoted scalar; BAD for a number with a leading zero."""
     if text in _BOOLEAN:
         return Flag(_BOOLEAN[text], text)

@@ -20,7 +20,7 @@ from k210tasks.manifest.values import listed
 MARKDOWN = "docs/models-yaml.md"
 JSON = "docs/models.schema.json"
 
-_EXAMPLE = """\
+EXAMPLE = """\
 defaults:
   firmware: maixpy
   compiler: ncc-0.2.0-beta4
@@ -93,7 +93,7 @@ def _lines() -> Iterator[str]:
     yield "<!-- Written by `python -m k210tasks.manifest.documentation`; do not edit. -->"
     yield ""
     yield "```yaml"
-    yield from _EXAMPLE.splitlines()
+    yield from EXAMPLE.splitlines()
     yield "```"
     yield ""
     yield "Paths start from the folder of models.yaml and have `/` between folders."

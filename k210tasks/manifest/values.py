@@ -23,13 +23,10 @@ class Refused(Exception):
 class Kind:
     """One kind of value. ``check`` returns the value to keep or raises :class:`Refused`."""
 
-    def __init__(
-        self, allowed: str, check: Callable[[Any], Any], json: dict[str, Any], note: str = ""
-    ) -> None:
+    def __init__(self, allowed: str, check: Callable[[Any], Any], json: dict[str, Any]) -> None:
         self.allowed = allowed
         self.check = check
         self.json = json
-        self.note = note
 
     def run(self, value: Any) -> Any:
         try:
@@ -81,7 +78,7 @@ def _as_text(value: Any) -> str:
     raise wrong(value, "text")
 
 
-def text(what: str, *, note: str = "") -> Kind:
+def text(what: str) -> Kind:
     """Any text that is not empty; an unquoted number is taken as it is written."""
 
     def check(value: Any) -> str:
@@ -92,7 +89,8 @@ def text(what: str, *, note: str = "") -> Kind:
             raise Refused("holds a line break or another character that cannot be shown")
         return found
 
-    return Kind(f"allowed: {what}", check, {"type": "string", "minLength": 1}, note)
+    # YAML 1.2, which editors follow, takes an unquoted 0 for a number.
+    return Kind(f"allowed: {what}", check, {"type": ["string", "number"], "minLength": 1})
 
 
 def path(what: str) -> Kind:
