@@ -5,7 +5,11 @@ The only module that touches ai-edge-litert; imported when a model is really run
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +21,32 @@ from k210tasks.errors import K210Error
 
 class FloatModelError(K210Error):
     """LiteRT refuses the model, or it has a form no K210 runtime can feed."""
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep LiteRT's ``INFO:`` lines, for which it has no switch, off the terminal.
+
+    They are written by native code to file descriptor 2; anything else that comes there
+    meanwhile is passed on.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # no such descriptor: nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 class FloatModel:
@@ -31,12 +61,13 @@ class FloatModel:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(
-                model_content=tflite,
-                num_threads=threads,
-                experimental_preserve_all_tensors=keep_all,
-            )
-            self._interpreter.allocate_tensors()
+            with _without_remarks():
+                self._interpreter = Interpreter(
+                    model_content=tflite,
+                    num_threads=threads,
+                    experimental_preserve_all_tensors=keep_all,
+                )
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise FloatModelError(f"LiteRT cannot load the model: {error}") from error
         inputs = self._interpreter.get_input_details()

@@ -9,25 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 from k210tasks.firmware.contract import Contract
-from k210tasks.kmodel import KmodelError, detect
 from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.judge import UNSTATED
-from k210tasks.steps.made import Made, layers_json, memory_lines
+from k210tasks.steps.made import Made, layers_json, memory_lines, read_kmodel
 from k210tasks.steps.signature import Signature, read_model
-
-
-class WrongKmodel(StepFailed):
-    """A compiler reported success and left something else."""
-
-    def __init__(self, compiler: str, wanted: int, found: str, log: Path) -> None:
-        super().__init__(
-            f"{compiler} reported success but wrote no kmodel {wanted}: {found}; "
-            f"full log: {log.as_posix()}"
-        )
 
 
 class WithoutSamples(StepFailed):
@@ -47,8 +35,7 @@ def run(job: Job) -> None:
     tflite = job.file("tflite")
     _, signature = read_model(tflite, tflite.as_posix())
     made = _compiler(compiler)(job, signature)
-    out = job.outputs["kmodel"]
-    data = _checked(out, compiler, wanted, job.log_path)
+    data = read_kmodel(job)
 
     preprocess = preprocess_of(job.settings)
     labels = job.settings["labels"]
@@ -83,17 +70,3 @@ def _compiler(name: str) -> Callable[[Job, Signature], Made]:
     from k210tasks.steps import vendor
 
     return vendor.compile_nncase if name.startswith("nncase") else vendor.compile_ncc
-
-
-def _checked(out: Path, compiler: str, wanted: int, log: Path) -> bytes:
-    try:
-        data = out.read_bytes()
-    except FileNotFoundError:
-        raise WrongKmodel(compiler, wanted, "the file is missing", log) from None
-    try:
-        found = detect(data)
-    except KmodelError as error:
-        raise WrongKmodel(compiler, wanted, str(error), log) from None
-    if found.version != wanted:
-        raise WrongKmodel(compiler, wanted, f"it is version {found.version}", log)
-    return data

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from k210tasks.firmware.contract import Input, Output
+from k210tasks.kmodel import KmodelError, detect
 from k210tasks.preprocess import Preprocess
+from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import PLANAR_OUTPUTS
 from k210tasks.steps.signature import Port, Signature
 
 #: Form of layers.json; a reader refuses what it does not know.
 FORMAT = 1
+
+
+class WrongKmodel(StepFailed):
+    """A compiler reported success and left something else."""
+
+    def __init__(self, compiler: str, wanted: int, found: str, log: Path) -> None:
+        super().__init__(
+            f"{compiler} reported success but wrote no kmodel {wanted}: {found}; "
+            f"full log: {log.as_posix()}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,22 @@ class Made:
     kpu_bytes: int | None = None
     main_bytes: int | None = None
     warnings: tuple[str, ...] = ()
+
+
+def read_kmodel(job: Job) -> bytes:
+    """The file a compiler left, proven to be a kmodel of the version wanted of it."""
+    compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
+    try:
+        data = job.outputs["kmodel"].read_bytes()
+    except FileNotFoundError:
+        raise WrongKmodel(compiler, wanted, "the file is missing", job.log_path) from None
+    try:
+        found = detect(data)
+    except KmodelError as error:
+        raise WrongKmodel(compiler, wanted, str(error), job.log_path) from None
+    if found.version != wanted:
+        raise WrongKmodel(compiler, wanted, f"it is version {found.version}", job.log_path)
+    return data
 
 
 def model_input(signature: Signature, preprocess: Preprocess, *, pixels: bool) -> Input:

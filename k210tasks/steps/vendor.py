@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from k210tasks.preprocess import Preprocess
 from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.job import Job, StepFailed
-from k210tasks.steps.made import Made, model_input, model_outputs
+from k210tasks.steps.made import Made, model_input, model_outputs, read_kmodel
 from k210tasks.steps.npz import extract
 from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
@@ -61,7 +61,7 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
 
 
 def compile_ncc(job: Job, signature: Signature) -> Made:
-    """kmodel 3 or 4; the samples are handed over as files, one each, under their own names."""
+    """kmodel 3 or 4; the samples are handed over as files, one each."""
     from k210tasks.toolchains import ncc
 
     name = job.settings["compiler"]
@@ -70,38 +70,40 @@ def compile_ncc(job: Job, signature: Signature) -> Made:
     with tempfile.TemporaryDirectory() as scratch:
         samples, folder = Path(scratch, "samples.npy"), Path(scratch, "samples")
         _extract(job, samples)
-        pixels = _is_pixels(samples)
-        _write_files(samples, _names(job), folder)
+        folder.mkdir()
+        raw = ncc.write_samples(samples, folder)
         told = ncc.compile(
             toolchain(job, name),
             tflite=job.file("tflite"),
             samples_dir=folder,
-            raw=not pixels,
+            raw=raw,
             method=job.settings["method"],
             mean=preprocess.effective_mean,
             std=preprocess.effective_std,
             out=job.outputs["kmodel"],
             log=job.log,
         )
-    job.log.write(f"{told}\n")
-    return listed(
-        job.outputs["kmodel"].read_bytes(), signature, preprocess, job.settings["kmodel"], pixels
-    )
+    made = listed(read_kmodel(job), signature, preprocess)
+    return replace(made, warnings=tuple(told["warnings"]))
 
 
-def listed(
-    kmodel: bytes, signature: Signature, preprocess: Preprocess, version: int, pixels: bool
-) -> Made:
+def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess) -> Made:
     """What the bytes of a kmodel 3 or 4 tell."""
-    from k210tasks.kmodel import listing, parse
+    from k210tasks.kmodel import parse
+    from k210tasks.kmodel.listing import listing_text, summary
 
-    summary: Any = listing.summary(parse(kmodel))
+    seen = summary(parse(kmodel))
+    pixels = bool(seen.inputs) and seen.inputs[0].dtype == "uint8"
+    given = model_input(signature, preprocess, pixels=pixels)
+    if pixels and seen.inputs[0].zero_point is not None:
+        given = replace(given, zero_point=seen.inputs[0].zero_point)
     return Made(
-        input=model_input(signature, preprocess, pixels=pixels),
-        outputs=model_outputs(signature, version),
-        listing=listing.listing_text(summary),
-        kpu_bytes=summary.kpu_bytes,
-        main_bytes=summary.main_bytes,
+        input=given,
+        outputs=model_outputs(signature, seen.version),
+        layers=[asdict(row) for row in seen.layers],
+        listing=listing_text(seen),
+        kpu_bytes=seen.kpu_bytes,
+        main_bytes=seen.main_bytes,
     )
 
 
@@ -117,11 +119,6 @@ def _extract(job: Job, to: Path) -> None:
         raise BadCalibration(shown, str(error)) from error
 
 
-def _names(job: Job) -> list[str]:
-    with np.load(job.file("calibration"), allow_pickle=False) as file:
-        return [str(name) for name in file["files"]]
-
-
 def _is_pixels(samples: Path) -> bool:
     return bool(np.load(samples, mmap_mode="r").dtype == np.uint8)
 
@@ -132,18 +129,3 @@ def _normalise(samples: Path, preprocess: Preprocess, shape: tuple[int, ...]) ->
     mean, std = preprocess.effective_mean, preprocess.effective_std
     table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
     np.save(samples, table[raw].reshape(len(raw), *shape))
-
-
-def _write_files(samples: Path, names: list[str], folder: Path) -> None:
-    """Pixels as PNG (nothing is lost), tensors as raw float32, planar."""
-    from PIL import Image
-
-    for name, sample in zip(names, np.load(samples, mmap_mode="r"), strict=True):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if sample.dtype == np.uint8:
-            picture = sample[0] if sample.shape[0] == 1 else sample.transpose(1, 2, 0)
-            # The old suffix stays in the name: a.jpg and a.png are two samples.
-            Image.fromarray(np.ascontiguousarray(picture)).save(path.with_name(path.name + ".png"))
-        else:
-            path.with_name(path.name + ".bin").write_bytes(sample.astype("<f4").tobytes())
