@@ -57,6 +57,7 @@ class NpzWriter:
             },
         )
         info = zipfile.ZipInfo(f"{name}.npy", _TIME)
+        info.create_system = 3  # the same on Windows
         with self._zip.open(info, "w", force_zip64=True) as member:
             member.write(header.getvalue())
             for part in parts:
