@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -58,7 +59,10 @@ class NpzWriter:
         )
         info = zipfile.ZipInfo(f"{name}.npy", _TIME)
         info.create_system = 3  # the same on Windows
-        with self._zip.open(info, "w", force_zip64=True) as member:
+        # Known beforehand, so that zipfile need not reserve 64-bit fields, which CPython
+        # 3.10 and later ones write differently.
+        info.file_size = len(header.getvalue()) + math.prod(shape) * kind.itemsize
+        with self._zip.open(info, "w") as member:
             member.write(header.getvalue())
             for part in parts:
                 member.write(np.ascontiguousarray(part, dtype=kind).tobytes())

@@ -92,7 +92,7 @@ def test_the_bytes_of_version_1(tmp_path: Path) -> None:
     assert hashlib.sha256(out.read_bytes()).hexdigest() == GOLDEN
 
 
-GOLDEN = "5a3c53a56e9c1edb28363bd69126b5621bb3f5403ba75ac468457c536f4cd915"
+GOLDEN = "8246abd7de66638b0ba514a12847f6669fb5125fed8322e5b522fe18363212a0"
 
 
 def test_a_bad_sample_is_named_by_its_folder(tmp_path: Path) -> None:
