@@ -170,18 +170,19 @@ class Worker:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's process without touching it."""
-        process, output = self._process, self._output
+        process = self._process
         self._process = self._output = None
         self._lock = threading.Lock()
-        if process is not None:
-            process.returncode = 0  # not ours to wait for
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    # Nothing may be flushed into the parent's pipe, but our copy of its end
-                    # must go, or the worker would outlive the parent with us.
-                    with contextlib.suppress(OSError):
-                        os.close(pipe.fileno())
-        del output
+        if process is None:
+            return
+        process.returncode = 0  # not ours to wait for
+        for pipe in (process.stdin, process.stdout):
+            # Our copy of the pipe's end must go, or the worker would outlive the parent with
+            # us; but below the buffer, for nothing of it may be flushed into the parent's pipe.
+            raw = getattr(getattr(pipe, "buffer", None), "raw", None)
+            if raw is not None:
+                with contextlib.suppress(OSError):
+                    raw.close()
 
 
 class _Broken(Exception):
