@@ -37,6 +37,8 @@ GROUPS = {
     "kmodel": ".tflite + calibration → workspace/MODEL.kmodel",
     "verify": "the kmodel against the float model → build/MODEL/verify.json",
     "model": "the whole chain of a model",
+    "vectors": "raw inputs and expected outputs → build/MODEL/vectors/",
+    "firmware": "verified models and binaries → build/IMAGE.kfpkg",
 }
 
 Loaded = tuple[Manifest, dict[str, Samples]]
@@ -72,7 +74,10 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
     manifest, _ = _loaded[os.path.abspath(path)] = _load(path)
     return {
         # The ends of the chains: of a group, doit would report the failure once more.
-        "default_tasks": [f"{prefix}verify:{model.name}" for model in manifest.models],
+        "default_tasks": [
+            *(f"{prefix}verify:{model.name}" for model in manifest.models),
+            *(f"{prefix}firmware:{image.name}" for image in manifest.firmware),
+        ],
         "continue": True,
         "backend": "k210",
         "dep_file": os.path.join(".k210", "doit.json"),
@@ -367,6 +372,6 @@ def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
         folders.add(os.path.dirname(path.rstrip("/")))
     build = project.path(f"build/{plan.subject}")
     for folder in sorted(folders, reverse=True):
-        if f"{folder}/".startswith(f"{build}/") and not dryrun:
+        if f"{folder}/".startswith((f"{build}/", f"{build}.firmware/")) and not dryrun:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)

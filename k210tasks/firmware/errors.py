@@ -126,6 +126,14 @@ class NotAKmodel(FirmwareError):
         super().__init__(f"firmware {image}: the file of model {model} is no kmodel: {reason}")
 
 
+class ContractDiffers(FirmwareError):
+    def __init__(self, image: str, model: str) -> None:
+        super().__init__(
+            f"firmware {image}: build/{model}/contract.json is not that of"
+            f" workspace/{model}.kmodel; run doit kmodel:{model}"
+        )
+
+
 class KfpkgError(FirmwareError):
     """A kfpkg file that cannot be read or must not be trusted."""
 

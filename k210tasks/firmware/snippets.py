@@ -41,6 +41,13 @@ class Entry:
         return (self.anchors or ()) if [len(shape) for shape in maps] == [3, 3] else ()
 
 
+def suffix_of(profile: Profile) -> str:
+    """The suffix of the snippet's file."""
+    if profile.language == "micropython":
+        return ".py"
+    return ".cpp" if profile.name == "arduino" else ".c"
+
+
 @dataclass(frozen=True, slots=True)
 class Snippet:
     suffix: str  # ".py", ".c" or ".cpp"
@@ -60,7 +67,7 @@ def load_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snip
         imports,
         *("\n".join(["", *_about(entry), *body(entry)]) for entry in entries),
     ]
-    return Snippet(".py", "\n".join(parts) + "\n")
+    return Snippet(suffix_of(profile), "\n".join(parts) + "\n")
 
 
 def set_outputs_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

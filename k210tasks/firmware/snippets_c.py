@@ -12,19 +12,19 @@ from collections.abc import Callable, Sequence
 
 from k210tasks.firmware.contract import c_string
 from k210tasks.firmware.profiles import Profile
-from k210tasks.firmware.snippets import Entry, Snippet, describe_input
+from k210tasks.firmware.snippets import Entry, Snippet, describe_input, suffix_of
 
 
 def c_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snippet:
     """The functions ``NAME_load`` and ``NAME_run`` for every model of the image."""
-    suffix, includes, body = _DIALECTS[profile.name]
+    includes, body = _DIALECTS[profile.name]
     head = (
         f"/* Loads the models of firmware image {_comment(ascii(image))} for profile"
         f" {profile.name}; made by k210tasks. */\n"
     )
     lines = "".join(f"#include {name}\n" for name in includes)
     parts = [_about(entry) + _constants(entry) + body(entry) for entry in entries]
-    return Snippet(suffix, "\n".join([head + lines, *parts]))
+    return Snippet(suffix_of(profile), "\n".join([head + lines, *parts]))
 
 
 def _comment(text: str) -> str:
@@ -145,12 +145,12 @@ def _arduino(entry: Entry) -> str:
 
 
 _STANDARD = ("<stddef.h>", "<stdint.h>", "<stdlib.h>")
-_Dialect = tuple[str, tuple[str, ...], Callable[[Entry], str]]
+_Dialect = tuple[tuple[str, ...], Callable[[Entry], str]]
 
 _DIALECTS: dict[str, _Dialect] = {
-    "sdk": (".c", (*_STANDARD, '"kpu.h"', '"w25qxx.h"'), _sdk),
-    "sdk-develop": (".c", (*_STANDARD, '"kpu.h"', '"w25qxx.h"'), _sdk),
-    "freertos": (".c", (*_STANDARD, "<devices.h>", '"w25qxx.h"'), _freertos),
-    "rt-thread": (".c", (*_STANDARD, '"kpu.h"'), _rt_thread),
-    "arduino": (".cpp", ("<Maix_KPU.h>",), _arduino),
+    "sdk": ((*_STANDARD, '"kpu.h"', '"w25qxx.h"'), _sdk),
+    "sdk-develop": ((*_STANDARD, '"kpu.h"', '"w25qxx.h"'), _sdk),
+    "freertos": ((*_STANDARD, "<devices.h>", '"w25qxx.h"'), _freertos),
+    "rt-thread": ((*_STANDARD, '"kpu.h"'), _rt_thread),
+    "arduino": (("<Maix_KPU.h>",), _arduino),
 }

@@ -66,6 +66,7 @@ def model_files(name: str, kind: SourceKind) -> Iterator[tuple[str, str]]:
 def firmware_files(name: str) -> Iterator[tuple[str, str]]:
     """What doit writes for a firmware image."""
     yield f"build/{name}.kfpkg", f"firmware:{name}"
+    yield f"build/{name}.firmware/", f"firmware:{name}"
 
 
 class Written:

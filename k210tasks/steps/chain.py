@@ -6,12 +6,13 @@ Knows file names, roles and settings; knows nothing of doit and opens no file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
 from k210tasks.preprocess import Preprocess
+from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
 from k210tasks.steps.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
 from k210tasks.steps.versions import VERSIONS
 
@@ -22,21 +23,29 @@ _FLOAT_REFERENCE = "ai-edge-litert"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """``models``: name -> its plans, in order. ``toolchains``: those the plans name."""
+    """``models``: name -> its plans, in order. ``beyond``: of what is made from models, vectors
+    and firmware images. ``toolchains``: those the plans name."""
 
     models: dict[str, tuple[StepPlan, ...]] = field(default_factory=dict)
     toolchains: tuple[str, ...] = ()
+    beyond: tuple[StepPlan, ...] = ()
 
     def plans(self) -> Iterator[StepPlan]:
         for plans in self.models.values():
             yield from plans
+        yield from self.beyond
 
 
 def chain_of(manifest: Manifest, prefix: str = "") -> Chain:
     """The plans of a manifest. ``prefix`` stands before every task's name."""
     models = {model.name: tuple(model_plans(model, prefix)) for model in manifest.models}
-    tools = {tool for plans in models.values() for plan in plans for tool in plan.tools}
-    return Chain(models, tuple(sorted(tools)))
+    by_name = {model.name: model for model in manifest.models}
+    places = addresses(manifest)
+    beyond = [vectors_plan(model, places[model.name], prefix) for model in manifest.models]
+    beyond += [firmware_plan(image, by_name, prefix) for image in manifest.firmware]
+    chain = Chain(models, beyond=tuple(beyond))
+    tools = {tool for plan in chain.plans() for tool in plan.tools}
+    return replace(chain, toolchains=tuple(sorted(tools)))
 
 
 def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:

@@ -21,5 +21,6 @@ VERSIONS: dict[str, int] = {
     "judge": 1,
     "vectors": 1,
     "firmware": 1,
+    "judge:firmware": 1,
     "report": 1,
 }
