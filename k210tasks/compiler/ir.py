@@ -27,10 +27,14 @@ Place = Literal["main", "kpu"]
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """Codes to reals: ``real = (code - zero_point) * scale``, codes 0..255."""
+    """Codes to reals: ``real = (code - zero_point) * scale``, codes 0..255.
+
+    The zero point is a whole number but for an input whose preprocessing makes it none:
+    with mean 0.5 the code of real zero would be 127.5.
+    """
 
     scale: float
-    zero_point: int
+    zero_point: float
 
     @property
     def low(self) -> float:
@@ -44,7 +48,7 @@ class Quant:
 
     def encode(self, real: NDArray[Any]) -> NDArray[np.uint8]:
         """Nearest codes, clamped to 0..255; float64 arithmetic."""
-        q = np.rint(np.asarray(real, np.float64) / self.scale) + self.zero_point
+        q = np.rint(np.asarray(real, np.float64) / self.scale + self.zero_point)
         return np.clip(q, 0, 255).astype(np.uint8)
 
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:

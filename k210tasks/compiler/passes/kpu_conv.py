@@ -137,6 +137,11 @@ def _pointwise(
             return False
     steps = (m.stride[0] * stride[0], m.stride[1] * stride[1])
     target = Map(m.tensor, m.offset, steps, (out.shape[2], out.shape[3]), False)
+    if m.stride != (1, 1) and not depthwise and dev.pool_of_stride(target) is None:
+        m = dev.settled(v)  # fewer channels before the layer than after it, mostly
+        if m is None:
+            return False
+        target = Map(m.tensor, m.offset, stride, target.size)
     _emit(dev, v, out, op, target, weights, bias, depthwise, fn)
     return True
 
@@ -325,7 +330,9 @@ def _pooled(dev: Lowering, tensor: Any, pool: int, out: Value, fuse: bool) -> An
         stride = (1, 2, 2, 4, 4, 2, 2, 4, 1, 1)[pool]
         producer.attrs["pool"] = pool
         tensor.shape = (*tensor.shape[:2], tensor.shape[2] // stride, tensor.shape[3] // stride)
-        tensor.name, tensor.source, tensor.range = out.name, out.source, out.range
+        tensor.name = out.name
+        if out.source is not None:
+            tensor.source, tensor.range = out.source, out.range
         return tensor
     pooled = dev.copy(tensor, pool=pool)
     pooled.name = out.name

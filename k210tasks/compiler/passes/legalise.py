@@ -201,7 +201,7 @@ def _ungrouped(weights: np.ndarray) -> np.ndarray:
 def _dense(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     first = s.dev.version == 3 and v.floats is not None and not s.dev.ops
-    small = op.attrs["weights"].size <= SMALL_DENSE and v.floats is not None and v.vector is None
+    small = op.attrs["weights"].size <= SMALL_DENSE and not v.on_kpu
     if not (first or small) and kpu_conv.dense(s.dev, v, out, op):
         return
     cpu.dense(s.dev, v, out, op)

@@ -1,0 +1,255 @@
+"""A placed device graph as a kmodel of version 3 (reference, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from k210tasks.compiler import functions
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.passes.place import Memory, nbytes
+from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.kmodel import v3
+from k210tasks.kmodel import v3_layers as layers
+from k210tasks.kmodel.v3_layers import WHC
+from k210tasks.kpu.pools import Pool
+from k210tasks.kpu.registers import LayerRegisters, conv_registers
+
+TO_MAIN = 1
+
+
+def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:
+    """The registers of a KPU layer."""
+    numbers: Numbers = op.attrs["numbers"]
+    _, c, h, w = op.input.shape
+    return conv_registers(
+        in_channels=c,
+        height=h,
+        width=w,
+        out_channels=op.output.shape[1],
+        kernel=op.attrs["weights"].shape[2],
+        depthwise=op.attrs["depthwise"],
+        pool=Pool(op.attrs["pool"]),
+        src_row=memory.rows[op.input],
+        dst_row=memory.rows[op.output],
+        pad_value=numbers.pad_value,
+        arg_x=numbers.arg_x,
+        arg_w=numbers.arg_w,
+        arg_add=numbers.arg_add,
+        weight_bytes=weight_bytes,
+    )
+
+
+class _Encoder:
+    def __init__(self, memory: Memory, bits: int):
+        self.at = memory.bytes
+        self.memory = memory
+        self.bits = bits
+
+    def conv(self, op: Op) -> layers.Body:
+        numbers: Numbers = op.attrs["numbers"]
+        main = op.outputs[1] if len(op.outputs) > 1 else None
+        return layers.K210Conv(
+            flags=TO_MAIN if main is not None else 0,
+            out_mem=self.at[main] if main is not None else 0,
+            registers=registers(op, self.memory, self.bits // 8),
+            weights=numbers.codes.astype("<u2" if self.bits == 16 else "u1"),
+            bn=numbers.bn,
+            activation=numbers.activation,
+        )
+
+    def _io(self, op: Op) -> dict[str, Any]:
+        return {"in_mem": self.at[op.input], "out_mem": self.at[op.output]}
+
+    def upload(self, op: Op) -> layers.Body:
+        _, c, h, w = op.input.shape
+        return layers.K210Upload(
+            in_mem=self.at[op.input],
+            out_kpu=self.memory.rows[op.output],
+            width=w,
+            height=h,
+            channels=c,
+        )
+
+    def add_padding(self, op: Op) -> layers.Body:
+        row = self.memory.rows[op.output]
+        return layers.K210AddPadding(
+            in_mem=self.at[op.input], out_kpu=row, channels=op.input.shape[1]
+        )
+
+    def remove_padding(self, op: Op) -> layers.Body:
+        y, x = op.attrs["pixel"]
+        return layers.K210RemovePadding(
+            flags=TO_MAIN,
+            in_mem=self.at[op.input] + 4 * y + x,
+            out_mem=self.at[op.output],
+            channels=op.output.shape[1],
+        )
+
+    def quantize(self, op: Op) -> layers.Body:
+        quant = _quant(op.output)
+        return layers.Quantize(
+            **self._io(op), count=op.output.size, scale=quant.scale, bias=quant.low
+        )
+
+    def dequantize(self, op: Op) -> layers.Body:
+        quant = _quant(op.input)
+        return layers.Dequantize(
+            flags=TO_MAIN, **self._io(op), count=op.input.size, scale=quant.scale, bias=quant.low
+        )
+
+    def requantize(self, op: Op) -> layers.Body:
+        given = _quant(op.input).decode(np.arange(256)).astype(np.float64)
+        reals = functions.evaluate(op.attrs["fn"], given)
+        table = _quant(op.output).encode(np.nan_to_num(reals))
+        return layers.Requantize(**self._io(op), count=op.input.size, table=table)
+
+    def window(self, op: Op) -> layers.Body:
+        """Max pools, and pads and strided slices as pools of one pixel: pixels outside give
+        code 0."""
+        kernel, stride, pads = (1, 1), (1, 1), (0, 0)
+        if op.kind == "pool":
+            if op.attrs["op"] == "mean":
+                return self.mean_pool(op)
+            kernel, stride = op.attrs["kernel"], op.attrs["stride"]
+            pads = (op.attrs["pads"][0], op.attrs["pads"][2])
+        elif op.kind == "pad":
+            pads = (op.attrs["pads"][2][0], op.attrs["pads"][3][0])
+        elif op.attrs["begin"][2:] != (0, 0) or op.input.shape[:2] != op.output.shape[:2]:
+            return self.part(op)
+        else:
+            stride = op.attrs["strides"][2:]
+        return layers.QuantizedMaxPool2d(**self._io(op), **_window(op, kernel, stride, pads))
+
+    def part(self, op: Op) -> layers.Body:
+        """A slice that is one run of bytes."""
+        axis = next(i for i, n in enumerate(op.output.shape) if n != op.input.shape[i])
+        step = nbytes(op.output) // op.output.shape[axis]
+        start = self.at[op.input] + op.attrs["begin"][axis] * step
+        quantized = op.output.dtype == "uint8"
+        kind = layers.QuantizedConcat if quantized else layers.Concat
+        return kind.of(self.at[op.output], [(start, nbytes(op.output))])
+
+    def mean_pool(self, op: Op) -> layers.Body:
+        pads = (op.attrs["pads"][0], op.attrs["pads"][2])
+        window = _window(op, op.attrs["kernel"], op.attrs["stride"], pads)
+        return layers.AveragePool2d(**self._io(op), **window)
+
+    def dense(self, op: Op) -> layers.Body:
+        act = {(): 0, (functions.RELU,): 1, (functions.RELU6,): 2}[op.attrs["fn"]]
+        weights = op.attrs["weights"]
+        return layers.FullyConnected(
+            **self._io(op),
+            in_ch=weights.shape[1],
+            out_ch=weights.shape[0],
+            act=act,
+            weights=weights.astype("<f4"),
+            bias=op.attrs["bias"].astype("<f4"),
+        )
+
+    def binary(self, op: Op) -> layers.Body:
+        a, b = op.inputs
+        return layers.Add(
+            a_mem=self.at[a], b_mem=self.at[b], out_mem=self.at[op.output], count=op.output.size
+        )
+
+    def reduce(self, op: Op) -> layers.Body:
+        _, c, h, w = op.input.shape
+        return layers.GlobalAveragePool(**self._io(op), kernel_size=h * w, channels=c)
+
+    def softmax(self, op: Op) -> layers.Body:
+        return layers.Softmax(flags=TO_MAIN, **self._io(op), channels=op.input.size)
+
+    def l2norm(self, op: Op) -> layers.Body:
+        return layers.L2Normalization(**self._io(op), channels=op.input.size)
+
+    def logistic(self, op: Op) -> layers.Body:
+        return layers.Logistic(**self._io(op), channels=op.input.size)
+
+    def transpose(self, op: Op) -> layers.Body:
+        return layers.TensorflowFlatten(flags=TO_MAIN, **self._io(op), shape=_whc(op.input))
+
+    def concat(self, op: Op) -> layers.Body:
+        kind = layers.QuantizedConcat if op.output.dtype == "uint8" else layers.Concat
+        return kind.of(self.at[op.output], [(self.at[t], nbytes(t)) for t in op.inputs])
+
+    def resize(self, op: Op) -> layers.Body:
+        quantized = op.output.dtype == "uint8"
+        kind = layers.QuantizedResizeNearestNeighbor if quantized else layers.ResizeNearestNeighbor
+        _, _, h, w = op.output.shape
+        return kind(**self._io(op), in_shape=_whc(op.input), out_w=w, out_h=h)
+
+
+def _quant(tensor: Tensor) -> Quant:
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def _whc(tensor: Tensor) -> WHC:
+    _, c, h, w = tensor.shape
+    return WHC(w, h, c)
+
+
+def _window(
+    op: Op, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int]
+) -> dict[str, Any]:
+    return {
+        "in_shape": _whc(op.input),
+        "out_shape": _whc(op.output),
+        "kernel_h": kernel[0],
+        "kernel_w": kernel[1],
+        "stride_h": stride[0],
+        "stride_w": stride[1],
+        "pad_h": pads[0],
+        "pad_w": pads[1],
+    }
+
+
+#: kind of op -> its layer; None: it takes no layer
+LAYERS: dict[str, Callable[[_Encoder, Op], layers.Body] | None] = {
+    "kpu_conv": _Encoder.conv,
+    "kpu_concat": None,
+    "reshape": None,
+    "upload": _Encoder.upload,
+    "add_padding": _Encoder.add_padding,
+    "remove_padding": _Encoder.remove_padding,
+    "quantize": _Encoder.quantize,
+    "dequantize": _Encoder.dequantize,
+    "requantize": _Encoder.requantize,
+    "pool": _Encoder.window,
+    "pad": _Encoder.window,
+    "slice": _Encoder.window,
+    "dense": _Encoder.dense,
+    "binary": _Encoder.binary,
+    "reduce": _Encoder.reduce,
+    "softmax": _Encoder.softmax,
+    "l2norm": _Encoder.l2norm,
+    "map": _Encoder.logistic,
+    "transpose": _Encoder.transpose,
+    "concat": _Encoder.concat,
+    "resize": _Encoder.resize,
+}
+
+
+def encode(graph: Graph, memory: Memory, *, bits: int = 8) -> tuple[v3.KmodelV3, list[Op]]:
+    """The model and, for every layer of it, the op it came from."""
+    encoder = _Encoder(memory, bits)
+    bodies: list[layers.Body] = []
+    ops: list[Op] = []
+    for op in graph.ops:
+        encode_op = LAYERS[op.kind]
+        if encode_op is not None:
+            bodies.append(encode_op(encoder, op))
+            ops.append(op)
+    outputs = [layers_output(memory, t) for t in graph.outputs]
+    model = v3.KmodelV3(
+        layers=bodies, outputs=outputs, main_mem=memory.main_bytes, flags=1 if bits == 8 else 0
+    )
+    return model, ops
+
+
+def layers_output(memory: Memory, tensor: Tensor) -> v3.Output:
+    """An output of the file: floats in main memory."""
+    return v3.Output(memory.bytes[tensor], nbytes(tensor))

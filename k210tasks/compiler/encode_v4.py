@@ -1,0 +1,313 @@
+"""A placed device graph as a kmodel of version 4 (reference, section 3)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from k210tasks.compiler.encode_v3 import registers
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.passes.place import Memory, kpu_rows, nbytes
+from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.kmodel import v4
+from k210tasks.kmodel import v4_ops as nodes
+from k210tasks.kmodel.codec import (
+    CONST,
+    FLOAT32,
+    KPU,
+    MAIN,
+    NO_RANGE,
+    UINT8,
+    MemoryRange,
+    Pad,
+    QuantParam,
+    Range,
+    Scalar,
+    Shape,
+)
+from k210tasks.kpu.layout import ROW_BYTES
+
+FLT_MAX = NO_RANGE.high
+_BINARY = {name: op for op, name in enumerate(("add", "sub", "mul", "div", "min", "max"))}
+_UNARY = {
+    name: op
+    for op, name in enumerate(
+        ("abs", "ceil", "cos", "exp", "floor", "log", "neg", "rsqrt", "sin", "square")
+    )
+}
+_REDUCE = {"mean": 0, "min": 1, "max": 2, "sum": 3}
+_INIT = {"mean": 0.0, "sum": 0.0, "max": -FLT_MAX, "min": FLT_MAX}
+
+
+def shape4(shape: tuple[int, ...], fill: int = 1) -> Shape:
+    """A shape of rank up to 4 with leading ``fill``."""
+    return Shape(*((fill,) * (4 - len(shape)) + tuple(shape)))
+
+
+class _Encoder:
+    def __init__(self, memory: Memory):
+        self.memory = memory
+        self.constants = bytearray()
+
+    def mem(self, tensor: Tensor) -> MemoryRange:
+        """Where a tensor is; constants are stored when first asked for."""
+        if tensor.value is not None:
+            data = np.ascontiguousarray(tensor.value, "<f4").tobytes()
+            start = len(self.constants)
+            self.constants += data
+            return MemoryRange(CONST, FLOAT32, start, len(data))
+        if tensor.place == "kpu":
+            size = kpu_rows(tensor) * ROW_BYTES
+            return MemoryRange(KPU, UINT8, self.memory.rows[tensor] * ROW_BYTES, size)
+        kind = UINT8 if tensor.dtype == "uint8" else FLOAT32
+        return MemoryRange(MAIN, kind, self.memory.bytes[tensor], nbytes(tensor))
+
+    def _io(self, op: Op) -> dict[str, Any]:
+        return {"input": self.mem(op.input), "out": self.mem(op.output)}
+
+    def kpu_conv(self, op: Op) -> nodes.Node:
+        numbers: Numbers = op.attrs["numbers"]
+        main = self.mem(op.outputs[1]) if len(op.outputs) > 1 else nodes.NO_MEMORY
+        regs = registers(op, self.memory)
+        if len(op.outputs) > 1:
+            regs = replace(regs, send_data_out=1)
+        return nodes.KpuConv2d(
+            main_output=main,
+            registers=regs,
+            bn=numbers.bn,
+            activation=numbers.activation,
+            weights=numbers.codes,
+        )
+
+    def upload(self, op: Op) -> nodes.Node:
+        return nodes.KpuUpload(**self._io(op), shape=shape4(op.input.shape))
+
+    def quantize(self, op: Op) -> nodes.Node:
+        return nodes.Quantize(**self._io(op), quant=_quant(op.output))
+
+    def dequantize(self, op: Op) -> nodes.Node:
+        return nodes.Dequantize(**self._io(op), quant=_quant(op.input))
+
+    def binary(self, op: Op) -> nodes.Node:
+        a, b = op.inputs
+        return nodes.Binary(
+            a=self.mem(a),
+            b=self.mem(b),
+            out=self.mem(op.output),
+            op=_BINARY[op.attrs["op"]],
+            shape_a=shape4(a.shape),
+            shape_b=shape4(b.shape),
+            shape_out=shape4(op.output.shape),
+            act=_act(op),
+        )
+
+    def unary(self, op: Op) -> nodes.Node:
+        return nodes.Unary(**self._io(op), op=_UNARY[op.attrs["op"]])
+
+    def conv(self, op: Op) -> nodes.Node:
+        a = op.attrs
+        w = a["weights"]
+        return nodes.Conv2d(
+            **self._io(op),
+            shape=shape4(op.input.shape),
+            groups=a["groups"],
+            out_channels=w.shape[0],
+            pad_h=Pad(a["pads"][0], a["pads"][1]),
+            pad_w=Pad(a["pads"][2], a["pads"][3]),
+            filter_h=w.shape[2],
+            filter_w=w.shape[3],
+            stride_h=a["stride"][0],
+            stride_w=a["stride"][1],
+            dilation_h=a["dilation"][0],
+            dilation_w=a["dilation"][1],
+            act=_act(op),
+            weights=w.astype("<f4"),
+            bias=a["bias"].astype("<f4"),
+        )
+
+    def deconv(self, op: Op) -> nodes.Node:
+        a = op.attrs
+        w = a["weights"]
+        return nodes.Conv2dTranspose(
+            **self._io(op),
+            shape=shape4(op.input.shape),
+            shape_out=shape4(op.output.shape),
+            groups=1,
+            pad_h=Pad(a["pads"][0], a["pads"][1]),
+            pad_w=Pad(a["pads"][2], a["pads"][3]),
+            filter_h=w.shape[2],
+            filter_w=w.shape[3],
+            stride_h=a["stride"][0],
+            stride_w=a["stride"][1],
+            dilation_h=1,
+            dilation_w=1,
+            weights=w.astype("<f4"),
+            bias=a["bias"].astype("<f4"),
+        )
+
+    def dense(self, op: Op) -> nodes.Node:
+        weights = op.attrs["weights"]
+        matrix = Tensor("weights", weights.T.shape, value=weights.T)
+        return nodes.Matmul(
+            a=self.mem(op.input),
+            b=self.mem(matrix),
+            out=self.mem(op.output),
+            a_rows=op.input.shape[0],
+            a_cols=weights.shape[1],
+            b_cols=weights.shape[0],
+            act=_act(op),
+            bias=op.attrs["bias"].astype("<f4"),
+        )
+
+    def pool(self, op: Op) -> nodes.Node:
+        a = op.attrs
+        return nodes.ReduceWindow2d(
+            **self._io(op),
+            op=_REDUCE[a["op"]],
+            shape=shape4(op.input.shape),
+            pad_h=Pad(a["pads"][0], a["pads"][1]),
+            pad_w=Pad(a["pads"][2], a["pads"][3]),
+            filter_h=a["kernel"][0],
+            filter_w=a["kernel"][1],
+            stride_h=a["stride"][0],
+            stride_w=a["stride"][1],
+            dilation_h=1,
+            dilation_w=1,
+            init=_INIT[a["op"]],
+            act=_act(op),
+        )
+
+    def reduce(self, op: Op) -> nodes.Node:
+        return nodes.Reduce(
+            **self._io(op),
+            op=_REDUCE[op.attrs["op"]],
+            shape=shape4(op.input.shape),
+            shape_reduced=shape4(op.output.shape),
+            init=_INIT[op.attrs["op"]],
+        )
+
+    def softmax(self, op: Op) -> nodes.Node:
+        inner = op.input.shape[-1]
+        outer = op.input.size // inner
+        return nodes.Softmax(**self._io(op), inner=inner, outer=outer, beta=op.attrs["beta"])
+
+    def pad(self, op: Op) -> nodes.Node:
+        pads = [Pad(0, 0)] * (4 - len(op.input.shape)) + [Pad(*p) for p in op.attrs["pads"]]
+        value = op.attrs["value"]
+        if op.input.quant is not None and op.input.dtype == "uint8":
+            code = round(op.input.quant.zero_point + value / op.input.quant.scale)
+            fill = Scalar(UINT8, bytes([min(max(code, 0), 255), 0, 0, 0]))
+        else:
+            fill = Scalar(FLOAT32, struct.pack("<f", value))
+        return nodes.PadNode(
+            **self._io(op),
+            shape=shape4(op.input.shape),
+            pad_n=pads[0],
+            pad_c=pads[1],
+            pad_h=pads[2],
+            pad_w=pads[3],
+            value=fill,
+        )
+
+    def concat(self, op: Op) -> nodes.Node:
+        axis, out = op.attrs["axis"], op.output
+        item = 1 if out.dtype == "uint8" else 4
+        return nodes.Concat(
+            out=self.mem(out),
+            inner=item * int(np.prod(out.shape[axis + 1 :], dtype=np.int64)),
+            outer=int(np.prod(out.shape[:axis], dtype=np.int64)),
+            n=len(op.inputs),
+            inputs=[self.mem(t) for t in op.inputs],
+            dims=[t.shape[axis] for t in op.inputs],
+        )
+
+    def transpose(self, op: Op) -> nodes.Node:
+        perm = op.attrs["perm"]
+        lead = 4 - len(perm)
+        full = Shape(*(*range(lead), *(p + lead for p in perm)))
+        return nodes.Transpose(**self._io(op), shape=shape4(op.input.shape), perm=full)
+
+    def slice(self, op: Op) -> nodes.Node:
+        begin, strides = op.attrs["begin"], op.attrs["strides"]
+        spans = zip(begin, strides, op.output.shape, strict=True)
+        ends = tuple(b + (n - 1) * s + 1 for b, s, n in spans)
+        return nodes.StridedSlice(
+            **self._io(op),
+            shape=shape4(op.input.shape),
+            begin=shape4(begin, 0),
+            end=shape4(ends),
+            strides=shape4(strides),
+        )
+
+    def resize(self, op: Op) -> nodes.Node:
+        _, _, h, w = op.output.shape
+        return nodes.ResizeImage(
+            **self._io(op),
+            shape=shape4(op.input.shape),
+            out_h=h,
+            out_w=w,
+            mode=1 if op.attrs["mode"] == "nearest" else 0,
+            align_corners=int(op.attrs["align_corners"]),
+        )
+
+
+def _quant(tensor: Tensor) -> QuantParam:
+    assert tensor.quant is not None
+    return QuantParam(round(tensor.quant.zero_point), 1 / tensor.quant.scale)
+
+
+def _act(op: Op) -> Range:
+    fn = op.attrs["fn"]
+    if not fn:
+        return NO_RANGE
+    ((_, low, high),) = fn
+    return Range(max(low, -FLT_MAX), min(high, FLT_MAX))
+
+
+#: kind of op -> its node; None: it takes none
+NODES: dict[str, Callable[[_Encoder, Op], nodes.Node] | None] = {
+    "kpu_conv": _Encoder.kpu_conv,
+    "kpu_concat": None,
+    "reshape": None,
+    "upload": _Encoder.upload,
+    "quantize": _Encoder.quantize,
+    "dequantize": _Encoder.dequantize,
+    "binary": _Encoder.binary,
+    "unary": _Encoder.unary,
+    "conv": _Encoder.conv,
+    "deconv": _Encoder.deconv,
+    "dense": _Encoder.dense,
+    "pool": _Encoder.pool,
+    "reduce": _Encoder.reduce,
+    "softmax": _Encoder.softmax,
+    "pad": _Encoder.pad,
+    "concat": _Encoder.concat,
+    "transpose": _Encoder.transpose,
+    "slice": _Encoder.slice,
+    "resize": _Encoder.resize,
+}
+
+
+def encode(graph: Graph, memory: Memory) -> tuple[v4.KmodelV4, list[Op]]:
+    """The model and, for every node of it, the op it came from."""
+    encoder = _Encoder(memory)
+    made: list[nodes.Node] = []
+    ops: list[Op] = []
+    for op in graph.ops:
+        encode_op = NODES[op.kind]
+        if encode_op is not None:
+            made.append(encode_op(encoder, op))
+            ops.append(op)
+    model = v4.KmodelV4(
+        nodes=made,
+        inputs=[encoder.mem(graph.input)],
+        input_shapes=[shape4(graph.input.shape)],
+        outputs=[encoder.mem(t) for t in graph.outputs],
+        constants=bytes(encoder.constants),
+        main_mem=memory.main_bytes,
+    )
+    return model, ops

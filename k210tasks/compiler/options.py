@@ -1,0 +1,53 @@
+"""What the compiler is told and what it gives back; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Everything besides model and calibration that shapes the bytes of a kmodel.
+
+    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``.
+    ``pixels``: whether the model is fed with such pixels; None: yes where the calibration
+    samples were. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
+    float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
+    only the last runtimes of kmodel 4 know.
+    """
+
+    kmodel: int = 4
+    method: Literal["minmax", "percentile", "mse", "kl"] = "minmax"
+    effort: Literal["fast", "normal", "high"] = "normal"
+    weights: int = 8
+    opcodes: Literal["beta1", "beta4"] = "beta1"
+    input: Literal["uint8", "float"] | None = None
+    mean: float = 0.0
+    std: float = 1.0
+    color: str | None = None
+    pixels: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A kmodel and what is known of it.
+
+    ``layers``: one row a layer of the file (JSON values): name, ops of the source, shapes,
+    where it runs, estimated KPU time, and ``tensor``, the source tensor it computes.
+    ``listing``: one line a layer, for people. ``input``: dtype, shape without the batch,
+    scale and zero_point of codes. ``outputs``: name, shape without the batch (maps C, H, W),
+    dtype; in the order of the file, which is the source's.
+    """
+
+    kmodel: bytes
+    layers: list[dict[str, Any]]
+    listing: str
+    input: dict[str, Any]
+    outputs: list[dict[str, Any]]
+    kpu_bytes: int
+    main_bytes: int
+    warnings: list[str] = field(default_factory=list)

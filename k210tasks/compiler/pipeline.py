@@ -1,0 +1,156 @@
+"""The passes in order: from the bytes of a ``.tflite`` to those of a ``.kmodel``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from k210tasks.compiler import encode_v3, encode_v4, forms
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
+from k210tasks.compiler.numerics.calibration import Calibration
+from k210tasks.compiler.options import Compiled, Options, Progress
+from k210tasks.compiler.passes.legalise import ALLOWED, legalise
+from k210tasks.compiler.passes.place import Memory, allocate
+from k210tasks.compiler.passes.quantise import quantise
+from k210tasks.compiler.passes.ranges import Ranges
+from k210tasks.compiler.passes.simplify import simplify
+from k210tasks.compiler.problems import CompileError
+from k210tasks.compiler.reader import load
+from k210tasks.compiler.source import Source
+from k210tasks.kmodel.listing import listing_text, summary
+from k210tasks.kmodel.v3 import KmodelV3
+from k210tasks.kmodel.v4 import KmodelV4
+
+
+class BadOptions(CompileError):
+    """Settings that contradict each other."""
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Shows nothing."""
+
+
+def lowered(tflite: bytes, kmodel: int, *, float_input: bool = False) -> Graph:
+    """Read, simplify and legalise, with the checker after each."""
+    graph = load(tflite)
+    forms.check(graph, "read", forms.FLOAT)
+    graph = simplify(graph)
+    forms.check(graph, "simplify", forms.FLOAT)
+    graph = legalise(graph, kmodel, float_input=float_input)
+    forms.check(graph, "legalise", ALLOWED[kmodel])
+    return graph
+
+
+def compile(
+    tflite: bytes,
+    calibration: Calibration | None,
+    options: Options = Options(),  # noqa: B008
+    progress: Progress | None = None,
+) -> Compiled:
+    """A kmodel of version ``options.kmodel``.
+
+    ``calibration`` may be None only for a fully int8-quantised ``tflite``. Raises
+    :class:`CompileError` naming the op, tensor or layer that is in the way.
+    """
+    say = progress or _silent
+    _check(options)
+    source = Source(tflite)
+    steps = 4
+    say(0, steps, "reading")
+    pixels = _fed_with_pixels(source, calibration, options)
+    float_input = options.input == "float" or (
+        options.input is None and not pixels and options.kmodel == 4
+    )
+    graph = lowered(tflite, options.kmodel, float_input=float_input)
+    say(1, steps, "quantising")
+    contract = None
+    if graph.input.dtype == "uint8" and pixels:
+        contract = Quant(1 / (255 * options.std), 255 * options.mean)
+    ranges = Ranges(calibration, options.method)
+    quantise(graph, ranges, contract, bits=options.weights)
+    forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
+    say(2, steps, "placing")
+    memory = allocate(graph)
+    say(3, steps, "encoding")
+    made = _encode(graph, memory, options)
+    say(4, steps, "done")
+    return _described(made[0], made[1], graph, memory, source)
+
+
+def _check(options: Options) -> None:
+    if options.kmodel not in (3, 4):
+        raise BadOptions(f"the built-in compiler writes kmodel 3 and 4, not {options.kmodel}")
+    if options.weights not in (8, 16):
+        raise BadOptions(f"weights have 8 or 16 bits, not {options.weights}")
+    if options.weights == 16 and options.kmodel == 4:
+        raise BadOptions("kmodel 4 has no 16-bit weights: use weights: 8 or kmodel: 3")
+    if not options.std > 0 or not np.isfinite([options.mean, options.std]).all():
+        raise BadOptions(f"std must be above zero, it is {options.std:g}")
+    if options.input == "float" and options.kmodel == 3:
+        raise BadOptions("a kmodel 3 is fed with uint8: use input: uint8 or kmodel: 4")
+
+
+def _fed_with_pixels(source: Source, calibration: Calibration | None, options: Options) -> bool:
+    """Whether the samples were pixels under the preprocessing contract."""
+    if options.pixels is not None:
+        return options.pixels
+    if calibration is None:
+        return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
+    q = (calibration.kept.astype(np.float64) * options.std + options.mean) * 255
+    near = np.abs(q - np.rint(q)).max(initial=0.0) < 1e-2
+    return bool(near and q.min(initial=0.0) > -0.5 and q.max(initial=0.0) < 255.5)
+
+
+def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | KmodelV4, list[Op]]:
+    if options.kmodel == 3:
+        return encode_v3.encode(graph, memory, bits=options.weights)
+    return encode_v4.encode(graph, memory)
+
+
+def _described(
+    model: KmodelV3 | KmodelV4, ops: list[Op], graph: Graph, memory: Memory, source: Source
+) -> Compiled:
+    data = model.to_bytes()
+    listed = summary(model)
+    rows = []
+    for row, op in zip(listed.layers, ops, strict=True):
+        tensor = op.output
+        rows.append(
+            {
+                "index": row.index,
+                "name": row.name,
+                "source": list(op.origin),
+                "output": tensor.name,
+                "runs_on": "KPU" if op.kind == "kpu_conv" else "CPU",
+                "input_shape": list(op.input.shape),
+                "output_shape": list(tensor.shape),
+                "estimated_us": row.kpu.estimated_us if row.kpu else None,
+                "tensor": tensor.source if op.kind == "kpu_conv" else None,
+            }
+        )
+    outputs = [
+        {"name": t.name, "shape": list(nchw(t.shape)[1:] or (1,)), "dtype": "float32"}
+        for t in source.outputs
+    ]
+    return Compiled(
+        kmodel=data,
+        layers=rows,
+        listing=listing_text(listed),
+        input=_input(graph.input, source),
+        outputs=outputs,
+        kpu_bytes=listed.kpu_bytes,
+        main_bytes=listed.main_bytes,
+    )
+
+
+def _input(tensor: Tensor, source: Source) -> dict[str, Any]:
+    given = source.inputs[0]
+    quant = tensor.quant
+    return {
+        "name": given.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape[1:]),
+        "scale": quant.scale if quant else None,
+        "zero_point": quant.zero_point if quant else None,
+    }
