@@ -135,9 +135,10 @@ class ArchiveToolchain(Toolchain):
                 raise download.HashMismatch(url, sha256, known, where)
             size = archive.stat().st_size
             folder = self._folder_of(sha256)
-            fresh = folder.with_name(folder.name + ".new")
+            fresh = folder.with_name(f"{folder.name}.new-{os.getpid()}")
             try:
-                archives.remove(fresh)
+                for leftover in folder.parent.glob(folder.name + ".new*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
                 archives.unpack(archive, fresh)
                 program = archives.find_program(fresh, self.tool.program, archive)
                 say(f"{self.name}: trying it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +52,8 @@ def create(
     """
     say(f"{name}: making an environment with {interpreter.path}")
     # --relocatable because the folder is renamed once everything in it has been proved
-    _run(name, ["venv", "--relocatable", "--python", str(interpreter.path), str(folder)], None)
+    venv = ["venv", "--relocatable", "--no-project", "--python", str(interpreter.path)]
+    _run(name, [*venv, str(folder)], folder.parent, None)
     say(f"{name}: installing the pinned packages")
     command = ["pip", "install", "--python", str(python_of(folder)), "--require-hashes"]
     # the file is complete: looking up what packages ask for would bring in what it leaves out
@@ -62,30 +62,29 @@ def create(
         command += ["--no-index", "--find-links", index]
     elif index is not None:
         command += ["--default-index", index]
-    _run(name, [*command, "-r", str(requirements)], interpreter)
+    _run(name, [*command, "-r", str(requirements)], folder.parent, interpreter)
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Our environment without what would make another Python load foreign code."""
-    dropped = {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
+    dropped = {
+        "LD_PRELOAD",
+        "DYLD_INSERT_LIBRARIES",
+        "VIRTUAL_ENV",
+        "UV_PYTHON",
+        "__PYVENV_LAUNCHER__",
+    }
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in dropped}
     return {**kept, **extra}
 
 
-def _run(name: str, arguments: list[str], interpreter: Interpreter | None) -> None:
-    environment = clean_environment({})
-    environment.pop("UV_PYTHON", None)
-    done = subprocess.run(
-        [uv(), *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        cwd=Path(arguments[-1]).parent if arguments[0] == "venv" else None,
-    )
-    if done.returncode == 0:
+def _run(name: str, arguments: list[str], folder: Path, interpreter: Interpreter | None) -> None:
+    """Run uv in ``folder``, where no project's settings are found; it dies with us."""
+    from k210tasks.toolchains.program import run
+
+    ending = run([uv(), *arguments], environment={}, folder=folder)
+    if ending.code == 0:
         return
-    detail = done.stderr or done.stdout
-    if interpreter is not None and any(text in detail for text in _NO_WHEEL):
-        raise NoWheel(name, interpreter, detail)
-    raise InstallFailed(name, f"uv {' '.join(arguments[:2])} failed", detail)
+    if interpreter is not None and any(text in ending.printed for text in _NO_WHEEL):
+        raise NoWheel(name, interpreter, ending.printed)
+    raise InstallFailed(name, f"uv {' '.join(arguments[:2])} failed", ending.printed)

@@ -110,10 +110,10 @@ class PythonToolchain(Toolchain):
                 variable=self.tool.variable,
                 say=say,
             )
-            fresh = folder.with_name(folder.name + ".new")
-            for leftover in (fresh, folder):
-                if leftover.exists():
-                    shutil.rmtree(leftover)
+            # A name of its own: what a killed installer started may still be writing to its.
+            fresh = folder.with_name(f"{folder.name}.new-{os.getpid()}")
+            for leftover in folder.parent.glob(folder.name + "*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             environments.create(
                 self.name,
