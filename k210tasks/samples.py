@@ -98,9 +98,9 @@ class Samples:
 
 def kind_of(name: str) -> Kind | None:
     """The kind of sample a file of that name is; None for hidden and other files."""
-    if name.startswith("."):  # .DS_Store, and the ._a.jpg that macOS writes beside a.jpg
+    if name[:1] == ".":  # .DS_Store, and the ._a.jpg that macOS writes beside a.jpg
         return None
-    return _KIND_OF.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 (hot, no Path wanted)
+    return _KIND_OF.get(name[name.rfind(".") :].lower())
 
 
 def scan(folder: str | Path, shown: str | None = None) -> Samples:
@@ -135,38 +135,51 @@ def scan(folder: str | Path, shown: str | None = None) -> Samples:
             raise FolderUnreadable(top, path, error.strerror or str(error)) from None
         for entry in entries:
             name = entry.name
-            if entry.is_dir():
-                if name.startswith("."):
+            if not entry.is_file(follow_symlinks=False):  # the rare cases; no stat for the others
+                if entry.is_dir():
+                    if not name.startswith("."):
+                        inner = _below(entry, path, ancestors)
+                        if inner is not None:
+                            stack.append((entry.path, f"{prefix}{name}/", inner))
                     continue
-                # Resolving is needed only below links; without them no loop is possible.
-                here = ancestors
-                if entry.is_symlink() or ancestors:
-                    real = os.path.realpath(entry.path)
-                    parent = os.path.realpath(path)
-                    if real in ancestors or f"{parent}{os.sep}".startswith(f"{real}{os.sep}"):
-                        continue
-                    here = ancestors | {real}
-                stack.append((entry.path, f"{prefix}{name}/", here))
-                continue
+                if kind_of(name) is not None and not entry.is_file():
+                    raise NotAFile(top, prefix + name)
             kind = kind_of(name)
             if kind is None:
                 ignored += 1
-                continue
-            if not entry.is_file():
-                raise NotAFile(top, prefix + name)
-            if not (prefix + name).isascii():
-                try:
-                    name.encode()
-                    prefix.encode()
-                except UnicodeEncodeError:
-                    raise BadFileName(top, prefix + name) from None
-            found[kind].append(prefix + name)
+            else:
+                found[kind].append(prefix + name)
+    for files in found.values():
+        if not "".join(files).isascii():
+            _check_names(top, files)
     if found["images"] and found["tensors"]:
         raise MixedKinds(top, min(found["images"]), min(found["tensors"]))
     for kind, files in found.items():
         if files:
             return Samples(top, kind, tuple(sorted(files)), ignored)
     raise FolderEmpty(top, ignored)
+
+
+def _below(entry: os.DirEntry[str], path: str, ancestors: frozenset[str]) -> frozenset[str] | None:
+    """The real folders on the way to and including a folder in ``path``; None for a loop.
+
+    Resolving is needed only below links: without them no loop is possible.
+    """
+    if not ancestors and not entry.is_symlink():
+        return ancestors
+    real = os.path.realpath(entry.path)
+    parent = os.path.realpath(path)
+    if real in ancestors or f"{parent}{os.sep}".startswith(f"{real}{os.sep}"):
+        return None
+    return ancestors | {real}
+
+
+def _check_names(top: str, files: list[str]) -> None:
+    for file in files:
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            raise BadFileName(top, file) from None
 
 
 def evenly_spaced(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:

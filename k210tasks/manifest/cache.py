@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -62,6 +61,8 @@ def load(path: str, root: str, wanted: str) -> Manifest | None:
 
 def save(manifest: Manifest, root: str, made_from: str) -> None:
     """Keep a manifest. Where that cannot be done, the next load is slower, nothing else."""
+    import tempfile  # brings much with it, and is needed here alone
+
     target = _file(root, manifest.path)
     text = json.dumps({"key": made_from, **_plain(manifest)}, separators=(",", ":"))
     temporary = ""
