@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.kpu.activation import Epilogue
+from k210tasks.kpu.blas import one_thread
 from k210tasks.kpu.errors import IllegalLayer
 from k210tasks.kpu.pools import POOLS, Pool, apply_pool
 from k210tasks.kpu.registers import LayerRegisters
@@ -112,13 +113,14 @@ class ConvLayer:
     def run(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The uint8 output (OC, OH, OW) of one map (C, H, W), or of a batch with N in front."""
         if x.ndim == 3:
-            return self._run(x[None])[0]
+            return self.run(x[None])[0]
         if x.ndim != 4:
             raise IllegalLayer("input", f"of shape {x.shape}", "C, H, W or N, C, H, W")
         step = max(1, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
-        if len(x) <= step:
-            return self._run(x)
-        return np.concatenate([self._run(x[i : i + step]) for i in range(0, len(x), step)])
+        with one_thread():
+            if len(x) <= step:
+                return self._run(x)
+            return np.concatenate([self._run(x[i : i + step]) for i in range(0, len(x), step)])
 
     def _run(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if x.shape[1] != self.in_channels or x.dtype != np.uint8:

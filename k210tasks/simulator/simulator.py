@@ -16,6 +16,7 @@ from k210tasks.kmodel.codec import FLOAT32, KPU, MAIN, UINT8
 from k210tasks.kmodel.errors import KmodelError
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
+from k210tasks.kpu.blas import one_thread
 from k210tasks.kpu.layout import map_rows, write_map
 from k210tasks.simulator import v3 as v3_steps
 from k210tasks.simulator import v4 as v4_steps
@@ -87,7 +88,7 @@ class Simulator:
         self._store(values)
         self._results = None
         kept: list[NDArray[Any]] = []
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_thread():
             for step in self._steps:
                 step.run()
                 if keep_layers:
