@@ -93,8 +93,8 @@ def make(root: Path, count: int) -> None:
 
 def build(root: Path) -> None:
     """Records as if every step had run, made by the real runner with bodies of no cost."""
-    from k210tasks import graph, manifest
     from k210tasks.steps.chain import chain_of
+    from k210tasks.steps.opening import open_project
     from k210tasks.steps.runner import Runner
     from tests.graph import toy
 
@@ -104,8 +104,7 @@ def build(root: Path) -> None:
 
     os.chdir(root)
     os.environ["K210_STORE"] = "off"
-    loaded = manifest.load("models.yaml")
-    project = graph.project_of(loaded, manifest.check_files(loaded))
+    project, loaded = open_project()
     runner = Offline(project)
     for plan in chain_of(loaded).plans():
         toyed = toy.toy(plan)

@@ -17,14 +17,13 @@ from typing import Any
 from doit.dependency import FileChangedChecker
 from doit.exceptions import InvalidDodoFile, TaskFailed
 
-from k210tasks import manifest as manifests
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
-from k210tasks.samples import Samples
 from k210tasks.state import Record
 from k210tasks.steps import watch
 from k210tasks.steps.chain import Chain, chain_of
 from k210tasks.steps.current import unchanged
+from k210tasks.steps.opening import open_project
 from k210tasks.steps.plan import FileInput, StepPlan
 from k210tasks.steps.project import Project, say
 from k210tasks.store_io import hash_stamped, stamp_of
@@ -41,10 +40,8 @@ GROUPS = {
     "firmware": "verified models and binaries → build/IMAGE.kfpkg",
 }
 
-Loaded = tuple[Manifest, dict[str, Samples]]
-
-#: manifests that ``doit_config`` has read and ``create_doit_tasks`` is about to use
-_loaded: dict[str, Loaded] = {}
+#: what ``doit_config`` has read and ``create_doit_tasks`` is about to use
+_loaded: dict[str, tuple[Project, Manifest]] = {}
 
 
 # -- what a dodo.py calls ------------------------------------------------------------------
@@ -71,7 +68,7 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
 
     Raises doit's InvalidDodoFile with everything that is wrong in models.yaml.
     """
-    manifest, _ = _loaded[os.path.abspath(path)] = _load(path)
+    _, manifest = _loaded[os.path.abspath(path)] = _load(path)
     return {
         # The ends of the chains: of a group, doit would report the failure once more.
         "default_tasks": [
@@ -85,25 +82,11 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _load(path: str) -> Loaded:
+def _load(path: str) -> tuple[Project, Manifest]:
     try:
-        manifest = manifests.load(path)
-        return manifest, manifests.check_files(manifest)
+        return open_project(path)
     except K210Error as error:
         raise InvalidDodoFile(str(error)) from None
-
-
-def project_of(manifest: Manifest, listings: dict[str, Samples]) -> Project:
-    """The project of a manifest, its folders listed already."""
-    base = os.path.relpath(manifest.root)
-    if base == os.curdir:
-        base = ""
-    elif base.startswith(os.pardir):
-        base = manifest.root
-    base = base.replace(os.sep, "/")
-    project = Project(f"{base}/" if base else "", manifest.toolchains)
-    project.listings.update(listings)
-    return project
 
 
 # -- task dictionaries ---------------------------------------------------------------------
@@ -114,8 +97,7 @@ def tasks_of(
 ) -> Iterator[dict[str, Any]]:
     """Every task of a models.yaml, as doit wants them."""
     full = os.path.abspath(path)
-    manifest, listings = _loaded.pop(full) if full in _loaded else _load(path)
-    project = project_of(manifest, listings)
+    project, manifest = _loaded.pop(full) if full in _loaded else _load(path)
     watch.in_children()
     # Tens of thousands of objects that live to the end: nothing for the collector to find.
     collecting = gc.isenabled()
@@ -217,7 +199,7 @@ class UpToDate:
         # the task whenever doit's database is lost, and our record knows more.
         task.file_dep = set()
         project, plan = self.project, self.plan
-        record = project.states.load(plan.task)
+        record = project.states.load(plan.id)
         try:
             if plan.made_by:
                 for source in plan.inputs.values():
@@ -245,7 +227,7 @@ class UpToDate:
             return False
         if decision.refreshed is not None:
             with contextlib.suppress(OSError):
-                project.states.save(plan.task, decision.refreshed)
+                project.states.save(plan.id, decision.refreshed)
             return True
         self.reasons = listing([*decision.reasons, *decision.judge], 50)
         if plan.tools:
@@ -352,7 +334,7 @@ def failed(project: Project, task: str, error: K210Error, log: str = "") -> Task
 
 def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
     """Remove what the step wrote; its result stays in the store."""
-    record = project.states.load(plan.task)
+    record = project.states.load(plan.id)
     ours = {place["path"] for place in (record or {}).get("outputs", {}).values()}
     outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
     folders: set[str] = set()

@@ -99,3 +99,8 @@ class StepPlan:
     #: a file already there that we have no record of writing is refused, not overwritten
     guards_outputs: bool = False
     doc: str = ""
+
+    @property
+    def id(self) -> str:
+        """What the task is known by in records and locks: its name without any prefix."""
+        return f"{self.step}:{self.subject}"

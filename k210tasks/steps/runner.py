@@ -74,7 +74,7 @@ class Runner:
         project = self.project
         project.sweep()
         started = time.monotonic()
-        place = os.path.join(project.locks_folder, f"{secrets_free(plan.task)}.lock")
+        place = os.path.join(project.locks_folder, f"{lock_name(plan.id)}.lock")
         try:
             with lock(place, lambda: self.tell(f"   {plan.task}: waiting for another process")):
                 outcome = self._run(plan, started)
@@ -90,13 +90,13 @@ class Runner:
 
     def _run(self, plan: StepPlan, started: float) -> Outcome:
         project = self.project
-        record = project.states.load(plan.task)
+        record = project.states.load(plan.id)
         decision = decide(project, plan, record, fresh=True)
         if decision.trouble is not None:
             raise InputsMissing(plan.task, decision.trouble, plan.made_by) from decision.trouble
         if decision.refreshed is not None:
             if decision.refreshed != record:
-                project.states.save(plan.task, decision.refreshed)
+                project.states.save(plan.id, decision.refreshed)
             return Outcome("kept")
         did = "kept"
         if decision.reasons:
@@ -112,7 +112,7 @@ class Runner:
         self.project.history.add(
             run=self.project.run_id,
             time=round(time.time(), 3),
-            task=plan.task,
+            task=plan.id,
             step=plan.step,
             subject=plan.subject,
             did=did,
@@ -125,7 +125,10 @@ class Runner:
         if not plan.optional:
             return None
         if isinstance(error, InputsMissing):
-            upstream = [self.project.states.load(task) for task in plan.after]
+            # After a prefixed task, too: a record's name is the step's without the prefix.
+            prefix = plan.task.removesuffix(plan.id)
+            names = [task.removeprefix(prefix) for task in plan.after]
+            upstream = [self.project.states.load(name) for name in names]
             causes = [s["because"] for s in upstream if s and s["outcome"] == "skipped"]
             if not causes:
                 return None
@@ -137,9 +140,9 @@ class Runner:
                 return None
             because = str(error)
             self.tell(f"   {plan.task}: skipped, it is optional: {because}")
-        previous = self.project.states.load(plan.task) or {}
+        previous = self.project.states.load(plan.id) or {}
         self.project.states.save(
-            plan.task,
+            plan.id,
             {
                 "outcome": "skipped",
                 "because": because,
@@ -206,7 +209,7 @@ class Runner:
         }
         # As it will be read back: the judge's comparison must not meet a tuple.
         record = json.loads(json.dumps(record))
-        self.project.states.save(plan.task, record)
+        self.project.states.save(plan.id, record)
         return record
 
     def _install(self, plan: StepPlan, decision: Decision) -> bool:
@@ -283,7 +286,11 @@ class Runner:
                     key,
                     contents,
                     places,
-                    {"task": plan.task, "step": plan.step, "time": round(time.time(), 3)},
+                    {
+                        "task": plan.id,
+                        "project": project.root,
+                        "time": round(time.time(), 3),
+                    },
                 )
             except OSError as error:
                 self.tell(f"   {plan.task}: not kept in the store: {error}")
@@ -479,7 +486,7 @@ class Runner:
             placed = self._place(plan, judge.outputs, contents, made, work, record)
             log.write(f"judged: {'good' if verdict.ok else 'bad'}. {verdict.message}\n")
         self.project.states.save(
-            plan.task,
+            plan.id,
             {
                 **record,
                 "judge": {
@@ -498,7 +505,7 @@ class Runner:
             self.tell(f"   {plan.task}: {verdict.message}")
 
 
-def secrets_free(task: str) -> str:
+def lock_name(task: str) -> str:
     """A file name for the lock of a task."""
     from k210tasks.state import file_name
 
