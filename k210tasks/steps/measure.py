@@ -144,6 +144,12 @@ def find_classes(
     return Classes(known, scores[0], index_of), None
 
 
+def class_folders(files: Sequence[str]) -> tuple[str, ...] | None:
+    """The sorted names of the class folders, where every file lies in one of several."""
+    folders = {name.split("/", 1)[0] for name in files if "/" in name}
+    return tuple(sorted(folders)) if len(folders) > 1 and all("/" in f for f in files) else None
+
+
 def is_vector(shape: tuple[int, ...]) -> bool:
     """Whether an output can be a row of class scores: one axis longer than 1, the last."""
     return len(shape) > 0 and shape[-1] > 1 and all(n == 1 for n in shape[:-1])

@@ -1,0 +1,52 @@
+"""What ``convert`` and ``compare`` ask about pictures: the contract, on a command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from k210tasks.preprocess import Preprocess
+
+
+def add_contract(parser: argparse.ArgumentParser) -> None:
+    """``--mean``, ``--std``, ``--color``, ``--resize``."""
+    group = parser.add_argument_group("what a picture becomes: (pixel/255 - mean)/std")
+    group.add_argument("--mean", type=finite, metavar="M", help="default 0, with a warning")
+    group.add_argument("--std", type=nonzero, metavar="S", help="default 1, with a warning")
+    group.add_argument(
+        "--color",
+        choices=("rgb", "bgr", "gray"),
+        help="order of the planes (default: gray for one channel, else rgb)",
+    )
+    group.add_argument(
+        "--resize",
+        choices=("stretch", "exact"),
+        default="stretch",
+        help="of a picture of another size: scale it (default), or refuse it",
+    )
+
+
+def preprocess(args: argparse.Namespace) -> Preprocess:
+    """The contract that the arguments state."""
+    return Preprocess(args.color, args.mean, args.std, args.resize)
+
+
+def finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def nonzero(text: str) -> float:
+    value = finite(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("std divides, so it cannot be 0")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

@@ -1,0 +1,231 @@
+"""``k210 convert``: one ``.tflite`` to one ``.kmodel``, without a models.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from k210tasks.cli.contract_args import add_contract, count, preprocess
+from k210tasks.errors import K210Error
+
+if TYPE_CHECKING:
+    from k210tasks.manifest.compilers import Compiler
+    from k210tasks.steps.job import Folder
+
+EXAMPLE = "k210 convert workspace/nn_xo.tflite --images images/nn_xo/calibration --mean 0 --std 1"
+
+#: The formats that only the chain converts, through TensorFlow.
+_GRAPHS = (".pb", ".pbtxt", ".keras", ".h5")
+
+
+class NotATflite(K210Error):
+    def __init__(self, shown: str) -> None:
+        super().__init__(
+            f"{shown} is no .tflite; TensorFlow and Keras models go through the chain: "
+            "k210 init lists them in a models.yaml, then doit converts them"
+        )
+
+
+class WrongVersion(K210Error):
+    def __init__(self, compiler: str, asked: int, written: tuple[int, ...]) -> None:
+        versions = " or ".join(map(str, written))
+        super().__init__(f"{compiler} writes kmodel {versions}, not {asked}")
+
+
+class NoSuchMethod(K210Error):
+    def __init__(self, compiler: str, asked: str, known: list[str]) -> None:
+        super().__init__(f"{compiler} has no calibration method {asked}; it has {', '.join(known)}")
+
+
+class ImagesNeeded(K210Error):
+    def __init__(self, compiler: str) -> None:
+        super().__init__(
+            f"{compiler} needs images to calibrate with: --images DIR, about 100 that look like "
+            "what the camera will see"
+        )
+
+
+class SameFile(K210Error):
+    def __init__(self, shown: str) -> None:
+        super().__init__(f"the output {shown} is the model itself; give another -o")
+
+
+class CannotWrite(K210Error):
+    def __init__(self, shown: str, why: str) -> None:
+        super().__init__(f"{shown} cannot be written: {why}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from k210tasks.manifest.compilers import COMPILERS
+
+    parser.add_argument("file", metavar="FILE.tflite", type=Path, help="the float model")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, help="default: FILE.kmodel beside it"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="to calibrate with: pictures, or .npy or float32 .bin tensors",
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="N",
+        type=count,
+        default=100,
+        help="how many of them, evenly spaced over the sorted list (default 100)",
+    )
+    parser.add_argument("--compiler", choices=COMPILERS, metavar="NAME", help=_compilers())
+    parser.add_argument(
+        "--kmodel", metavar="N", type=int, choices=(3, 4, 5), help="version of the file"
+    )
+    parser.add_argument(
+        "--method",
+        default="minmax",
+        choices=("minmax", "percentile", "mse", "kl"),
+        help="how ranges are chosen (default minmax)",
+    )
+    parser.add_argument(
+        "--effort",
+        default="normal",
+        choices=("fast", "normal", "high"),
+        help="of the built-in compiler (default normal)",
+    )
+    add_contract(parser)
+
+
+def _compilers() -> str:
+    from k210tasks.manifest.compilers import COMPILERS
+
+    names = ", ".join(f"{c.name} (kmodel {_versions(c)})" for c in COMPILERS.values())
+    return f"{names}; default {_default()}"
+
+
+def _versions(compiler: Compiler) -> str:
+    return "/".join(map(str, compiler.kmodels))
+
+
+def _default() -> str:
+    from k210tasks.manifest.guess import default_pair
+
+    return default_pair()[0]
+
+
+def run(args: argparse.Namespace) -> int:
+    from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.steps.signature import read_model
+
+    source: Path = args.file
+    out: Path = args.output or source.with_suffix(".kmodel")
+    if source.suffix.lower() in _GRAPHS or source.is_dir():
+        raise NotATflite(str(source))
+    if out.exists() and source.exists() and out.samefile(source):
+        raise SameFile(str(out))
+    compiler = COMPILERS[args.compiler or _default()]
+    kmodel = args.kmodel or compiler.kmodels[0]
+    if kmodel not in compiler.kmodels:
+        raise WrongVersion(compiler.name, kmodel, compiler.kmodels)
+    if args.method not in compiler.methods:
+        raise NoSuchMethod(compiler.name, args.method, list(compiler.methods))
+    _, signature = read_model(source, str(source))
+    if args.images is None and (compiler.family == "vendor" or signature.is_float):
+        raise ImagesNeeded(compiler.name)
+    folder = _folder(args.images, args.samples) if args.images is not None else None
+    log_path = out.with_name(f"{out.name}.log")
+    try:
+        with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
+            listing, nbytes = _convert(args, compiler, kmodel, folder, out, log)
+    except OSError as error:
+        shown = str(error.filename or out)
+        raise CannotWrite(shown, error.strerror or str(error)) from error
+    log_path.unlink()  # kept where something failed: the error names it
+    print(listing.replace("preprocess.mean and preprocess.std", "--mean and --std"), end="")
+    print(f"wrote {out}: kmodel {kmodel}, {nbytes} bytes, by {compiler.name}")
+    return 0
+
+
+def _folder(images: Path, samples: int) -> Folder:
+    from k210tasks.samples import evenly_spaced, scan
+    from k210tasks.steps.job import Folder
+
+    found = scan(images)
+    return Folder(images, evenly_spaced(found.files, samples), found.ignored)
+
+
+def _convert(
+    args: argparse.Namespace,
+    compiler: Compiler,
+    kmodel: int,
+    folder: Folder | None,
+    out: Path,
+    log: TextIO,
+) -> tuple[str, int]:
+    """Calibrate and compile as the chain does; the listing and the size of what was written."""
+    from k210tasks import toolchains
+    from k210tasks.progress import shown
+    from k210tasks.steps import calibrate
+    from k210tasks.steps import kmodel as kmodel_step
+    from k210tasks.steps.job import Job
+
+    asked = preprocess(args)
+    contract = {
+        "color": asked.color,
+        "mean": asked.mean,
+        "std": asked.std,
+        "resize": asked.resize,
+    }
+    name = args.file.stem
+
+    with tempfile.TemporaryDirectory() as scratch, shown(f"convert {name}") as progress:
+        if compiler.toolchain is not None:
+            toolchains.get(compiler.toolchain).install(progress.tell, progress)
+
+        def job(
+            step: str,
+            inputs: dict[str, Path | Folder],
+            outputs: dict[str, Path],
+            settings: dict[str, Any],
+        ) -> Job:
+            return Job(
+                f"{step} {name}", name, settings, inputs, outputs, log, Path(log.name), progress
+            )
+
+        place = Path(scratch)
+        inputs: dict[str, Path | Folder] = {"tflite": args.file}
+        if folder is not None:
+            calibration = place / "calibration.npz"
+            calibrate.run(
+                job(
+                    "calibrate",
+                    {**inputs, "images": folder},
+                    {"calibration": calibration},
+                    {"family": compiler.family, "preprocess": contract},
+                )
+            )
+            inputs["calibration"] = calibration
+        names = ("kmodel", "layers", "listing", "contract")
+        outputs = {role: place / role for role in names}
+        settings = {
+            "compiler": compiler.name,
+            "kmodel": kmodel,
+            "method": compiler.methods[args.method],
+            "preprocess": contract,
+            "input": None,
+            "firmware": "",
+            "labels": None,
+            "effort": args.effort,
+            "weights": 8,
+            "opcodes": "beta1",
+        }
+        kmodel_step.run(job("kmodel", inputs, outputs, settings))
+        data = outputs["kmodel"].read_bytes()
+        beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        try:
+            beside.write_bytes(data)
+            beside.replace(out)
+        finally:
+            beside.unlink(missing_ok=True)
+        return outputs["listing"].read_text("utf-8"), len(data)

@@ -1,0 +1,110 @@
+"""``k210 compare``: real kmodels against their float models, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from k210tasks.cli import main
+from k210tasks.cli.compare import table
+
+FIXTURES = Path(__file__).resolve().parents[2].parent / "shared/fixtures"
+real = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no real models: no {FIXTURES}")
+LANDMARK = [
+    str(FIXTURES / "tflite/ulffd_landmark.tflite"),
+    str(FIXTURES / "kmodel/v4/ulffd_landmark.kmodel"),
+]
+FACES = ["--images", str(FIXTURES / "images/faces"), "--samples", "2"]
+
+
+@real
+def test_a_real_kmodel_4_of_three_outputs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *LANDMARK, *FACES, "--mean", "0.5", "--std", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [o["name"] for o in found["outputs"]] == ["Identity", "Identity_1", "Identity_2"]
+    assert all(0.99 < o["cosine_min"] < 1 for o in found["outputs"])
+    assert (found["engine"], found["kmodel"], found["samples"]) == ("simulator", 4, 2)
+    assert found["warnings"] == ["only 2 images: too few to prove much, 10 are the least"]
+
+
+@real
+def test_the_wrong_mean_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *LANDMARK, *FACES]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert float(out[1].split()[1]) < 0.98
+    assert out[4].startswith("2 samples, worst ")
+    assert out[5].startswith("warning: mean and std are not stated, 0 and 1 are used")
+    assert out[5].endswith("state --mean and --std")
+
+
+@real
+@pytest.mark.parametrize("version", [3, 4])
+def test_tensors_into_a_float_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], version: int
+) -> None:
+    random = np.random.default_rng(3)
+    for i in range(10):
+        np.save(tmp_path / f"{i}.npy", random.normal(size=(1, 4)).astype(np.float32))
+    kmodel = str(FIXTURES / f"kmodel/v{version}/iris.kmodel")
+    tflite = str(FIXTURES / "tflite/iris.tflite")
+    assert main(["compare", tflite, kmodel, "--images", str(tmp_path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].split()[:3] == ["output", "1.0000", "1.0000"]
+    assert out[1].endswith("100 %")
+    assert len(out) == 3  # tensors have no mean and std to be warned of
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["compare", *arguments]) == 1
+    return capsys.readouterr().err
+
+
+@real
+def test_refusals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    iris = str(FIXTURES / "tflite/iris.tflite")
+    (tmp_path / "a.kmodel").write_bytes(b"LDMK\x06\x00\x00\x00" + bytes(8))
+    assert refused([iris, "a.kmodel", *FACES], capsys) == (
+        "k210 compare: kmodel 6 cannot be run here: kmodel 3 and 4 run in the project's own "
+        "simulator, kmodel 5 in that of nncase-1.9.0\n"
+    )
+    assert refused([iris, iris, *FACES], capsys) == (
+        f"k210 compare: {iris}: byte 0 (0x0), identifier: this is a TFLite model, not a kmodel\n"
+    )
+    kmodel = str(FIXTURES / "kmodel/v4/iris.kmodel")
+    assert refused([LANDMARK[0], kmodel, *FACES], capsys).startswith("k210 compare: ")
+    (tmp_path / "contract.json").write_text("{}")
+    assert refused([iris, kmodel, *FACES, "--contract", "contract.json"], capsys) == (
+        "k210 compare: contract.json: version is None; it must be given\n"
+    )
+
+
+def test_the_table_keeps_its_columns() -> None:
+    output = {
+        "name": "scores", "cosine_mean": 0.5, "cosine_min": -0.25, "cosine_min_file": "a/1.png",
+        "snr_db": -3.21, "max_abs_error": 123456.0, "top1_agreement": 0.5, "non_finite": 0,
+        "non_finite_file": None,
+    }  # fmt: skip
+    bad = output | {
+        "name": "a_long_name", "cosine_mean": 0.9, "top1_agreement": None, "non_finite": 2,
+        "non_finite_file": "b.png",
+    }  # fmt: skip
+    result = {
+        "outputs": [output, bad],
+        "samples": 1,
+        "folder": "images",
+        "accuracy": {"float": 0.9, "kmodel": 0.85},
+    }
+    assert table(result) == [
+        "output       cosine     min  SNR dB  max error    top-1",
+        "scores       0.5000  -0.2500    -3.2  1.235e+05     50 %",
+        "a_long_name  0.9000  -0.2500    -3.2  1.235e+05        -",
+        "  infinite or not a number for 2 samples, first images/b.png",
+        "1 sample, worst images/a/1.png",
+        "accuracy: float 90 %, kmodel 85 %",
+    ]

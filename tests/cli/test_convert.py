@@ -1,0 +1,189 @@
+"""``k210 convert``: what it refuses, word for word, and one real conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from k210tasks import toolchains
+from k210tasks.cli import main
+from k210tasks.manifest.compilers import COMPILERS
+from k210tasks.toolchains import nncase
+from tests.steps.tiny import dense, relu
+
+V5 = b"LDMK\x05\x00\x00\x00" + bytes(24)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model and pictures, in which the command runs."""
+    (tmp_path / "m.tflite").write_bytes(dense(np.ones((2, 12)), [1, 2, 2, 3]))
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.new("RGB", (2, 2), (i, 2 * i, 3 * i)).save(tmp_path / f"images/{i:02}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """nncase played by a function; what it was asked."""
+    asked: dict[str, Any] = {}
+
+    def compile(toolchain: Any, **request: Any) -> dict[str, Any]:
+        asked.update(request, samples=np.load(request["samples"]))
+        request["log"].write("vendor's words\n")
+        request["out"].write_bytes(asked.get("writes", V5))
+        memory = {"total": 200, "model": 32}
+        return {"bytes": 32, "input": None, "outputs": [], "memory": memory, "listing": "LIST"}
+
+    class Ready:
+        name = "nncase-1.9.0"
+
+        def install(self, say: Any, progress: Any) -> None:
+            asked["installed"] = True
+
+    monkeypatch.setattr(nncase, "compile", compile)
+    monkeypatch.setattr(toolchains, "get", lambda *args: Ready())
+    return asked
+
+
+NNCASE = ["--compiler", "nncase-1.9.0"]
+
+
+def test_writes_beside_its_input_and_prints_listing_and_memory(
+    place: Path, vendor: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(
+        ["convert", "m.tflite", "--images", "images", "--mean", "0.5", "--std", "0.5", *NNCASE]
+    )
+    assert status == 0
+    assert (place / "m.kmodel").read_bytes() == V5
+    assert capsys.readouterr().out == (
+        "LIST\nKPU memory usage: not told by kmodel 5\nMain memory usage: 168 B\n"
+        "wrote m.kmodel: kmodel 5, 32 bytes, by nncase-1.9.0\n"
+    )
+    assert vendor["installed"]
+    assert (vendor["mean"], vendor["std"], vendor["method"]) == (0.5, 0.5, "no_clip")
+    assert vendor["samples"].shape == (12, 3, 2, 2)
+    assert sorted(p.name for p in place.iterdir()) == ["images", "m.kmodel", "m.tflite"]
+
+
+def test_output_samples_color_and_the_warning(
+    place: Path, vendor: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-o", "out.bin", "--samples", "3", "--color", "bgr", "--method", "mse"]
+    assert main(["convert", "m.tflite", "--images", "images", *arguments, *NNCASE]) == 0
+    assert (place / "out.bin").read_bytes() == V5
+    assert vendor["method"] == "l2"
+    assert vendor["samples"][:, :, 0, 0].tolist() == [[6, 4, 2], [18, 12, 6], [30, 20, 10]]
+    assert "warning: mean and std are not stated, 0 and 1 are used" in capsys.readouterr().out
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["convert", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["workspace/a.pb", "--images", "images"],
+            "workspace/a.pb is no .tflite; TensorFlow and Keras models go through the chain: "
+            "k210 init lists them in a models.yaml, then doit converts them",
+        ),
+        (
+            ["m.tflite", "--images", "images", *NNCASE, "--kmodel", "3"],
+            "nncase-1.9.0 writes kmodel 5, not 3",
+        ),
+        (
+            ["m.tflite", "--images", "images", "--compiler", "ncc-0.1.0-rc5", "--method", "kl"],
+            "ncc-0.1.0-rc5 has no calibration method kl; it has minmax",
+        ),
+        (
+            ["m.tflite", *NNCASE],
+            "nncase-1.9.0 needs images to calibrate with: --images DIR, about 100 that look like "
+            "what the camera will see",
+        ),
+        (
+            ["m.tflite", "--images", "images", *NNCASE, "-o", "m.tflite"],
+            "the output m.tflite is the model itself; give another -o",
+        ),
+        (
+            ["m.tflite", "--images", "images", *NNCASE, "-o", "no/such/folder/m.kmodel"],
+            "no/such/folder/m.kmodel.log cannot be written: No such file or directory",
+        ),
+        (["gone.tflite", "--images", "images"], "gone.tflite: No such file or directory"),
+        (
+            ["m.tflite", "--images", "gone", *NNCASE],
+            "the folder gone does not exist; it may hold pictures (.jpg .jpeg .png .bmp .gif) or "
+            "tensors (.npy .bin), sub-folders included",
+        ),
+    ],
+)
+def test_refusals(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    assert refused(arguments, capsys) == f"k210 convert: {text}\n"
+
+
+def test_the_log_stays_where_something_failed(
+    place: Path, vendor: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    vendor["writes"] = b"LDMK\x04\x00\x00\x00"
+    (place / "m.kmodel").write_bytes(b"the last good one")
+    assert refused(["m.tflite", "--images", "images", *NNCASE], capsys) == (
+        "k210 convert: nncase-1.9.0 reported success but wrote no kmodel 5: it is version 4; "
+        "full log: m.kmodel.log\n"
+    )
+    assert "vendor's words\n" in (place / "m.kmodel.log").read_text()
+    assert (place / "m.kmodel").read_bytes() == b"the last good one"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--std", "0"], "std divides, so it cannot be 0"),
+        (["--mean", "inf"], "inf is not a finite number"),
+        (["--samples", "0"], "0 is less than 1"),
+    ],
+)
+def test_usage(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "m.tflite", "--images", "images", *arguments])
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_with_the_real_nncase(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not toolchains.get("nncase-1.9.0").installed():
+        pytest.skip("the toolchain nncase-1.9.0 is not installed")
+    (place / "real.tflite").write_bytes(relu([1, 8, 8, 3]))
+    arguments = ["--images", "images", "--mean", "0", "--std", "1", *NNCASE]
+    assert main(["convert", "real.tflite", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "Main memory usage: " in out
+    assert (place / "real.kmodel").read_bytes()[:8] == V5[:8]
+    compared = main(["compare", "real.tflite", "real.kmodel", *arguments[:-2]])
+    assert compared == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("map ")
+    assert float(lines[1].split()[2]) > 0.99
+    assert float(lines[1].split()[3]) < 100  # quantised, so not exact
+    assert lines[2].startswith("12 samples, worst images/")
+
+
+def test_every_compiler_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMPILERS)
