@@ -23,6 +23,8 @@ from k210tasks.kpu.tables import Activation, BatchNorm
 EXACT_FLOAT32 = 1 << 24
 #: Values handled at a time: small enough for the second-level cache.
 BLOCK = 32768
+#: Pixels a matrix product takes at least, however many channels there are.
+SMALLEST_BLOCK = 64
 #: Pixels of a batch brought together at a time, to bound memory.
 BATCH_PIXELS = 1 << 17
 
@@ -145,7 +147,7 @@ class ConvLayer:
 
     def _columns_at_once(self, taps: int) -> int:
         """How many pixels make a block."""
-        return max(64, BLOCK // max(self.out_channels, taps // 4))
+        return max(SMALLEST_BLOCK, BLOCK // max(self.out_channels, taps // 4))
 
     def _pointwise(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """1x1 kernels: no neighbours, so a picking pool can come first."""
