@@ -176,7 +176,15 @@ def _uv_find(versions: Sequence[str]) -> Iterator[Finding]:
     for version in versions:
         try:
             done = subprocess.run(
-                [uv(), "python", "find", "--no-project", "--no-python-downloads", version],
+                [
+                    uv(),
+                    "python",
+                    "find",
+                    "--system",
+                    "--no-project",
+                    "--no-python-downloads",
+                    version,
+                ],
                 capture_output=True,
                 text=True,
                 timeout=60,

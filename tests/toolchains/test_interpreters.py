@@ -81,7 +81,7 @@ def test_pyenv_folder_newest_patch(bare: Path) -> None:
 
 def test_uv_find(bare: Path) -> None:
     good = pretend(bare / "managed" / "python", "3.9.18")
-    script(bare / "uv", f'if [ "$2" = find ] && [ "$5" = 3.9 ]; then echo {good}; else exit 1; fi')
+    script(bare / "uv", f'if [ "$2" = find ] && [ "$6" = 3.9 ]; then echo {good}; else exit 1; fi')
     assert first(["3.10", "3.9"]).path == good
 
 
