@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from k210tasks.manifest.problems import Mark, Problem
+from k210tasks.manifest.problems import Mark, Problem, lines_of
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -150,14 +150,12 @@ def parse(text: str) -> Document:
     document = Document(text)
     bad = _UNPRINTABLE.search(text)
     if bad:
-        line, column = (
-            text.count("\n", 0, bad.start()),
-            bad.start() - text.rfind("\n", 0, bad.start()) - 1,
-        )
+        before = lines_of(text[: bad.start()])
+        line, column = len(before), len(before[-1]) + 1
         document.problems.append(
             Problem(
                 f"the character U+{ord(bad[0]):04X} may not stand in a YAML file",
-                (Mark(line + 1, column + 1, column + 2),),
+                (Mark(line, column, column + 1),),
                 "remove it",
             )
         )
@@ -364,7 +362,7 @@ def _syntax(error: yaml.YAMLError, text: str) -> Problem:
     """One sentence for what the YAML parser refused."""
     mark = getattr(error, "problem_mark", None)
     raw = str(getattr(error, "problem", None) or error).splitlines()[0]
-    lines = text.split("\n")
+    lines = lines_of(text)
     if mark is None:
         return Problem(f"not valid YAML: {raw}")
     line, column = mark.line, mark.column

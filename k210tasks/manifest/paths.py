@@ -73,7 +73,7 @@ class Written:
     """All files that doit writes, to be compared as the least careful file system would."""
 
     def __init__(self) -> None:
-        self._owner: dict[str, str] = {folded("build/report"): "report"}
+        self._owner: dict[str, str] = {".k210": "k210tasks", folded("build/report"): "report"}
 
     def claim(self, path: str, task: str) -> str | None:
         """Take ``path`` for ``task``; the task that has it already, if there is one."""

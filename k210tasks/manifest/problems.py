@@ -6,6 +6,7 @@ problems of a file and renders them once.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Problem:
     allowed: str = ""  # what may stand there, or what to do
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines as a YAML 1.1 parser counts them."""
+    return re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
+
+
 class ManifestError(K210Error):
     """Everything that is wrong in one models.yaml; ``str()`` is the text to show."""
 
@@ -44,7 +50,7 @@ class ManifestError(K210Error):
         self.problems: tuple[Problem, ...] = tuple(
             sorted(unique, key=lambda p: (p.marks[:1], p.message))
         )
-        lines = text.splitlines() if "\r" in text else text.split("\n")
+        lines = lines_of(text)
         blocks = [_render(path, problem, lines) for problem in self.problems]
         if len(blocks) > 1:
             blocks.insert(0, f"{path}: {len(blocks)} problems")

@@ -84,6 +84,15 @@ def test_carets_stand_below_wide_letters(project: Path, write: Write) -> None:
     assert f"{line}\n    | {' ' * 34}^\n" in refused()
 
 
+@pytest.mark.parametrize("end", ["\r", "\x85", "\u2028"])
+def test_lines_are_counted_as_yaml_does(project: Path, write: Write, end: str) -> None:
+    write(f"# one{end}# two\n" + GOOD.replace("a.pb", "b.pb"))
+    assert refused().startswith(
+        'models.yaml:4:15: models.a.source: b.pb does not exist; did you mean "a.pb"?\n'
+        "  4 |   a: {source: b.pb, images"
+    )
+
+
 # -- the cache ------------------------------------------------------------------------------
 
 
