@@ -208,7 +208,7 @@ class Store:
                 if record is not None and keep(record):
                     used.update(d for files in record["outputs"].values() for d in files.values())
                     continue
-                results += 1
+                results += not path.endswith(".tmp")  # else: of a process killed while writing
                 if not dry_run:
                     with contextlib.suppress(OSError):
                         os.unlink(path)

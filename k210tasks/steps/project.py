@@ -18,7 +18,7 @@ from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.samples import Samples
 from k210tasks.state import TaskStates
 from k210tasks.state_history import History
-from k210tasks.store_io import Stamp
+from k210tasks.store_io import Stamp, sweep_temporary
 from k210tasks.store_locks import sweep
 
 
@@ -93,6 +93,12 @@ class Project:
         if not self._swept:
             self._swept = True
             sweep(self.work_folder)
+            for folder in (
+                self.states.folder,
+                self.stamps_folder,
+                os.path.dirname(self.work_folder),
+            ):
+                sweep_temporary(folder)
             self.store.sweep()
 
     def forget_looks(self, folder: str) -> None:

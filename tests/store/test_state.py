@@ -1,0 +1,60 @@
+"""Records and history."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from k210tasks.state import TaskStates, file_name
+from k210tasks.state_history import History
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("convert:nn_xo", "convert.nn_xo.json"),
+        ("kmodel:v1.2-a", "kmodel.v1.2-a.json"),
+        ("kmodel:сеть", "kmodel.сеть.json"),
+        ("verify:犬", "verify.犬.json"),
+        ("a:b:c/d", "a.b%3ac%2fd.json"),
+    ],
+)
+def test_names_of_records(task: str, name: str) -> None:
+    assert file_name(task) == name
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    states = TaskStates(str(tmp_path / "state"))
+    assert states.load("convert:x") is None
+    states.save("convert:x", {"outcome": "done", "settings": {"a": [1, 0.5, None, "é"]}})
+    record = states.load("convert:x")
+    assert record is not None
+    assert record["settings"] == {"a": [1, 0.5, None, "é"]}
+    assert [r["task"] for r in states.all()] == ["convert:x"]
+    assert states.remove("convert:x")
+    assert not states.remove("convert:x")
+
+
+@pytest.mark.parametrize("bad", ["", "{", "[]", '{"format": 2}'])
+def test_a_damaged_record_is_said_and_counts_as_none(tmp_path: Path, bad: str) -> None:
+    said: list[str] = []
+    states = TaskStates(str(tmp_path), said.append)
+    (tmp_path / "convert.x.json").write_text(bad)
+    assert states.load("convert:x") is None
+    assert len(said) == 1
+    assert said[0].startswith("convert:x: what is known of it cannot be read (")
+    assert list(states.all()) == []
+
+
+def test_history_survives_a_torn_line(tmp_path: Path) -> None:
+    history = History(str(tmp_path / "sub/history.jsonl"))
+    assert list(history.entries()) == []
+    history.add(task="convert:x", did="computed")
+    path = tmp_path / "sub/history.jsonl"
+    with path.open("a") as file:
+        file.write('{"task": "calibrate:x", "di')
+    history.add(task="kmodel:x", did="computed")
+    assert [e["task"] for e in history.entries()] == ["convert:x", "kmodel:x"]
+    assert json.loads(path.read_text().splitlines()[-1]) == {"task": "kmodel:x", "did": "computed"}
