@@ -353,6 +353,21 @@ _SYNTAX: tuple[tuple[str, str, str], ...] = (
         "the map is not closed",
         "put ',' between its entries and '}' at its end",
     ),
+    (
+        "expected ',' or ']'",
+        "the list is not closed",
+        "put ',' between its entries and ']' at its end",
+    ),
+    (
+        "expected ',' or '}'",
+        "the map is not closed",
+        "put ',' between its entries and '}' at its end",
+    ),
+    (
+        "expected <block end>",
+        "a key was expected here",
+        "indent the keys of one map equally, and end text in quotes at its quote",
+    ),
     ("could not find expected ':'", "a key without a colon", "write KEY: VALUE"),
     ("found unexpected end of stream", "text in quotes does not end", "add the closing quote"),
 )

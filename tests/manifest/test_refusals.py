@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from k210tasks import manifest
+from k210tasks.manifest import document
 from tests.manifest.conftest import Write
 
 
@@ -37,3 +39,13 @@ def test_refused_in_these_words_and_nothing_is_touched(
         manifest.check_files(manifest.load(path))
     assert str(error.value) == said
     assert snapshot(project) == before
+
+
+@pytest.mark.parametrize("text", [c[1] for c in cases()], ids=[c[0] for c in cases()])
+def test_the_parser_in_python_says_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyYAML has no C parser, its other one is used."""
+    fast = document.parse(text)
+    monkeypatch.setattr(document, "_Loader", yaml.SafeLoader)
+    slow = document.parse(text)
+    assert slow.problems == fast.problems
+    assert repr(slow.root and slow.root.data()) == repr(fast.root and fast.root.data())
