@@ -231,8 +231,13 @@ def fitted(value: Any, dtype: str, shape: tuple[int, ...], what: str) -> bytes:
     size = int(np.prod(shape, dtype=np.int64))
     if array.size != size:
         raise KmodelError(None, what, f"shape {array.shape}; {shape} is needed")
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
-        raise KmodelError(
-            None, what, f"elements of type {array.dtype}; {np.dtype(dtype)} is needed"
-        )
-    return array.astype(dtype).tobytes()
+    target = np.dtype(dtype)
+    if target.kind in "iu" and array.dtype.kind in "iu":
+        info = np.iinfo(target)
+        if size and not info.min <= array.min() <= array.max() <= info.max:
+            raise KmodelError(
+                None, what, f"values {array.min()}..{array.max()} do not fit {target}"
+            )
+    elif not np.can_cast(array.dtype, target, "same_kind"):
+        raise KmodelError(None, what, f"elements of type {array.dtype}; {target} is needed")
+    return array.astype(target).tobytes()
