@@ -69,13 +69,8 @@ class BadAddress(FirmwareError):
 
 
 class BinMissing(FirmwareError):
-    def __init__(self, image: str, path: str, made_by: bool = False):
-        remedy = (
-            "the task in its made_by did not write it"
-            if made_by
-            else "build or download it, correct the path, or name the task that makes it in made_by"
-        )
-        super().__init__(f"firmware {image}: bin {path} does not exist; {remedy}")
+    def __init__(self, image: str, path: str):
+        super().__init__(f"firmware {image}: {path} does not exist; build it, or correct the path")
 
 
 class Empty(FirmwareError):

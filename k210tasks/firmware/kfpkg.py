@@ -135,7 +135,7 @@ def _member_names(parts: Sequence[Part]) -> list[str]:
     taken = {LIST_NAME, RECORD_NAME}
     names = []
     for number, part in enumerate(parts, 1):
-        base = PurePosixPath((part.source or "part").replace("\\", "/")).name
+        base = PurePosixPath((part.source or part.bin or "part").replace("\\", "/")).name
         base = re.sub(r"[^A-Za-z0-9._-]", "_", base).lstrip(".")[:80] or "part"
         if part.is_model:
             base += ".kmodel"
