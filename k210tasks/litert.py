@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -39,7 +40,9 @@ def _without_remarks() -> Iterator[None]:
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # keep_all costs memory, we know
+                yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)

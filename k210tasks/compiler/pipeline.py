@@ -127,6 +127,8 @@ def _described(
                 "output_shape": list(tensor.shape),
                 "estimated_us": row.kpu.estimated_us if row.kpu else None,
                 "tensor": tensor.source if op.kind == "kpu_conv" else None,
+                "scale": tensor.quant.scale if tensor.quant else None,
+                "zero_point": tensor.quant.zero_point if tensor.quant else None,
             }
         )
     outputs = [

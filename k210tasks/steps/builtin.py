@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from k210tasks import compiler
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.job import Job, StepFailed
-from k210tasks.steps.made import Made, model_input, output_of
+from k210tasks.steps.job import Job
+from k210tasks.steps.made import Made, model_input, output_of, read_kmodel
 from k210tasks.steps.signature import Signature
-
-
-class NotThere(StepFailed):
-    def __init__(self) -> None:
-        super().__init__("compiler: builtin is not available yet; name another compiler:")
 
 
 def compile(job: Job, signature: Signature) -> Made:
     """kmodel 3 or 4. The calibration may be missing only where the model needs none."""
-    from dataclasses import replace
-
-    from k210tasks import compiler
-
-    if not hasattr(compiler, "compile"):
-        raise NotThere()
-    built: Any = compiler
     settings = job.settings
     preprocess = preprocess_of(settings)
     calibration = None
     if "calibration" in job.inputs:
-        calibration = built.Calibration.from_npz(job.file("calibration"))
-    options = built.Options(
+        calibration = compiler.Calibration.from_npz(job.file("calibration"))
+    options = compiler.Options(
         kmodel=settings["kmodel"],
         method=settings["method"],
         effort=settings["effort"],
@@ -40,15 +30,11 @@ def compile(job: Job, signature: Signature) -> Made:
         std=preprocess.effective_std,
         color=preprocess.color,
     )
-    result = built.compile(
+    result = compiler.compile(
         job.file("tflite").read_bytes(), calibration, options, progress=job.progress
     )
     job.outputs["kmodel"].write_bytes(result.kmodel)
-
-    from k210tasks.kmodel import parse
-    from k210tasks.kmodel.listing import summary
-
-    seen = summary(parse(result.kmodel))
+    read_kmodel(job)
     given: dict[str, Any] = result.input
     pixels = given["dtype"] == "uint8"
     return Made(
@@ -60,7 +46,7 @@ def compile(job: Job, signature: Signature) -> Made:
         outputs=tuple(output_of(fields) for fields in result.outputs),
         layers=result.layers,
         listing=result.listing,
-        kpu_bytes=seen.kpu_bytes,
-        main_bytes=seen.main_bytes,
+        kpu_bytes=result.kpu_bytes,
+        main_bytes=result.main_bytes,
         warnings=tuple(result.warnings),
     )

@@ -74,15 +74,11 @@ def _measure(job: Job, tflite: bytes, loader: Loader, folder: Folder) -> None:
     """Let the built-in compiler run the float model on every sample."""
     from k210tasks import compiler
 
-    if not hasattr(compiler, "calibrate"):
-        raise StepFailed("compiler: builtin is not available yet")
-
     def tensors() -> Iterator[NDArray[np.float32]]:
         for name in folder.files:
             yield loader.tensor(folder.path / name, f"{folder.path.as_posix()}/{name}")
 
-    def progress(done: int, total: int | None = None, what: str = "") -> None:
-        job.progress(done, len(folder.files), "calibrating")
-
-    calibration = compiler.calibrate(tflite, tensors(), progress=progress)
+    calibration = compiler.calibrate(
+        tflite, tensors(), total=len(folder.files), progress=job.progress
+    )
     calibration.to_npz(job.outputs["calibration"])

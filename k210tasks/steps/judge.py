@@ -193,8 +193,17 @@ def _low_cosine(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
         f"output {worst['name']}: mean cosine {_fixed(worst['cosine_mean'])}"
         f" is below min_cosine {thresholds.min_cosine:g}; "
         f"worst image {_image(m, worst['cosine_min_file'])} "
-        f"(cosine {_fixed(worst['cosine_min'])})"
+        f"(cosine {_fixed(worst['cosine_min'])}){_weakest_layer(m)}"
     ]
+
+
+def _weakest_layer(m: Mapping[str, Any]) -> str:
+    """Where the error comes from, as far as layers could be compared."""
+    if not m["layers"]:
+        return ""
+    layer = min(m["layers"], key=lambda row: row["snr_db"])
+    source = f" ({', '.join(layer['source'])})" if layer["source"] else ""
+    return f"; weakest layer {layer['index']} {layer['name']}{source}: {layer['snr_db']:.1f} dB"
 
 
 def _low_top1(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:

@@ -9,21 +9,26 @@ from __future__ import annotations
 from k210tasks.firmware.contract import Contract
 from k210tasks.images import Loader
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.engines import engine_for
+from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.jsontext import pretty
+from k210tasks.steps.layer_snr import layer_errors, read_rows
 from k210tasks.steps.measure import Reference, measure
 from k210tasks.steps.tools import toolchain
 
 
 def run(job: Job) -> None:
-    """Inputs: kmodel, tflite, contract, images. Settings: kmodel, preprocess, held_out,
-    labels. Outputs: measurement."""
+    """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
+
+    Settings: kmodel, preprocess, held_out, labels. Outputs: measurement.
+    """
     contract = Contract.from_json(job.file("contract").read_bytes())
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to verify with")
-    reference = Reference(job.file("tflite").read_bytes())
+    tflite = job.file("tflite").read_bytes()
+    reference = Reference(tflite)
+    loader = Loader(reference.shape, preprocess_of(job.settings))
     engine = engine_for(
         contract.kmodel, job.file("kmodel"), lambda name: toolchain(job, name), job.log
     )
@@ -31,10 +36,13 @@ def run(job: Job) -> None:
         reference,
         engine,
         contract,
-        Loader(reference.shape, preprocess_of(job.settings)),
+        loader,
         folder,
         labels=job.settings["labels"],
         held_out=job.settings["held_out"],
         progress=job.progress,
     )
+    if "layers" in job.inputs and isinstance(engine, ProjectSimulator):
+        rows = read_rows(job.file("layers"))
+        result["layers"] = layer_errors(tflite, engine, rows, contract, loader, folder)
     job.outputs["measurement"].write_text(pretty(result), "utf-8")

@@ -127,10 +127,3 @@ def test_builtin_measures_the_float_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert out.read_bytes() == b"ranges"
     assert [x.shape for x in seen] == [(1, 4, 5, 3)] * 2
     assert seen[0][0, 0, 0, 0] == -1
-
-
-def test_builtin_before_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(compiler, "calibrate", raising=False)
-    images = pictures(tmp_path / "images", ["a.png"])
-    with pytest.raises(StepFailed, match=r"^compiler: builtin is not available yet$"):
-        run(tmp_path, relu([1, 4, 5, 3]), images, family="builtin")

@@ -47,6 +47,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "held_out": True,
         "notes": [],
         "accuracy": None,
+        "layers": [],
     }
     return result | {k: v for k, v in changes.items() if k not in output}
 
@@ -79,6 +80,18 @@ def test_low_cosine_names_the_worst_image() -> None:
         "output scores: mean cosine 0.9799 is below min_cosine 0.98; worst\n"
         "        image images/xo/cross/7.png (cosine 0.9100)\n"
         "      cosine 0.9799, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images"
+    )
+
+
+def test_low_cosine_names_the_weakest_layer() -> None:
+    layers = [
+        {"index": 2, "name": "K210Conv2d", "source": ["CONV_2D #1"], "snr_db": 31.0},
+        {"index": 4, "name": "K210Conv2d", "source": ["CONV_2D #3"], "snr_db": 4.25},
+    ]
+    assert (
+        of(cosine_mean=0.9, layers=layers)
+        .failures[0]
+        .endswith("(cosine 0.9100); weakest layer 4 K210Conv2d (CONV_2D #3): 4.2 dB")
     )
 
 

@@ -70,6 +70,12 @@ class Tiny:
             kind = t.BuiltinOptions.FullyConnectedOptions
             t.FullyConnectedOptionsStart(self._b)
             options = t.FullyConnectedOptionsEnd(self._b)
+        elif code == t.BuiltinOperator.CONV_2D:
+            kind = t.BuiltinOptions.Conv2DOptions
+            t.Conv2DOptionsStart(self._b)
+            t.Conv2DOptionsAddStrideH(self._b, 1)
+            t.Conv2DOptionsAddStrideW(self._b, 1)
+            options = t.Conv2DOptionsEnd(self._b)
         taken, given = self._ints(inputs), self._ints(outputs)
         t.OperatorStart(self._b)
         t.OperatorAddOpcodeIndex(self._b, len(self._codes))

@@ -1,0 +1,85 @@
+"""Where the error comes from: each KPU layer of a kmodel against the float model's tensor.
+
+The built-in compiler says in layers.json which tensor of the ``.tflite`` a layer computes
+and what its codes mean. Vendors' files do not tell, so for them the table is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.firmware.contract import Contract
+from k210tasks.images import Loader, planar
+from k210tasks.litert import FloatModel
+from k210tasks.metrics import Tally
+from k210tasks.samples import evenly_spaced
+from k210tasks.steps.engines import ProjectSimulator
+from k210tasks.steps.job import Folder
+from k210tasks.steps.measure import feed
+
+#: Layers are compared on that many samples at most: every tensor is kept for each.
+SAMPLES = 8
+
+
+def read_rows(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of layers.json that can be compared."""
+    rows = json.loads(path.read_text("utf-8"))["layers"]
+    return [r for r in rows if r.get("tensor") is not None and r.get("scale") is not None]
+
+
+def layer_errors(
+    tflite: bytes,
+    engine: ProjectSimulator,
+    rows: Iterable[Mapping[str, Any]],
+    contract: Contract,
+    loader: Loader,
+    folder: Folder,
+) -> list[dict[str, Any]]:
+    """One entry a comparable layer: index, name, source, output, snr_db, cosine_mean.
+
+    A layer whose map is larger than its tensor, because only some of its pixels are used
+    later, is left out.
+    """
+    rows = list(rows)
+    if not rows:
+        return []
+    model = FloatModel(tflite, keep_all=True)
+    tallies = [Tally() for _ in rows]
+    for name in evenly_spaced(folder.files, SAMPLES):
+        sample = loader.load(folder.path / name, f"{folder.path.as_posix()}/{name}")
+        engine.simulator.run(feed(contract.input, sample), keep_layers=True)
+        model.run(sample.tensor)
+        for row, tally in zip(rows, tallies, strict=True):
+            wanted = planar(model.tensor(row["tensor"])).astype(np.float32)
+            codes = _fitting(engine.simulator.layer_output(row["index"]), wanted)
+            if codes is not None:
+                real = (codes.astype(np.float32) - row["zero_point"]) * np.float32(row["scale"])
+                tally.add(wanted, real)
+    return [
+        {
+            "index": row["index"],
+            "name": row["name"],
+            "source": row.get("source", []),
+            "output": row.get("output"),
+            "snr_db": tally.snr_db,
+            "cosine_mean": tally.cosine_mean,
+        }
+        for row, tally in zip(rows, tallies, strict=True)
+        if tally.count
+    ]
+
+
+def _fitting(codes: NDArray[Any], wanted: NDArray[Any]) -> NDArray[Any] | None:
+    """A layer's codes in the order of ``wanted``; None where they are not the same elements."""
+    if codes.size == wanted.size:
+        return codes.reshape(wanted.shape)
+    # A dense layer works on 4x4 maps of which the first pixel counts (docs, section 2.4).
+    if codes.ndim >= 3 and codes.shape[-2:] == (4, 4) and codes.size == 16 * wanted.size:
+        return codes[..., 0, 0].reshape(wanted.shape)
+    return None

@@ -1,0 +1,101 @@
+"""The built-in compiler through the step bodies: calibrate, kmodel, verify, judge."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tflite as schema
+from PIL import Image
+
+from k210tasks.firmware.contract import Contract
+from k210tasks.steps import calibrate, judge, kmodel, layer_snr, verify
+from tests.steps.jobs import folder, job
+from tests.steps.tiny import Tiny
+
+CONTRACT = {"color": None, "mean": 0.5, "std": 0.5, "resize": "exact"}
+
+
+def conv(random: np.random.Generator) -> bytes:
+    """A 1x1 convolution to a feature map: the output is channels last in TFLite."""
+    tiny = Tiny()
+    x = tiny.tensor("input", [1, 8, 8, 3])
+    weights = random.normal(size=(4, 1, 1, 3)).astype(np.float32)
+    w, b = tiny.tensor("w", weights.shape, weights), tiny.tensor("b", [4], np.zeros(4, np.float32))
+    y = tiny.tensor("map", [1, 8, 8, 4])
+    tiny.op(schema.BuiltinOperator.CONV_2D, [x, w, b], [y])
+    return tiny.bytes([x], [y])
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_the_chain(tmp_path: Path, version: int) -> None:
+    random = np.random.default_rng(7)
+    (tmp_path / "m.tflite").write_bytes(conv(random))
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(
+            tmp_path / f"images/{i:02}.png"
+        )
+    place: dict[str, Any] = {
+        name.split(".")[0]: tmp_path / name
+        for name in (
+            "m.tflite", "calibration.npz", "kmodel.kmodel", "layers.json", "listing.txt",
+            "contract.json", "measurement.json", "verify.json",
+        )
+    }  # fmt: skip
+    place["tflite"], place["images"] = place.pop("m"), folder(tmp_path / "images")
+
+    def step(body: Any, inputs: str, outputs: str, **settings: Any) -> Any:
+        return body.run(
+            job(
+                body.__name__,
+                "m",
+                io.StringIO(),
+                {role: place[role] for role in inputs.split()},
+                {role: place[role] for role in outputs.split()},
+                settings,
+            )
+        )
+
+    step(calibrate, "tflite images", "calibration", family="builtin", preprocess=CONTRACT)
+    step(
+        kmodel, "tflite calibration", "kmodel layers listing contract",
+        compiler="builtin", kmodel=version, method="minmax", preprocess=CONTRACT, input=None,
+        firmware="maixpy", labels=None, effort="fast", weights=8, opcodes="beta1",
+    )  # fmt: skip
+    contract = Contract.from_json(place["contract"].read_bytes())
+    assert (contract.input.dtype, contract.input.shape) == ("uint8", (3, 8, 8))
+    assert contract.input.zero_point == 127.5
+    assert contract.outputs[0].shape == (4, 8, 8)
+    assert contract.main_memory is not None
+    listing = place["listing"].read_text().splitlines()
+    assert listing[-2].startswith("KPU memory usage: ")
+    assert listing[-1] == f"Main memory usage: {contract.main_memory} B"
+
+    step(
+        verify, "kmodel tflite contract layers images", "measurement",
+        kmodel=version, preprocess=CONTRACT, held_out=False, labels=None,
+    )  # fmt: skip
+    found = json.loads(place["measurement"].read_text())
+    assert found["engine"] == "simulator"
+    assert found["outputs"][0]["cosine_min"] > 0.999
+    assert [row["cosine_mean"] > 0.999 for row in found["layers"]] == [True]
+
+    verdict = step(
+        judge, "measurement contract", "verify", verify="on", min_cosine=0.99, min_top1=None,
+        held_out=False, firmware="maixpy", kmodel=version, sram_free=None, stated=True,
+    )  # fmt: skip
+    assert verdict.ok
+    assert verdict.message.splitlines()[0].startswith("cosine 0.99")
+    assert json.loads(place["verify"].read_text())["verified"] is True
+
+
+def test_a_layer_is_compared_where_its_elements_are_the_tensors() -> None:
+    codes = np.arange(32).reshape(2, 4, 4)
+    assert layer_snr._fitting(codes, np.zeros(2)).tolist() == [0, 16]  # type: ignore[union-attr]
+    assert layer_snr._fitting(codes, np.zeros((2, 4, 4))) is not None
+    assert layer_snr._fitting(codes, np.zeros((2, 2, 2))) is None
