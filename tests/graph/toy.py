@@ -109,6 +109,7 @@ def kmodel(job: Job) -> None:
         job.outputs[role].write_text(role)
     if wish.get("forget"):
         job.outputs["listing"].unlink()
+        return
     _end(job)
 
 
