@@ -108,8 +108,9 @@ def conv(
         if whole is not None and not any(_edges(full, whole, start, stride, size)):
             m = whole
         else:
-            m = dev.padded(bare, _at_least(pads, h, w))
-            full, start = embedded(weights, pads)
+            # Its zeros are part of the map from here on: nothing is left to pad.
+            m = Map.of(dev.padded(bare, _at_least(pads, h, w)).tensor)
+            full, start = embedded(weights, (0, 0, 0, 0))
     if full.shape[2:] == (3, 3) and _reach(full, 2) == _reach(full, 3) == (0, 0):
         full = full[:, :, 1:2, 1:2]
     offset = (m.offset[0] + start[0], m.offset[1] + start[1])

@@ -6,7 +6,9 @@ rounding of a layer can make up for theirs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from k210tasks.compiler.numerics import tables, weights
 from k210tasks.compiler.numerics.fixed import batch_norm
 from k210tasks.compiler.passes.ranges import Assigner, Ranges
 from k210tasks.kpu.tables import Activation, BatchNorm
+
+if TYPE_CHECKING:
+    from k210tasks.compiler.passes.optimise import Optimiser
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +56,7 @@ def input_codes(tensor: Tensor, producers: dict[Tensor, Op]) -> InputCodes:
     scale, zero = [], []
     for part in parts:
         assert part.quant is not None
-        scale.append(np.full(part.shape[1], part.quant.scale))
+        scale.append(part.scales)
         zero.append(np.full(part.shape[1], float(part.quant.zero_point)))
     return InputCodes(np.concatenate(scale), np.concatenate(zero))
 
@@ -127,13 +132,14 @@ def _stages(
 ) -> tuple[tables.ActivationTable, BatchNorm]:
     fn = functions.simplify(op.attrs["fn"])
     zero = round(out.zero_point)
+    steps = op.output.scales
     what = ", ".join(op.origin)
     clamp = functions.clamp_of(fn)
     if clamp is not None or (len(fn) == 1 and fn[0][0] == "leaky" and 0 < fn[0][1] <= 1):
         curved = clamp is None
         limit = tables.CURVE_FRACTION if curved else 12
         made = batch_norm(
-            scale / out.scale, bias / out.scale, acc_limit=spread, max_fraction=limit, what=what
+            scale / steps, bias / steps, acc_limit=spread, max_fraction=limit, what=what
         )
         if clamp is None:
             table = tables.leaky(made.fraction, zero, float(fn[0][1]))
@@ -175,33 +181,60 @@ def _bounds(
     return float((bias - reach).min()), float((bias + reach).max())
 
 
-def identity(op: Op, quant: Quant) -> weights.QuantisedWeights:
+def identity(op: Op) -> weights.QuantisedWeights:
     """Weights of a layer that passes codes on: one where the kernel is one, nothing else."""
     w = op.attrs["weights"]
     codes = w.reshape(len(w), -1).astype(np.uint8)
-    return weights.QuantisedWeights(codes, 0, np.full(len(w), quant.scale))
+    return weights.QuantisedWeights(codes, 0, op.output.scales)
 
 
-def quantise(graph: Graph, ranges: Ranges, contract: Quant | None, *, bits: int = 8) -> None:
+def quantise(
+    graph: Graph,
+    ranges: Ranges,
+    contract: Quant | None,
+    *,
+    bits: int = 8,
+    effort: str = "normal",
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> None:
     """Give every code tensor its scale and every KPU layer its ``numbers``.
 
     ``contract`` is what the codes of the input mean, None to use its measured range.
+    Without calibration data weights go to their nearest codes.
     """
+    from k210tasks.compiler.passes import optimise, steps
+
     assigner = Assigner(graph, ranges, contract)
     assigner.assign()
-    producers = assigner.producers
-    for op in graph.ops:
-        if op.kind != "kpu_conv":
-            continue
-        layer = prepare(op, producers)
-        if op.attrs["identity"]:
-            op.attrs["numbers"] = finish(
-                layer, identity(op, layer.out), np.zeros_like(layer.bias), None
-            )
-            continue
+    steps.assign_steps(graph, assigner, ranges)
+    calibration = ranges.calibration
+    optimiser = None
+    if calibration is not None:
+        optimiser = optimise.Optimiser(graph, calibration, optimise.EFFORTS[effort])
+    with optimise.one_thread():
+        for number, op in enumerate(graph.ops):
+            if op.kind == "kpu_conv":
+                layer = prepare(op, assigner.producers)
+                op.attrs["numbers"] = _numbers(layer, optimiser, ranges, bits)
+            if optimiser is not None:
+                optimiser.advance(op)
+            progress(number + 1, len(graph.ops), "quantising")
+    if optimiser is not None:
+        optimiser.close()
+
+
+def _numbers(
+    layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: int
+) -> Numbers:
+    op = layer.op
+    if op.attrs["identity"]:
+        return finish(layer, identity(op), np.zeros_like(layer.bias), None)
+    if optimiser is not None:
+        rounded, bias = optimiser.choose(op, layer, bits)
+    else:
         zero, scale = weights.grid(layer.weights, bits=bits)
-        rounded = weights.round_nearest(layer.weights, zero, scale, bits=bits)
-        op.attrs["numbers"] = finish(layer, rounded, layer.bias, before(op, ranges))
+        rounded, bias = weights.round_nearest(layer.weights, zero, scale, bits=bits), layer.bias
+    return finish(layer, rounded, bias, before(op, ranges))
 
 
 def before(op: Op, ranges: Ranges) -> tuple[float, float] | None:
