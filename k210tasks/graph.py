@@ -198,6 +198,7 @@ class UpToDate:
         # Its file_dep has served to order the tasks. doit's own look at the file would run
         # the task whenever doit's database is lost, and our record knows more.
         task.file_dep = set()
+        watch.mind_children()
         project, plan = self.project, self.plan
         record = project.states.load(plan.id)
         try:
