@@ -162,9 +162,11 @@ def _emit(
                 target = dev.shifted(target, shift)
             else:
                 kind = 0
-    computes = None
-    if out.source is not None:
-        computes = (out.source, *target.offset, *target.stride)
+    before = op.attrs.get("pre")
+    source = out.source
+    if source is None and before is not None:
+        source = before.source
+    computes = None if source is None else (source, *target.offset, *target.stride)
     tensor = dev.conv(
         target.tensor,
         weights,
@@ -174,7 +176,7 @@ def _emit(
         fn=fn,
         pool=kind,
         computes=computes,
-        pre=op.attrs.get("pre"),
+        pre=before,
     )
     if kind:
         out.map = dev.after_pool(target, tensor)

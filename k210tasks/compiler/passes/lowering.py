@@ -133,7 +133,12 @@ class Lowering:
         pre: Tensor | None = None,
     ) -> Tensor:
         """A KPU layer on the whole tensor ``x``, its output channels split where one layer
-        cannot load them all."""
+        cannot load them all.
+
+        ``computes`` (source tensor, offsets, strides): before its pool the layer computes,
+        at ``offset + (y, x) * stride``, pixel (y, x) of that tensor of the source file, or
+        of the tensor ``pre``, before the layer's function.
+        """
         out, inner, k, _ = weights.shape
         stride = (1, 2, 2, 4, 4, 2, 2, 4, 1, 1)[pool]
         h, w = x.shape[2] // stride, x.shape[3] // stride
