@@ -8,25 +8,18 @@ from typing import Any
 from k210tasks.cli.inspect import as_json, look
 from k210tasks.errors import K210Error
 from k210tasks.firmware import kfpkg
+from k210tasks.firmware.describe import describe, kmodels
 
 
 def show(path: str, data: bytes, as_text_json: bool) -> int:
     """Print the parts of a kfpkg; raises :class:`KfpkgError` for a damaged one."""
+    if not as_text_json:
+        print(describe(data, path), end="")
+        return 0
     image = kfpkg.read(data, path)
     parts = [part_facts(part) for part in image.parts]
-    if as_text_json:
-        facts = {"file": path, "name": image.name, "profile": image.profile, "parts": parts}
-        print(json.dumps(facts, indent=2))
-        return 0
-    named = f" {image.name}" if image.name else ""
-    profile = f", for {image.profile}" if image.profile else ""
-    print(f"{path}: firmware image{named}{profile}, {len(data)} bytes")
-    print(f"\n{'address':>10} {'bytes':>9}  content")
-    for part in parts:
-        prefix = ", with SHA-256 prefix" if part["sha256_prefix"] else ""
-        print(f"{part['address']:>#10x} {part['bytes']:>9}  {part['bin']}{prefix}")
-        for line in model_lines(part):
-            print(f"{'':>22}{line}")
+    facts = {"file": path, "name": image.name, "profile": image.profile, "parts": parts}
+    print(json.dumps(facts, indent=2))
     return 0
 
 
@@ -42,6 +35,7 @@ def part_facts(part: kfpkg.Part) -> dict[str, Any]:
         "kmodel": part.kmodel,
         "model": None,
         "problem": None,
+        "kmodels": [{"offset": at, "version": it.version} for at, it in kmodels(part.data)],
     }
     if part.sha256_prefix and not part.is_model:
         return facts  # a program
@@ -56,18 +50,3 @@ def part_facts(part: kfpkg.Part) -> dict[str, Any]:
     except K210Error as error:
         facts["problem"] = str(error)
     return facts
-
-
-def model_lines(part: dict[str, Any]) -> list[str]:
-    """What the listing says below a part that is a model."""
-    lines = []
-    model = part["model"]
-    if model:
-        lines.append(f"kmodel {model['version']}, {len(model['layers'])} layers")
-        lines += [
-            f"KPU memory usage: {model['kpu_bytes']} B",
-            f"Main memory usage: {model['main_bytes']} B",
-        ]
-    if part["problem"]:
-        lines.append(part["problem"])
-    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read
@@ -21,9 +22,12 @@ def describe(data: bytes, where: str = "the kfpkg") -> str:
     """The listing of a kfpkg; raises :class:`~k210tasks.firmware.errors.KfpkgError`."""
     image = read(data, where)
     total = sum(len(part.data) for part in image.parts)
-    made = f", image {image.name}" if image.name else ""
-    made += f" for profile {image.profile}" if image.profile else ""
-    lines = [f"{where}: {_count(len(image.parts), 'part')}, {total} bytes{made}"]
+    named = f" {image.name}" if image.name else ""
+    profile = f" for {image.profile}" if image.profile else ""
+    lines = [
+        f"{where}: firmware image{named}{profile},"
+        f" {_count(len(image.parts), 'part')}, {total} bytes"
+    ]
     for part in image.parts:
         lines += _part(part)
     lines += [f"warning: {text}" for text in overlaps(image)]
@@ -42,12 +46,14 @@ def kmodels(data: bytes) -> Iterator[tuple[int, Detected]]:
     for start in starts:
         try:
             found = detect(data, start)
-            if found.readable:
-                parse(data, start)
         except KmodelError:
-            if start:
-                continue  # the bytes of something else
-        yield start, found
+            continue
+        try:
+            whole = not found.readable or len(parse(data, start).layers) > 0
+        except KmodelError:
+            whole = False
+        if whole or start == 0:  # a damaged one at the start is still one; elsewhere it is noise
+            yield start, found
 
 
 def overlaps(image: Kfpkg) -> list[str]:
@@ -68,15 +74,12 @@ def overlaps(image: Kfpkg) -> list[str]:
 
 
 def _part(part: Part) -> list[str]:
-    end = part.address + _stored(part)
-    what = f"{part.bin}, {len(part.data)} bytes"
+    last = max(part.address + _stored(part) - 1, part.address)
+    lines = [f"{part.address:#08x}..{last:#08x} {len(part.data):>9} bytes  {part.bin}"]
     if part.sha256_prefix:
-        what += ", a program (stored with length and SHA-256)"
-    elif part.is_model:
-        what += f", model {part.source}"
-    if part.source is not None and not part.is_model and part.source != part.bin:
-        what += f", from {part.source}"
-    lines = [f"{part.address:#08x}..{max(end - 1, part.address):#08x}  {what}"]
+        lines.append("    a program: its length and SHA-256 are stored with it")
+    if part.source is not None and part.source != part.bin:
+        lines.append(f"    {'model' if part.is_model else 'from'} {part.source}")
     lines.append(f"    sha256 {part.sha256}")
     for offset, found in kmodels(part.data):
         lines += _kmodel(part, offset, found)
@@ -86,19 +89,30 @@ def _part(part: Part) -> list[str]:
 def _kmodel(part: Part, offset: int, found: Detected) -> list[str]:
     at = f" at {part.address + offset:#x}" if offset else ""
     loaded = ", ".join(loading(found.version)) or "no firmware known"
-    lines = [f"    kmodel {found.version}{at} ({found.producer}), loaded by {loaded}"]
+    lines = _wrapped(f"kmodel {found.version}{at} ({found.producer}), loaded by {loaded}")
     if not found.readable:
         return lines
     try:
         listed = summary(parse(part.data, offset))
     except KmodelError as error:
-        return [*lines, f"    damaged: {error}"]
+        return [*lines, *_wrapped(f"damaged: {error}")]
     for title, ports in (("input", listed.inputs), ("output", listed.outputs)):
         for port in ports:
             shape = "x".join(map(str, port.shape)) if port.shape else f"{port.nbytes} bytes"
-            lines.append(f"      {title} {shape} {port.dtype}")
-    lines.append(f"      {_count(len(listed.layers), 'layer')}; " + "; ".join(memory_lines(listed)))
-    return lines
+            lines.append(f"    {title} {shape} {port.dtype}")
+    totals = "; ".join(memory_lines(listed))
+    return [*lines, f"    {_count(len(listed.layers), 'layer')}; {totals}"]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent="    ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _stored(part: Part) -> int:

@@ -145,8 +145,8 @@ def test_an_unverified_model_is_packed_with_a_warning(tmp_path: Path) -> None:
     listing = project.read("build/mixed.firmware/listing.txt")
     assert listing.endswith(warning + "\n")
     assert "0x310000..0x31" in listing
-    assert "model m7" in listing
-    assert "kmodel 3 (nncase 0.1), loaded by maixpy" in listing
+    assert "    model m7\n" in listing
+    assert "    kmodel 3 (nncase 0.1), loaded by maixpy, " in listing
 
 
 def test_the_lines_that_load_the_models_lie_beside(project: Project) -> None:
