@@ -64,6 +64,8 @@ class Tensor:
     ``value`` is set for constants only. ``range`` holds (min, max) in reals where they
     are known without measuring (an int8 source file, the preprocessing contract).
     ``quant`` is set on uint8 tensors from the quantise pass on, ``place`` by legalise.
+    ``steps`` float64 [C], where set, are the scales of the channels one by one (none above
+    ``quant.scale``): a map that only KPU layers read need not have one scale for all.
     """
 
     name: str
@@ -73,7 +75,14 @@ class Tensor:
     source: int | None = None
     range: tuple[float, float] | None = None
     quant: Quant | None = None
+    steps: NDArray[np.float64] | None = None
     place: Place = "main"
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """Scale of each index of axis 1, for a tensor of codes."""
+        assert self.quant is not None
+        return np.full(self.shape[1], self.quant.scale) if self.steps is None else self.steps
 
     @property
     def size(self) -> int:

@@ -68,7 +68,7 @@ def compile(
     if graph.input.dtype == "uint8" and pixels:
         contract = Quant(1 / (255 * options.std), 255 * options.mean)
     ranges = Ranges(calibration, options.method)
-    quantise(graph, ranges, contract, bits=options.weights)
+    quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
     forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)

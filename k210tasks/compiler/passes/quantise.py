@@ -110,13 +110,12 @@ def finish(
     spread = np.abs(rounded.codes.astype(np.float64) - rounded.zero_point).sum(1) * 255
     table, bn = _stages(op, out, rounded.scale, bias, spread, pre_range)
     taps = w.shape[2] * w.shape[3]
-    pad = op.attrs.get("pad_code", layer.zero)
     return Numbers(
         codes,
         arg_x=-rounded.zero_point,
         arg_w=-layer.zero,
         arg_add=taps * rounded.zero_point * layer.zero,
-        pad_value=min(max(pad, 0), 255),
+        pad_value=pad_code(op, layer),
         bn=bn,
         activation=Activation.of(table.start, table.mul, table.shift, table.bias),
     )
@@ -223,9 +222,7 @@ def quantise(
         optimiser.close()
 
 
-def _numbers(
-    layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: int
-) -> Numbers:
+def _numbers(layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: int) -> Numbers:
     op = layer.op
     if op.attrs["identity"]:
         return finish(layer, identity(op), np.zeros_like(layer.bias), None)
@@ -235,6 +232,11 @@ def _numbers(
         zero, scale = weights.grid(layer.weights, bits=bits)
         rounded, bias = weights.round_nearest(layer.weights, zero, scale, bits=bits), layer.bias
     return finish(layer, rounded, bias, before(op, ranges))
+
+
+def pad_code(op: Op, layer: Layer) -> int:
+    """The code the KPU puts around the map."""
+    return min(max(int(op.attrs.get("pad_code", layer.zero)), 0), 255)
 
 
 def before(op: Op, ranges: Ranges) -> tuple[float, float] | None:

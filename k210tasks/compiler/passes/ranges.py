@@ -15,6 +15,7 @@ from k210tasks.compiler import executor, functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
+from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
 from k210tasks.compiler.problems import NoCalibration
 
 #: kinds whose output codes are input codes, moved, selected or repeated
@@ -42,9 +43,11 @@ class Ranges:
             return None
         if index not in self._chosen:
             h = stats.histogram
-            self._chosen[index] = choosing.choose(
-                self.method, h.counts, h.width, stats.low, stats.high
-            )
+            low, high = choosing.choose(self.method, h.counts, h.width, stats.low, stats.high)
+            if self.method == "minmax":  # what the samples did not show must not be cut off
+                stretch = margin(MAP_MARGIN, stats.pixel_count * self.calibration.samples)
+                low, high = low * stretch, high * stretch
+            self._chosen[index] = low, high
         return self._chosen[index]
 
     def of(self, tensor: Tensor) -> Range | None:

@@ -1,0 +1,151 @@
+"""One layer's weights and bias, chosen on what the layers before it really put out.
+
+Given are rows of input codes at sampled pixels and what the float model has there. The
+weights are first moved a little so that the layer maps the *quantised* input to the float
+output (a ridge regression around the float weights, which also undoes part of the errors
+of the layers before), then rounded with error feedback, then the bias takes up what is
+left on average.
+
+Where the float output is known only after a clamping activation, values at a bound say
+no more than that the value before was at it or beyond: they pull only where they are
+missed (a censored regression).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.numerics import moments, weights
+
+Floats = NDArray[np.float64]
+
+RIDGE = 0.3  # pull towards the float weights, as a share of the inputs' mean power
+DAMPING = 0.01  # added to H before rounding, as a share of its mean diagonal
+SWEEPS = 8  # conjugate-gradient steps: enough at this ridge, and a further restraint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """A layer's inputs at P sampled pixels: codes minus zero point, integer-valued float64.
+
+    ``rows`` is [P, K], or for a depthwise layer [C, P, K]; ``h`` their second moments.
+    """
+
+    rows: Floats
+    h: Floats
+
+    @property
+    def depthwise(self) -> bool:
+        return self.rows.ndim == 3
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float32]) -> Inputs:
+        """From codes minus zero point, float32."""
+        if rows.ndim == 3:
+            wide = rows.astype(np.float64)
+            return cls(wide, np.matmul(wide.transpose(0, 2, 1), wide))
+        return cls(rows.astype(np.float64), moments.second_moments(rows))
+
+    def apply(self, w: Floats) -> Floats:
+        """``[P, OC]``: the layer without bias."""
+        if self.depthwise:
+            return np.matmul(self.rows, w[:, :, None])[:, :, 0].T
+        return self.rows @ w.T
+
+    def project(self, residual: Floats) -> Floats:
+        """``[OC, K]``: the correlation of ``residual`` [P, OC] with the inputs."""
+        if self.depthwise:
+            return np.matmul(residual.T[:, None, :], self.rows)[:, 0]
+        return residual.T @ self.rows
+
+    def curve(self, w: Floats) -> Floats:
+        """``w h`` for every output channel."""
+        if self.depthwise:
+            return np.matmul(w[:, None, :], self.h)[:, 0]
+        return w @ self.h
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """What the float model has at the sampled pixels, [P, OC] in reals.
+
+    After clamping to ``low..high``; infinite where it is the value before any activation.
+    """
+
+    values: Floats
+    low: float = -math.inf
+    high: float = math.inf
+
+    def residual(self, predicted: Floats) -> Floats:
+        """By how much ``predicted`` values before the activation should change."""
+        r = self.values - predicted
+        if self.low > -math.inf:
+            r = np.where(self.values <= self.low, np.minimum(r, 0.0), r)
+        if self.high < math.inf:
+            r = np.where(self.values >= self.high, np.maximum(r, 0.0), r)
+        return r
+
+
+def adapt(
+    w: Floats, bias: Floats, inputs: Inputs, target: Target, *, ridge: float = RIDGE
+) -> tuple[Floats, Floats]:
+    """Weights [OC, K] and bias [OC] moved towards the target on the quantised inputs.
+
+    Minimises ``|residual|**2 + ridge * mean(diag h) * |change|**2`` by conjugate gradients;
+    with fewer pixels than weights the pull grows by their ratio.
+    """
+    pixels, taps = inputs.rows.shape[-2:]
+    power = np.einsum("...kk->...k", inputs.h).mean(axis=-1)
+    pull = ridge * max(1.0, taps / pixels) * np.maximum(power, 1e-12)
+    pull = pull[:, None] if inputs.depthwise else pull
+    bias = bias + target.residual(inputs.apply(w) + bias).mean(axis=0)
+    residual = target.residual(inputs.apply(w) + bias)
+    mean = inputs.rows.mean(axis=-2)
+    r = inputs.project(residual)
+    change = np.zeros_like(w)
+    p = r.copy()
+    rr = (r * r).sum(axis=1)
+    for _ in range(SWEEPS):
+        ap = inputs.curve(p) + pull * p
+        pap = (p * ap).sum(axis=1)
+        alpha = np.divide(rr, pap, out=np.zeros_like(rr), where=pap > 0)[:, None]
+        change += alpha * p
+        r = r - alpha * ap
+        new = (r * r).sum(axis=1)
+        beta = np.divide(new, rr, out=np.zeros_like(rr), where=rr > 0)[:, None]
+        p = r + beta * p
+        rr = new
+    shift = (change * mean).sum(axis=1) if inputs.depthwise else change @ mean
+    return w + change, bias - shift + residual.mean(axis=0)
+
+
+def settle_bias(
+    w: Floats, bias: Floats, inputs: Inputs, target: Target, *, turns: int = 2
+) -> Floats:
+    """The bias that leaves no error on average, for final weights ``w``."""
+    y = inputs.apply(w)
+    for _ in range(turns):
+        bias = bias + target.residual(y + bias).mean(axis=0)
+    return bias
+
+
+def round_layer(
+    w: Floats,
+    inputs: Inputs,
+    *,
+    bits: int = 8,
+    feedback: bool = True,
+    passes: int = 1,
+) -> weights.QuantisedWeights:
+    """Weights [OC, K] in units of input codes as codes, rounded for these inputs."""
+    zero_point, scale = weights.grid(w, bits=bits)
+    if not feedback:
+        return weights.round_nearest(w, zero_point, scale, bits=bits)
+    h = weights.damped(inputs.h, DAMPING)
+    if inputs.depthwise:
+        return weights.round_depthwise(w, zero_point, scale, h, bits=bits)
+    return weights.round_feedback(w, zero_point, scale, h, bits=bits, passes=passes)

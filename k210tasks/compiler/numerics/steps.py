@@ -1,0 +1,57 @@
+"""Step sizes of a feature map's codes, channel by channel.
+
+A map's channels share one zero point, but not one step where every reader can take the
+difference back: a KPU layer multiplies each input channel by its weights anyway, a
+depthwise one even by a factor of its own. So small channels get finer codes (what is
+known as cross-layer equalisation), as far as that does not cost precision in the weights.
+
+Channel extremes are measured on few pixels in late layers, and what calibration did not
+see must not be cut off: an extreme seen on ``n`` pixels is stretched by a share that
+falls with the square root of ``n``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.numerics.ranges import quantisation
+
+Floats = NDArray[np.float64]
+
+CHANNEL_MARGIN = 16.0  # over sqrt(pixels): stretch of a channel's own extremes
+MAP_MARGIN = 4.0  # the same for the whole map's
+BALANCE = 0.5  # 0: one step for all channels, 1: each its finest
+FINEST = 0.02  # least step of a channel, as a share of the map's
+
+
+def margin(factor: float, pixels: int) -> float:
+    """What an extreme measured on so many pixels is multiplied by."""
+    return 1.0 + factor / float(np.sqrt(max(pixels, 1)))
+
+
+def channel_steps(
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    span: tuple[float, float],
+    pixels: int,
+    *,
+    balance: float = BALANCE,
+) -> tuple[Floats, int]:
+    """``(step[C], zero_point)``: real = (code - zero_point) * step.
+
+    ``low``, ``high`` [C] are measured extremes of the channels on ``pixels`` pixels in
+    all; ``span`` is the range the whole map shall cover, zero inside. No channel gets
+    more than ``span``, so a function that ends at a bound of it ends there still.
+    """
+    largest, zero_point = quantisation(*span)
+    stretch = margin(CHANNEL_MARGIN, pixels)
+    top = np.minimum(np.maximum(high.astype(np.float64), 0.0) * stretch, max(span[1], 0.0))
+    bottom = np.maximum(np.minimum(low.astype(np.float64), 0.0) * stretch, min(span[0], 0.0))
+    own = np.zeros(len(top))
+    if zero_point < 255:
+        own = np.maximum(own, top / (255 - zero_point))
+    if zero_point > 0:
+        own = np.maximum(own, -bottom / zero_point)
+    own = np.clip(own, FINEST * largest, largest)
+    return own**balance * largest ** (1.0 - balance), zero_point
