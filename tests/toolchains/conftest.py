@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from k210tasks import toolchains
+from k210tasks.toolchains.environments import python_of
 from tests.toolchains.loopback import Site, serving
 
 
@@ -23,3 +26,33 @@ def site() -> Iterator[Site]:
     """A web server of our own, on the loopback address."""
     with serving(Site()) as own:
         yield own
+
+
+def real(name: str) -> toolchains.Toolchain:
+    """The vendor's real environment, in the user's own cache; skips where it cannot be had."""
+    tool = toolchains.get(name)
+    try:
+        tool.install(lambda text: None)
+    except toolchains.ToolchainError as error:
+        pytest.skip(f"{name} cannot be installed here: {str(error).splitlines()[0]}")
+    return tool
+
+
+@pytest.fixture(scope="session")
+def tensorflow_tool() -> toolchains.Toolchain:
+    return real("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def nncase_tool() -> toolchains.Toolchain:
+    return real("nncase-1.9.0")
+
+
+@pytest.fixture(scope="session")
+def zoo(tensorflow_tool: toolchains.Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of every kind, made by TensorFlow, and what they compute."""
+    folder = tmp_path_factory.mktemp("zoo")
+    python = python_of(tensorflow_tool.folder)
+    script = Path(__file__).with_name("make_models.py")
+    subprocess.run([str(python), "-I", str(script), str(folder)], check=True, capture_output=True)
+    return folder

@@ -32,6 +32,8 @@ def load_graph(source: str, kind: str) -> Any:
         else:
             with open(source, "rb") as file:
                 graph.ParseFromString(file.read())
+    except OSError as error:
+        raise Refused("it cannot be read: %s" % (error.strerror or error)) from error
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         raise Refused(
             "it is not a frozen TensorFlow graph (a serialised GraphDef): %s" % error
@@ -46,20 +48,29 @@ def prepare(
 ) -> tuple[Any, dict[str, list[int]], list[str]]:
     """A copy of ``graph`` with fixed input shapes, the inputs with shapes, and the outputs."""
     nodes = {n.name: n for n in graph.node}
+    if not outputs:
+        _refuse_variables(graph.node)
     ends = _outputs(graph, nodes, outputs)
     given: dict[str, Any] = {plain(k): list(v) for k, v in (inputs or {}).items()}
-    fed = _placeholders(graph)
+    fed = [_port(n, graph) for n in graph.node if n.op in FED]
     for name in given:
         if name not in nodes:
             raise unknown("input", name, list(nodes), fed)
     above = _ancestors(nodes, ends, set(given))
-    needed = [n.name for n in graph.node if n.name in above and n.op in ("Placeholder",)]
+    _refuse_variables([n for n in graph.node if n.name in above])
+    needed = [n.name for n in graph.node if n.name in above and n.op == "Placeholder"]
     if not given:
         needed = needed or [p.name for p in fed if p.name in above]
-        if len(needed) != 1:
+        if not needed:
             raise Refused(
-                "it has %d inputs for the outputs %s; name one under inputs: out of:%s"
-                % (len(needed), ", ".join(ends), listed(fed))
+                "the outputs %s depend on no input; the graph has the inputs:%s"
+                % (", ".join(ends), listed(fed))
+            )
+        if len(needed) > 1:
+            raise Refused(
+                "the outputs %s need %d inputs, and a K210 model has one; export the graph for "
+                "inference, or name under inputs: one inner node that they need alone. They are:%s"
+                % (", ".join(ends), len(needed), listed([p for p in fed if p.name in needed]))
             )
         given = {needed[0]: None}
     missing = [n for n in needed if n not in given]
@@ -74,28 +85,29 @@ def prepare(
             "the outputs %s do not depend on the input %s; its candidates are:%s"
             % (", ".join(ends), ", ".join(unused), listed(fed))
         )
-    frozen_not = [n for n in above if nodes[n].op in VARIABLES]
-    if frozen_not:
-        raise Refused(
-            "the graph is not frozen: %s is a variable; freeze it "
-            "(convert_variables_to_constants) and give the result" % sorted(frozen_not)[0]
-        )
-    shapes = {n: fixed_shape(_port(nodes[n]), given[n]) for n in given}
+    shapes = {n: fixed_shape(_port(nodes[n], graph), given[n]) for n in given}
     return _with_inputs(graph, shapes, above), shapes, ends
 
 
-def _port(node: Any) -> Port:
+def _refuse_variables(nodes: Any) -> None:
+    for node in nodes:
+        if node.op in VARIABLES:
+            raise Refused(
+                "the graph is not frozen: %s is a variable; freeze it "
+                "(convert_variables_to_constants) and give the result" % node.name
+            )
+
+
+def _port(node: Any, graph: Any) -> Port:
     shape = node.attr["shape"].shape if "shape" in node.attr else None
-    if shape is None or shape.unknown_rank or (not shape.dim and node.op != "Placeholder"):
+    # TensorFlow before 1.0 wrote an unknown shape as that of a scalar
+    old = graph.versions.producer < 24
+    if shape is None or shape.unknown_rank or (old and not shape.dim):
         dims = None
     else:
-        dims = tuple(None if d.size < 0 else d.size for d in shape.dim) or None
+        dims = tuple(None if d.size < 0 else d.size for d in shape.dim)
     kind = node.attr["dtype"].type or node.attr["T"].type
     return Port(node.name, dims, tf.as_dtype(kind) if kind else None)
-
-
-def _placeholders(graph: Any) -> list[Port]:
-    return [_port(n) for n in graph.node if n.op in FED]
 
 
 def _name(reference: str) -> str:
@@ -105,20 +117,23 @@ def _name(reference: str) -> str:
 
 def _outputs(graph: Any, nodes: dict[str, Any], outputs: list[str] | None) -> list[str]:
     read = {_name(i) for n in graph.node for i in n.input}
-    ends = [n for n in graph.node if n.name not in read and n.op not in SINKS]
-    shapes = _static_shapes(graph) if outputs is None or len(ends) != 1 else {}
-    candidates = [Port.of(n.name, shapes.get(n.name)) for n in ends]
+    ends = [n.name for n in graph.node if n.name not in read and n.op not in SINKS]
+
+    def candidates() -> list[Port]:
+        shapes = _static_shapes(graph)
+        return [Port.of(name, shapes.get(name)) for name in ends]
+
     if outputs:
         for name in outputs:
             if _name(name) not in nodes:
-                raise unknown("output", name, list(nodes), candidates)
+                raise unknown("output", name, list(nodes), candidates())
         return [plain(name) for name in outputs]
     if len(ends) != 1:
         raise Refused(
             "it has %d possible outputs; name those you want under outputs: out of:%s"
-            % (len(ends), listed(candidates))
+            % (len(ends), listed(candidates()))
         )
-    return [ends[0].name]
+    return ends
 
 
 def _static_shapes(graph: Any) -> dict[str, Any]:

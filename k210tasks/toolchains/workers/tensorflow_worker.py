@@ -7,6 +7,7 @@ this process is kept for all models of a run.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from typing import Any
@@ -20,6 +21,10 @@ from signatures import (
     Port,
     fixed_shapes,
     pick_outputs,
+    plain,
+)
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
 )
 
 
@@ -61,21 +66,21 @@ def convert(
     return {"inputs": used_inputs, "outputs": used_outputs, "bytes": len(tflite)}
 
 
-Read = "tuple[Any, dict[str, list[int]], list[str]]"
-
-
 def _frozen(
     source: str, kind: str, inputs: dict[str, list[int]] | None, outputs: list[str] | None
 ) -> tuple[Any, dict[str, list[int]], list[str]]:
     graph, used_inputs, used_outputs = prepare(load_graph(source, kind), inputs, outputs)
+    return _converter(graph, used_inputs, used_outputs), used_inputs, used_outputs
+
+
+def _converter(graph: Any, inputs: dict[str, list[int]], outputs: list[str]) -> Any:
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "graph.pb")
         with open(path, "wb") as file:
             file.write(graph.SerializeToString(deterministic=True))
-        converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-            path, list(used_inputs), used_outputs, used_inputs
+        return tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
+            path, list(inputs), outputs, inputs
         )
-    return converter, used_inputs, used_outputs
 
 
 def _saved_model(
@@ -99,9 +104,9 @@ def _saved_model(
     specs = function.structured_input_signature[1]
     ports = [Port.of(key, spec.shape, spec.dtype) for key, spec in sorted(specs.items())]
     shapes = fixed_shapes(ports, inputs)
-    made = {k: Port.of(k, s.shape, s.dtype) for k, s in function.structured_outputs.items()}
-    wanted = pick_outputs(list(made.values()), outputs)
-    return _concrete(lambda named: function(**named), ports, shapes, wanted, loaded)
+    made = sorted(function.structured_outputs.items())  # a dictionary of no fixed order
+    wanted = pick_outputs([Port.of(k, t.shape, t.dtype) for k, t in made], outputs)
+    return _freeze(lambda named: function(**named), ports, shapes, wanted)
 
 
 def _keras(
@@ -110,10 +115,10 @@ def _keras(
     model = _load_keras(source, kind)
     if not model.inputs:
         raise Refused("the Keras model was never built: it has no input; save it after a call")
-    names = [_plain(t.name) for t in model.inputs]
+    names = [plain(t.name) for t in model.inputs]
     ports = [Port.of(n, t.shape, tf.as_dtype(t.dtype)) for n, t in zip(names, model.inputs)]
     shapes = fixed_shapes(ports, inputs)
-    made = list(getattr(model, "output_names", None) or [_plain(t.name) for t in model.outputs])
+    made = _output_names(model)
     outs = [Port.of(n, t.shape, tf.as_dtype(t.dtype)) for n, t in zip(made, model.outputs)]
     wanted = pick_outputs(outs, outputs)
 
@@ -122,12 +127,21 @@ def _keras(
         got = model(fed if len(fed) > 1 else fed[0], training=False)
         return dict(zip(made, tf.nest.flatten(got)))
 
-    return _concrete(call, ports, shapes, wanted, model)
+    return _freeze(call, ports, shapes, wanted)
 
 
-def _plain(name: str) -> str:
-    """A Keras tensor's name without the ``:0`` that tf_keras gives it."""
-    return name.split(":")[0]
+def _output_names(model: Any) -> list[str]:
+    """The names of the layers that make the outputs, as in the file; unlike the tensors'
+    own, they do not depend on what this process loaded before."""
+    names: list[str] = []
+    for tensor in model.outputs:
+        history = tensor._keras_history
+        name = getattr(history, "operation", None) or history.layer
+        base, number = str(name.name), 1
+        while (base if number == 1 else base + "_%d" % number) in names:
+            number += 1
+        names.append(base if number == 1 else base + "_%d" % number)
+    return names
 
 
 def _load_keras(source: str, kind: str) -> Any:
@@ -149,37 +163,63 @@ def _load_keras(source: str, kind: str) -> Any:
         legacy = not version.startswith("3")
     if legacy:
         import tf_keras as keras
+
+        keras.backend.clear_session()  # layers are numbered anew, so names are the same again
     else:
         import keras
+
+        keras.utils.clear_session()
     try:
         return keras.models.load_model(source, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise Refused("Keras %s cannot load the model: %s" % (keras.__version__, first)) from error
 
 
-def _concrete(
-    call: Any, ports: list[Any], shapes: dict[str, list[int]], wanted: list[str], owner: Any
+def _freeze(
+    call: Any, ports: list[Any], shapes: dict[str, list[int]], wanted: list[str]
 ) -> tuple[Any, dict[str, list[int]], list[str]]:
-    """A converter of ``call`` at fixed shapes, giving the ``wanted`` outputs in that order."""
+    """A converter of ``call`` at fixed shapes, giving the ``wanted`` outputs in that order.
+
+    By way of a frozen graph: converted directly, a Keras 3 model keeps its weights as
+    variables of the TFLite file, which nothing on a K210 has.
+    """
     specs = [tf.TensorSpec(shapes[p.name], p.dtype, name=p.name) for p in ports]
 
     @tf.function(input_signature=specs, autograph=False)
     def fixed(*tensors: Any) -> list[Any]:
         got = call({p.name: t for p, t in zip(ports, tensors)})
-        return [tf.identity(got[name], name=name) for name in wanted]
+        return [got[name] for name in wanted]
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [fixed.get_concrete_function()], owner
+    frozen = convert_variables_to_constants_v2(
+        fixed.get_concrete_function(), lower_control_flow=False
     )
-    return converter, shapes, wanted
+    graph = frozen.graph.as_graph_def()
+    taken = {n.name for n in graph.node}
+    ends = []
+    for name, tensor in zip(wanted, frozen.outputs):
+        ends.append(tensor.name)
+        if name not in taken and re.match(r"[A-Za-z0-9.][\w.\-/]*$", name):  # by its own name
+            node = graph.node.add()
+            node.name, node.op = name, "Identity"
+            node.attr["T"].type = tensor.dtype.as_datatype_enum
+            node.input.append(tensor.name)
+            ends[-1] = name
+    fed = {plain(t.name): shapes[p.name] for p, t in zip(ports, frozen.inputs)}
+    return _converter(graph, fed, [plain(e) for e in ends]), shapes, wanted
 
 
 def _check(tflite: bytes) -> None:
     """Every input and output of the result is float and has a fixed shape with a batch of 1."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    graph = schema.Model.GetRootAsModel(tflite, 0).Subgraphs(0)
+    model = schema.Model.GetRootAsModel(tflite, 0)
+    kinds = {model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())}
+    if schema.BuiltinOperator.VAR_HANDLE in kinds:
+        raise Refused(
+            "the model changes its own variables when it runs, which no K210 runtime does"
+        )
+    graph = model.Subgraphs(0)
     ends = [graph.Inputs(i) for i in range(graph.InputsLength())]
     ends += [graph.Outputs(i) for i in range(graph.OutputsLength())]
     for index in ends:
