@@ -247,7 +247,7 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise PictureTooLarge(shown, opened.size)
                 opened.load()
-                upright = ImageOps.exif_transpose(opened)
+                upright = _upright(opened)
                 if upright.mode.startswith("I"):  # 16-bit grey: keep the upper byte
                     wide = np.asarray(upright).astype(np.int64) >> 8
                     upright = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
@@ -261,6 +261,14 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     return pixels[:, :, ::-1] if color == "bgr" else pixels
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; as it lies where the EXIF block is damaged."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # pixels were read; a camera's odd metadata is no reason to refuse them
+        return picture
 
 
 def _reason(error: Exception) -> str:

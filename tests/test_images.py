@@ -85,6 +85,12 @@ class TestPictures:
         pixels = Loader((1, 6, 4, 3), Preprocess(resize="exact")).pixels(path)
         assert np.array_equal(pixels, np.rot90(RGB, -1).transpose(2, 0, 1))
 
+    def test_a_damaged_exif_block_is_no_reason_to_refuse(self, tmp_path: Path) -> None:
+        path = save(
+            tmp_path / "a.jpg", np.full((4, 6, 3), 9, np.uint8), exif=b"Exif\0\0MM\0*\xff\xff"
+        )
+        assert np.all(rgb_loader().pixels(path) == 9)
+
     def test_jpeg_whatever_its_suffix(self, tmp_path: Path) -> None:
         path = tmp_path / "really_a_jpeg.png"
         Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(path, "JPEG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,14 @@ EXAMPLE = (
 class UnreadableKmodel(K210Error):
     def __init__(self, shown: str, why: object) -> None:
         super().__init__(f"{shown}: {why}")
+
+
+class OtherContract(K210Error):
+    def __init__(self, contract: str, kmodel: str) -> None:
+        super().__init__(
+            f"{contract} was written for another file than {kmodel} (their sha256 differ); "
+            "give the contract.json of this very kmodel, or none"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +131,10 @@ def contract_for(
 
     data = read_bytes(str(args.kmodel))
     if args.contract is not None:
-        return Contract.from_json(read_bytes(str(args.contract)))
+        contract = Contract.from_json(read_bytes(str(args.contract)))
+        if contract.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise OtherContract(str(args.contract), str(args.kmodel))
+        return contract
     try:
         version = detect(data).version
         if version in (3, 4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from k210tasks.cli import main
 from k210tasks.cli.compare import table
+from k210tasks.firmware.contract import Contract, Input, Output
 
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared/fixtures"
 real = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no real models: no {FIXTURES}")
@@ -81,6 +83,25 @@ def test_refusals(
     (tmp_path / "contract.json").write_text("{}")
     assert refused([iris, kmodel, *FACES, "--contract", "contract.json"], capsys) == (
         "k210 compare: contract.json: version is None; it must be given\n"
+    )
+
+
+@real
+def test_a_contract_says_what_the_file_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = Path(LANDMARK[1]).read_bytes()
+    outputs = tuple(Output(f"Identity{n}", (3160, k)) for n, k in (("", 4), ("_1", 10), ("_2", 2)))
+    contract = Contract("m", 4, "maixpy", Input((3, 240, 320), mean=0.5), outputs, nbytes=len(data))
+    (tmp_path / "contract.json").write_text(contract.to_json())
+    arguments = [*LANDMARK, *FACES, "--contract", "contract.json", "--mean", "0.5", "--std", "1"]
+    assert main(["compare", *arguments]) == 0
+    capsys.readouterr()
+    (tmp_path / "contract.json").write_text(replace(contract, sha256="0" * 64).to_json())
+    assert refused(arguments, capsys) == (
+        f"k210 compare: contract.json was written for another file than {LANDMARK[1]} (their "
+        "sha256 differ); give the contract.json of this very kmodel, or none\n"
     )
 
 
