@@ -12,17 +12,30 @@ from typing import TYPE_CHECKING, Any
 from k210tasks.compiler.options import Compiled, Options
 
 if TYPE_CHECKING:
+    from k210tasks.compiler.checking import Report, check
     from k210tasks.compiler.numerics.calibration import Calibration
     from k210tasks.compiler.numerics.collect import collect as calibrate
     from k210tasks.compiler.pipeline import compile
     from k210tasks.compiler.problems import CompileError
     from k210tasks.compiler.reader import load
 
-__all__ = ["Calibration", "CompileError", "Compiled", "Options", "calibrate", "compile", "load"]
+__all__ = [
+    "Calibration",
+    "CompileError",
+    "Compiled",
+    "Options",
+    "Report",
+    "calibrate",
+    "check",
+    "compile",
+    "load",
+]
 
 _WHERE = {
     "Calibration": ("k210tasks.compiler.numerics.calibration", "Calibration"),
     "CompileError": ("k210tasks.compiler.problems", "CompileError"),
+    "Report": ("k210tasks.compiler.checking", "Report"),
+    "check": ("k210tasks.compiler.checking", "check"),
     "calibrate": ("k210tasks.compiler.numerics.collect", "collect"),
     "compile": ("k210tasks.compiler.pipeline", "compile"),
     "load": ("k210tasks.compiler.reader", "load"),

@@ -14,7 +14,7 @@ from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes import cpu, kpu_conv
 from k210tasks.compiler.passes.lowering import Lowering, Map, Value, fits, never_negative
-from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
 
@@ -36,7 +36,10 @@ ALLOWED: dict[int, dict[str, forms.Form]] = {
 
 
 class _Legaliser:
-    def __init__(self, graph: Graph, version: int, float_input: bool):
+    def __init__(
+        self, graph: Graph, version: int, float_input: bool, refused: list[CompileError] | None
+    ):
+        self.refused = refused
         self.graph = graph
         self.dev = Lowering(version)
         self.values: dict[Tensor, Value] = {}
@@ -50,7 +53,13 @@ class _Legaliser:
             for tensor in op.inputs:
                 if tensor.value is not None and tensor not in self.values:
                     self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
-            HANDLERS[op.kind](self, op)
+            try:
+                HANDLERS[op.kind](self, op)
+            except CompileError as error:
+                if self.refused is None:
+                    raise
+                self.refused.append(error)
+                self._give_up(op)
         outputs = []
         for tensor in self.graph.outputs:
             if tensor.value is not None:
@@ -121,6 +130,11 @@ class _Legaliser:
             "and at most 1024 channels, or with a dense layer on a vector",
             "needs kmodel 4",
         )
+
+    def _give_up(self, op: Op) -> None:
+        """Let the ops after a refused one be looked at all the same."""
+        v = self.new(op.output)
+        v.floats = Tensor(op.output.name, op.output.shape, "float32", source=op.output.source)
 
     # -- helpers of the handlers
 
@@ -404,9 +418,17 @@ HANDLERS: dict[str, Callable[[_Legaliser, Op], None]] = {
 }
 
 
-def legalise(graph: Graph, version: int, *, float_input: bool = False) -> Graph:
+def legalise(
+    graph: Graph,
+    version: int,
+    *,
+    float_input: bool = False,
+    refused: list[CompileError] | None = None,
+) -> Graph:
     """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32.
 
-    Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op.
+    Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op; with
+    ``refused`` every such error is appended to it instead, and what is returned is of use
+    only where none was.
     """
-    return _Legaliser(graph, version, float_input).run()
+    return _Legaliser(graph, version, float_input, refused).run()

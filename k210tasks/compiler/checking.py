@@ -1,0 +1,157 @@
+"""Can this model be compiled? Op by op, with memory and time, and without any image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from k210tasks.compiler import encode_v3, encode_v4
+from k210tasks.compiler.constraints import SourceOp
+from k210tasks.compiler.ir import Graph, Op, Quant
+from k210tasks.compiler.numerics.ranges import Method
+from k210tasks.compiler.passes.legalise import legalise
+from k210tasks.compiler.passes.place import allocate
+from k210tasks.compiler.passes.quantise import quantise
+from k210tasks.compiler.passes.ranges import Range, Ranges
+from k210tasks.compiler.passes.simplify import simplify
+from k210tasks.compiler.problems import CompileError, Unsupported
+from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
+from k210tasks.compiler.source import Source
+from k210tasks.kmodel.listing import summary
+from k210tasks.kmodel.v3 import KmodelV3
+from k210tasks.kmodel.v4 import KmodelV4
+
+
+@dataclass(frozen=True, slots=True)
+class OpReport:
+    """One op of the source: ``where`` is "KPU", "CPU", "KPU and CPU", "nothing to do", or ""
+    where it is refused, for ``reasons``."""
+
+    label: str
+    shape: tuple[int, ...]
+    where: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What would become of a model as kmodel ``kmodel``.
+
+    The figures are None where it cannot be compiled; the time is an estimate of the KPU
+    layers alone (reference, section 1.10).
+    """
+
+    kmodel: int
+    ops: tuple[OpReport, ...]
+    problems: tuple[str, ...] = ()  # beyond single ops
+    kpu_bytes: int | None = None
+    main_bytes: int | None = None
+    model_bytes: int | None = None
+    estimated_kpu_ms: float | None = None
+    layers: int = field(default=0)
+
+    @property
+    def supported(self) -> bool:
+        return not self.problems and not any(op.reasons for op in self.ops)
+
+
+class _AnyRange(Ranges):
+    """Ranges that stand in for measured ones: no figure of a report depends on them."""
+
+    def __init__(self, method: Method = "minmax"):
+        super().__init__(None, method)
+
+    def of_source(self, index: int | None) -> Range | None:
+        return (-1.0, 1.0)
+
+
+def check(tflite: bytes, kmodel: int = 4) -> Report:
+    """Look at a model for kmodel 3 or 4; raises :class:`BadModel` for what is no model."""
+    source = Source(tflite)
+    refused: list[CompileError] = []
+    try:
+        graph = legalise(simplify(load(tflite)), kmodel, refused=refused)
+    except UnsupportedOps as error:
+        reasons = {op.label: tuple(found) for op, found in error.found}
+        return Report(kmodel, _rows(source, {}, reasons))
+    except SeveralInputs as error:
+        return Report(kmodel, _rows(source, {}, {}), (str(error),))
+    except Unsupported as error:
+        refused.append(error)
+        graph = None
+    if refused or graph is None:
+        return _refused(source, kmodel, refused)
+    where = _where(graph)
+    rows = _rows(source, where, {})
+    try:
+        quantise(graph, _AnyRange(), Quant(1 / 255, 0))
+        memory = allocate(graph)
+        model: KmodelV3 | KmodelV4
+        if kmodel == 3:
+            model, _ = encode_v3.encode(graph, memory)
+        else:
+            model, _ = encode_v4.encode(graph, memory)
+    except CompileError as error:
+        return Report(kmodel, rows, (str(error),))
+    listed = summary(model)
+    return Report(
+        kmodel,
+        rows,
+        kpu_bytes=listed.kpu_bytes,
+        main_bytes=listed.main_bytes,
+        model_bytes=len(model.to_bytes()),
+        estimated_kpu_ms=listed.estimated_kpu_ms,
+        layers=len(listed.layers),
+    )
+
+
+def _refused(source: Source, kmodel: int, refused: list[CompileError]) -> Report:
+    reasons: dict[str, tuple[str, ...]] = {}
+    others = []
+    labels = [op.label for op in source.ops]
+    for error in refused:
+        last = error.op.rsplit(", ", 1)[-1] if isinstance(error, Unsupported) else ""
+        if isinstance(error, Unsupported) and last in labels:
+            remedy = f"; {error.remedy}" if error.remedy else ""
+            reasons[last] = (*reasons.get(last, ()), error.reason + remedy)
+        else:
+            others.append(str(error))
+    return Report(kmodel, _rows(source, {}, reasons), tuple(others))
+
+
+def _where(graph: Graph) -> dict[str, set[str]]:
+    """Source op -> the processors that work on it."""
+    found: dict[str, set[str]] = {}
+    for op in graph.ops:
+        for label in op.origin:
+            found.setdefault(label, set()).update(_processors(op))
+    return found
+
+
+def _processors(op: Op) -> set[str]:
+    if op.kind == "kpu_conv":
+        return {"KPU"}
+    if op.kind in ("reshape", "kpu_concat", "upload", "quantize", "dequantize"):
+        return set()
+    return {"CPU"}
+
+
+def _rows(
+    source: Source, where: dict[str, set[str]], reasons: dict[str, tuple[str, ...]]
+) -> tuple[OpReport, ...]:
+    return tuple(
+        OpReport(op.label, _shape(op), _place(where, op.label, reasons), reasons.get(op.label, ()))
+        for op in source.ops
+    )
+
+
+def _shape(op: SourceOp) -> tuple[int, ...]:
+    return op.outputs[0].shape if op.outputs else ()
+
+
+def _place(where: dict[str, set[str]], label: str, reasons: dict[str, tuple[str, ...]]) -> str:
+    if label in reasons:
+        return ""
+    if not where:
+        return "ok"
+    found = where.get(label, set())
+    return " and ".join(sorted(found, reverse=True)) or "nothing to do"
