@@ -152,7 +152,10 @@ class Reader:
             count *= n
         size = count * np.dtype(dtype).itemsize
         raw = self.bytes(field, size)
-        return np.frombuffer(raw, dtype).reshape(shape) if count else np.zeros(shape, dtype)
+        try:
+            return np.frombuffer(raw, dtype).reshape(shape) if count else np.zeros(shape, dtype)
+        except ValueError:  # no elements, in dimensions numpy cannot multiply
+            raise self.fail(field, f"shape {shape} is absurd") from None
 
 
 @cache

@@ -44,7 +44,7 @@ def single_v4(
         Simulator(parse(node_file(
             cls, x, out_dtype, out_count, input_name=input_name, second=second,
             second_name=second_name, **fields,
-        ))).run(x)
+        ))).run(x.reshape(-1))
     )  # fmt: skip
 
 
