@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from k210tasks import graph
+from k210tasks import graph, toolchains
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.chain import Chain
 from k210tasks.steps.job import Folder, Job, StepFailed
@@ -35,9 +35,50 @@ class Tasks(graph.Tasks):
 def toy(plan: StepPlan) -> StepPlan:
     """The plan with toy bodies, without toolchains."""
     judge = plan.judge and dataclasses.replace(plan.judge, run=f"{HERE}:judge")
+    tools = plan.tools if os.environ.get("TOY_TOOLS") else ()
     return dataclasses.replace(
-        plan, run=plan.run and f"{HERE}:{plan.step}", judge=judge, tools=(), libraries=()
+        plan, run=plan.run and f"{HERE}:{plan.step}", judge=judge, tools=tools, libraries=()
     )
+
+
+class Tool:
+    """A toolchain that is a file: ``tools/NAME``. ``tools.json`` can make it misbehave."""
+
+    def __init__(self, name: str, override: Any = None, lock_path: Path | None = None) -> None:
+        self.name = name
+        self.root = Path(lock_path).parent if lock_path else Path()
+        self.wish = json.loads((self.root / "tools.json").read_text()).get(name, {})
+        self.receipt = self.root / "tools" / name
+
+    def pin(self) -> dict[str, Any]:
+        told = self.root / "tools" / f"{self.name}.told"
+        return {
+            "name": self.name,
+            "version": self.wish.get("version", "1"),
+            "sha256": told.read_text() if told.exists() else None,
+        }
+
+    def installed(self) -> bool:
+        return self.receipt.exists() and self.receipt.read_text() == self.pin()["version"]
+
+    def install(self, say: Any, progress: Any = None) -> None:
+        if self.installed():
+            return
+        with (self.root / "installs.log").open("a") as file:
+            file.write(self.name + "\n")
+        if "unavailable" in self.wish:
+            raise toolchains.ToolchainUnavailable(self.wish["unavailable"])
+        if "broken" in self.wish:
+            raise toolchains.ToolchainError(self.wish["broken"])
+        say(f"   fetching {self.name}")
+        self.receipt.parent.mkdir(exist_ok=True)
+        if self.wish.get("tells"):  # as an archive whose hash nobody published
+            self.receipt.with_name(f"{self.name}.told").write_text("abc")
+        self.receipt.write_text(self.pin()["version"])
+
+
+if os.environ.get("TOY_TOOLS"):
+    toolchains.get = Tool  # type: ignore[assignment,misc]
 
 
 def config() -> dict[str, Any]:
