@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options, Progress
 from k210tasks.compiler.passes.legalise import ALLOWED, legalise
+from k210tasks.compiler.passes.offsets import exact_offsets
 from k210tasks.compiler.passes.place import Memory, allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
@@ -18,13 +20,20 @@ from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.problems import CompileError
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
-from k210tasks.kmodel.listing import listing_text, summary
+from k210tasks.kmodel.listing import summary
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 
 
 class BadOptions(CompileError):
     """Settings that contradict each other."""
+
+
+class OtherModel(CompileError):
+    """Calibration data that was measured on another model."""
+
+    def __init__(self) -> None:
+        super().__init__("the calibration data was measured on another model: calibrate again")
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -56,6 +65,8 @@ def compile(
     say = progress or _silent
     _check(options)
     source = Source(tflite)
+    if calibration is not None and calibration.model_sha256 != hashlib.sha256(tflite).hexdigest():
+        raise OtherModel()
     steps = 4
     say(0, steps, "reading")
     pixels = _fed_with_pixels(source, calibration, options)
@@ -69,6 +80,8 @@ def compile(
         contract = Quant(1 / (255 * options.std), 255 * options.mean)
     ranges = Ranges(calibration, options.method)
     quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
+    if options.kmodel == 4:
+        exact_offsets(graph)
     forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)
@@ -113,9 +126,11 @@ def _described(
 ) -> Compiled:
     data = model.to_bytes()
     listed = summary(model)
-    rows = []
+    rows, lines = [], []
     for row, op in zip(listed.layers, ops, strict=True):
-        tensor = op.output
+        tensor = op.output if op.output.place == "kpu" else op.outputs[-1]
+        shapes = tuple("x".join(map(str, t.shape)) for t in (op.input, tensor))
+        lines.append(f"{row.index}: {row.name} {shapes[0]} -> {shapes[1]}\n")
         rows.append(
             {
                 "index": row.index,
@@ -127,7 +142,7 @@ def _described(
                 "output_shape": list(tensor.shape),
                 "estimated_us": row.kpu.estimated_us if row.kpu else None,
                 "tensor": tensor.source if op.kind == "kpu_conv" else None,
-                "scale": tensor.quant.scale if tensor.quant else None,
+                "scale": _scales(tensor),
                 "zero_point": tensor.quant.zero_point if tensor.quant else None,
             }
         )
@@ -138,12 +153,19 @@ def _described(
     return Compiled(
         kmodel=data,
         layers=rows,
-        listing=listing_text(listed),
+        listing="".join(lines),
         input=_input(graph.input, source),
         outputs=outputs,
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
+
+
+def _scales(tensor: Tensor) -> float | list[float] | None:
+    """What a step of a tensor's codes is worth: one number, or one a channel."""
+    if tensor.quant is None:
+        return None
+    return tensor.quant.scale if tensor.steps is None else [float(s) for s in tensor.steps]
 
 
 def _input(tensor: Tensor, source: Source) -> dict[str, Any]:

@@ -57,10 +57,9 @@ def layer_errors(
         model.run(sample.tensor)
         for row, tally in zip(rows, tallies, strict=True):
             wanted = planar(model.tensor(row["tensor"])).astype(np.float32)
-            codes = _fitting(engine.simulator.layer_output(row["index"]), wanted)
-            if codes is not None:
-                real = (codes.astype(np.float32) - row["zero_point"]) * np.float32(row["scale"])
-                tally.add(wanted, real)
+            real = _real(engine.simulator.layer_output(row["index"]), row)
+            if (fitting := _fitting(real, wanted)) is not None:
+                tally.add(wanted, fitting)
     return [
         {
             "index": row["index"],
@@ -75,8 +74,16 @@ def layer_errors(
     ]
 
 
+def _real(codes: NDArray[Any], row: Mapping[str, Any]) -> NDArray[np.float32]:
+    """What a layer's codes mean; ``scale`` is one number, or one a channel."""
+    scale = np.asarray(row["scale"], np.float32)
+    if scale.ndim:
+        scale = scale.reshape(-1, *[1] * (codes.ndim - 1))
+    return (codes.astype(np.float32) - np.float32(row["zero_point"])) * scale
+
+
 def _fitting(codes: NDArray[Any], wanted: NDArray[Any]) -> NDArray[Any] | None:
-    """A layer's codes in the order of ``wanted``; None where they are not the same elements."""
+    """A layer's values in the order of ``wanted``; None where they are not the same elements."""
     if codes.size == wanted.size:
         return codes.reshape(wanted.shape)
     # A dense layer works on 4x4 maps of which the first pixel counts (docs, section 2.4).

@@ -94,6 +94,14 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
     assert json.loads(place["verify"].read_text())["verified"] is True
 
 
+def test_codes_mean_one_number_a_step_or_one_a_channel() -> None:
+    codes = np.full((2, 1, 3), 12, np.uint8)
+    one = layer_snr._real(codes, {"scale": 0.5, "zero_point": 10})
+    assert np.all(one == 1)
+    each = layer_snr._real(codes, {"scale": [0.5, 2.0], "zero_point": 10})
+    assert each[:, 0, 0].tolist() == [1, 4]
+
+
 def test_a_layer_is_compared_where_its_elements_are_the_tensors() -> None:
     codes = np.arange(32).reshape(2, 4, 4)
     assert layer_snr._fitting(codes, np.zeros(2)).tolist() == [0, 16]  # type: ignore[union-attr]
