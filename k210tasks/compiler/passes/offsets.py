@@ -1,0 +1,25 @@
+"""Reals of codes whose zero point is no whole code, in a format that only has whole ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from k210tasks.compiler.ir import Graph, Op, Tensor
+
+
+def exact_offsets(graph: Graph) -> None:
+    """Add the missing part of a code after every ``dequantize`` that would drop it.
+
+    With mean 0.5 the input's zero point is 127.5; kmodel 4 can say 128 only.
+    """
+    for op in list(graph.ops):
+        quant = op.input.quant if op.kind == "dequantize" else None
+        if quant is None or quant.zero_point == round(quant.zero_point):
+            continue
+        missing = (round(quant.zero_point) - quant.zero_point) * quant.scale
+        const = Tensor("offset", (1,), value=np.array([missing], np.float32))
+        out = op.output
+        raw = Tensor(f"{out.name}/whole", out.shape, "float32")
+        op.outputs = [raw]
+        fix = Op("binary", [raw, const], [out], {"op": "add", "fn": ()}, op.origin)
+        graph.ops.insert(graph.ops.index(op) + 1, fix)
