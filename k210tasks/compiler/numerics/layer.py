@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +26,23 @@ Floats = NDArray[np.float64]
 
 RIDGE = 0.3  # pull towards the float weights, as a share of the inputs' mean power
 DAMPING = 0.01  # added to H before rounding, as a share of its mean diagonal
+WIDE = 640  # weights per output channel from which on H is kept in blocks
+BLOCK = 576  # and their size: whole 3x3 windows of 64 channels
 SWEEPS = 8  # conjugate-gradient steps: enough at this ridge, and a further restraint
+WIDE_SWEEPS = 4  # for wide layers, where each costs most and few pixels restrain anyway
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """A layer's inputs at P sampled pixels: codes minus zero point, integer-valued float64.
 
-    ``rows`` is [P, K], or for a depthwise layer [C, P, K]; ``h`` their second moments.
+    ``rows`` is [P, K], or for a depthwise layer [C, P, K]. ``h`` are their second moments,
+    for a wide layer in blocks along the diagonal: a list of one or more [k, k], or one
+    [C, K, K] for depthwise.
     """
 
     rows: Floats
-    h: Floats
+    h: list[Floats]
 
     @property
     def depthwise(self) -> bool:
@@ -45,10 +51,25 @@ class Inputs:
     @classmethod
     def of(cls, rows: NDArray[np.float32]) -> Inputs:
         """From codes minus zero point, float32."""
+        wide = rows.astype(np.float64)
         if rows.ndim == 3:
-            wide = rows.astype(np.float64)
-            return cls(wide, np.matmul(wide.transpose(0, 2, 1), wide))
-        return cls(rows.astype(np.float64), moments.second_moments(rows))
+            return cls(wide, [np.matmul(wide.transpose(0, 2, 1), wide)])
+        taps = rows.shape[1]
+        each = taps if taps <= WIDE else BLOCK
+        return cls(
+            wide,
+            [
+                moments.second_moments(np.ascontiguousarray(rows[:, k : k + each]))
+                for k in range(0, taps, each)
+            ],
+        )
+
+    @property
+    def power(self) -> NDArray[np.float64]:
+        """Mean of the diagonal of ``h``; depthwise: [C]."""
+        if self.depthwise:
+            return np.einsum("ckk->ck", self.h[0]).mean(axis=1)
+        return np.array(sum(np.trace(h) for h in self.h) / self.rows.shape[1])
 
     def apply(self, w: Floats) -> Floats:
         """``[P, OC]``: the layer without bias."""
@@ -63,10 +84,12 @@ class Inputs:
         return residual.T @ self.rows
 
     def curve(self, w: Floats) -> Floats:
-        """``w h`` for every output channel."""
+        """``w h`` for every output channel, ``h`` whole."""
         if self.depthwise:
-            return np.matmul(w[:, None, :], self.h)[:, 0]
-        return w @ self.h
+            return np.matmul(w[:, None, :], self.h[0])[:, 0]
+        if len(self.h) == 1:
+            return w @ self.h[0]
+        return (w @ self.rows.T) @ self.rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,17 +122,17 @@ def adapt(
     with fewer pixels than weights the pull grows by their ratio.
     """
     pixels, taps = inputs.rows.shape[-2:]
-    power = np.einsum("...kk->...k", inputs.h).mean(axis=-1)
-    pull = ridge * max(1.0, taps / pixels) * np.maximum(power, 1e-12)
+    pull = ridge * max(1.0, taps / pixels) * np.maximum(inputs.power, 1e-12)
     pull = pull[:, None] if inputs.depthwise else pull
-    bias = bias + target.residual(inputs.apply(w) + bias).mean(axis=0)
-    residual = target.residual(inputs.apply(w) + bias)
+    y = inputs.apply(w)
+    bias = bias + target.residual(y + bias).mean(axis=0)
+    residual = target.residual(y + bias)
     mean = inputs.rows.mean(axis=-2)
     r = inputs.project(residual)
     change = np.zeros_like(w)
     p = r.copy()
     rr = (r * r).sum(axis=1)
-    for _ in range(SWEEPS):
+    for _ in range(SWEEPS if len(inputs.h) == 1 else WIDE_SWEEPS):
         ap = inputs.curve(p) + pull * p
         pap = (p * ap).sum(axis=1)
         alpha = np.divide(rr, pap, out=np.zeros_like(rr), where=pap > 0)[:, None]
@@ -139,13 +162,21 @@ def round_layer(
     *,
     bits: int = 8,
     feedback: bool = True,
-    passes: int = 1,
+    passes: int = 0,
 ) -> weights.QuantisedWeights:
     """Weights [OC, K] in units of input codes as codes, rounded for these inputs."""
     zero_point, scale = weights.grid(w, bits=bits)
     if not feedback:
         return weights.round_nearest(w, zero_point, scale, bits=bits)
-    h = weights.damped(inputs.h, DAMPING)
     if inputs.depthwise:
+        h = weights.damped(inputs.h[0], DAMPING)
         return weights.round_depthwise(w, zero_point, scale, h, bits=bits)
-    return weights.round_feedback(w, zero_point, scale, h, bits=bits, passes=passes)
+    codes, first = [], 0
+    for block in inputs.h:
+        part = w[:, first : first + len(block)]
+        h = weights.damped(block, DAMPING)
+        done = weights.round_feedback(part, zero_point, scale, h, bits=bits, passes=passes)
+        codes.append(done.codes)
+        first += len(block)
+    joined: NDArray[Any] = np.concatenate(codes, axis=1)
+    return weights.QuantisedWeights(joined, zero_point, scale)

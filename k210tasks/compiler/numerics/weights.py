@@ -116,39 +116,40 @@ def round_feedback(
     h: Floats,
     *,
     bits: int = 8,
-    passes: int = 1,
+    passes: int = 0,
 ) -> QuantisedWeights:
     """Weights [OC, K] rounded with error feedback over ``h`` [K, K], positive definite.
 
     Columns go in the order of falling ``h[k, k]``. ``passes`` rounds of single-code moves
     follow. All channels at once; float64.
     """
-    top = 2**bits - 1
+    low, high = -zero_point, 2**bits - 1 - zero_point
     order = np.argsort(-np.diagonal(h), kind="stable")
-    hp = h[np.ix_(order, order)]
-    x = (w / scale[:, None])[:, order]
-    factor = _unit_upper(hp)
+    hp = h[order[:, None], order]
+    x = np.ascontiguousarray((w / scale[:, None]).T[order])  # [K, OC]: a weight's channels together
+    factor = _unit_upper(hp).T.copy()  # row k: what the errors before k add to weight k
     q = np.empty_like(x)
-    errors = np.zeros_like(x)
-    block = 64
-    for first in range(0, x.shape[1], block):
-        last = min(first + block, x.shape[1])
-        moved = x[:, first:last].copy()
+    errors = np.empty_like(x)
+    block = 32
+    for first in range(0, len(x), block):
+        last = min(first + block, len(x))
+        moved = x[first:last]
         if first:
-            moved += errors[:, :first] @ factor[:first, first:last]
-        inner = factor[first:last, first:last]
-        for j in range(last - first):
-            t = moved[:, j]
-            if j:
-                t = t + errors[:, first : first + j] @ inner[:j, j]
-            code = np.clip(np.rint(t), -zero_point, top - zero_point)
-            q[:, first + j] = code
-            errors[:, first + j] = x[:, first + j] - code
+            moved = moved + factor[first:last, :first] @ errors[:first]
+        for k in range(first, last):
+            t = moved[k - first]
+            if k > first:
+                t = t + factor[k, first:k] @ errors[first:k]
+            code = np.rint(t)
+            np.maximum(code, low, out=code)
+            np.minimum(code, high, out=code)
+            q[k] = code
+            np.subtract(x[k], code, out=errors[k])
     for _ in range(passes):
-        if not _descend(x, q, hp, -zero_point, top - zero_point):
+        if not _descend(x, q, hp, low, high):
             break
-    back = np.empty_like(q)
-    back[:, order] = q
+    back = np.empty((len(w), len(x)))
+    back[:, order] = q.T
     return _codes(back + zero_point, zero_point, scale, bits)
 
 
@@ -160,19 +161,19 @@ def _unit_upper(h: Floats) -> Floats:
 
 
 def _descend(x: Floats, q: Floats, h: Floats, low: int, high: int) -> bool:
-    """One sweep over the columns moving codes to the exact minimum given all others.
+    """One sweep over the weights moving codes to the exact minimum given all others.
 
-    Changes ``q`` in place; whether anything moved.
+    Arrays [K, OC]; changes ``q`` in place; whether anything moved.
     """
-    gradient = (q - x) @ h
+    gradient = h @ (q - x)
     moved = False
-    for k in range(x.shape[1]):
-        step = np.clip(np.rint(q[:, k] - gradient[:, k] / h[k, k]), low, high) - q[:, k]
-        rows = np.flatnonzero(step)
-        if len(rows):
+    for k in range(len(x)):
+        step = np.clip(np.rint(q[k] - gradient[k] / h[k, k]), low, high) - q[k]
+        columns = np.flatnonzero(step)
+        if len(columns):
             moved = True
-            q[rows, k] += step[rows]
-            gradient[rows] += step[rows, None] * h[k]
+            q[k, columns] += step[columns]
+            gradient[:, columns] += h[:, k, None] * step[columns]
     return moved
 
 

@@ -155,7 +155,7 @@ class Optimiser:
         h, w = op.input.shape[2:]
         found = self._measured(op)
         if found is None:
-            per = max(1, self.effort.pixels // len(self.images))
+            per = self._per_image(op)
             chosen = [sampled_pixels(h * w, int(n))[:per] for n in range(len(self.images))]
             image = np.repeat(np.arange(len(chosen)), [len(c) for c in chosen])
             place = np.concatenate(chosen).astype(np.int64)
@@ -163,7 +163,7 @@ class Optimiser:
         stats_shape, flat, values, low, high = found
         computes = op.attrs["computes"]
         _, oy, ox, sy, sx, first = computes
-        per = max(1, self.effort.pixels // len(self.images))
+        per = self._per_image(op)
         if flat.shape[1] > per:  # spread over the map, as the pixels are
             pick = (np.arange(per) * flat.shape[1]) // per
             flat, values = flat[:, pick], values[:, pick]
@@ -176,6 +176,11 @@ class Optimiser:
         if not inside.all():
             image, y, x, y_real = image[inside], y[inside], x[inside], y_real[inside]
         return Sampled(image, y, x, solving.Target(y_real.astype(np.float64), low, high))
+
+    def _per_image(self, op: Op) -> int:
+        """Pixels per sample; half as many where a wide layer makes each dear."""
+        wide = not op.attrs["depthwise"] and op.attrs["weights"][0].size > solving.WIDE
+        return max(1, self.effort.pixels // (2 if wide else 1) // len(self.images))
 
     def _measured(self, op: Op) -> tuple[
         tuple[int, ...], NDArray[np.int32], NDArray[np.float32], float, float
@@ -267,8 +272,9 @@ def _encode(tensor: Tensor, real: NDArray[np.generic]) -> NDArray[np.generic]:
     if tensor.dtype != "uint8":
         return np.asarray(real, np.float32)
     assert tensor.quant is not None
-    q = np.rint(real.astype(np.float64) / _scale_of(tensor, real.ndim) + tensor.quant.zero_point)
-    return np.clip(q, 0, 255).astype(np.uint8)
+    q = np.asarray(real, np.float32) * np.asarray(1 / _scale_of(tensor, real.ndim), np.float32)
+    q += np.float32(tensor.quant.zero_point)
+    return np.clip(np.rint(q, out=q), 0, 255).astype(np.uint8)
 
 
 __all__ = ["EFFORTS", "Effort", "Optimiser", "one_thread"]
