@@ -151,7 +151,7 @@ def summary(model: KmodelV3 | KmodelV4) -> Summary:
         kpu_bytes=kpu_bytes(bodies),
         main_bytes=model.main_mem,
         macs=sum(row.kpu.macs for row in rows if row.kpu),
-        estimated_kpu_ms=round(sum(row.kpu.estimated_us for row in rows if row.kpu) / 1000, 3),
+        estimated_kpu_ms=round(sum(row.kpu.estimated_us for row in rows if row.kpu) / 1000, 4),
     )
 
 
