@@ -349,7 +349,6 @@ def dense(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
     rows, columns = weights.shape
     if v.shape[0] != 1 or rows > 4 * MAX_CHANNELS:
         return False
-    computes = None if out.source is None else (out.source, 0, 0, 1, 1)
     if columns <= MAX_CHANNELS:
         if v.vector is None:
             v.vector = (_as_vector(dev, v), (0, 0))
@@ -360,8 +359,6 @@ def dense(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
         pixel = (1, 1)
         short = -columns % 9
         kernels = np.pad(weights, ((0, 0), (0, short))).reshape(rows, -1, 3, 3)
-        if computes:
-            computes = (computes[0], 1, 1, 1, 1)
     else:
         return False
     y = dev.conv(tensor, kernels, bias, like=out, fn=fn, computes=computes, pre=op.attrs.get("pre"))

@@ -249,9 +249,9 @@ def _apply(s: _Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> Non
     ones, zeros = np.ones((c, 1, 1, 1), np.float32), np.zeros(c, np.float32)
     if v.vector is not None:
         tensor, pixel = v.vector
-        out.vector = (
-            s.dev.conv(tensor, ones, zeros, like=out, depthwise=True, fn=fn), pixel,
-        )  # fmt: skip
+        computes = None if out.source is None else (out.source, *pixel, 1, 1)
+        y = s.dev.conv(tensor, ones, zeros, like=out, depthwise=True, fn=fn, computes=computes)
+        out.vector = (y, pixel)
     elif len(v.shape) == 4 and (v.map is not None or s.wants_kpu(op.output) or (
         s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn))):  # fmt: skip
         if not kpu_conv.conv(s.dev, v, out, op, ones, zeros, depthwise=True, stride=(1, 1),
