@@ -29,13 +29,21 @@ def run(job: Job) -> None:
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")
     loader = Loader(signature.input.shape, preprocess_of(job.settings))
-    ignored = f", {folder.ignored} other files ignored" if folder.ignored else ""
-    job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}{ignored}\n")
+    job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}\n")
+    if folder.ignored:
+        job.log.write(f"{_others(folder)}\n")
+        if (say := job.context.get("say")) is not None:
+            say(f"   {job.name}: {_others(folder)}")
     job.log.writelines(f"  {name}\n" for name in folder.files)
     if job.settings["family"] == "builtin":
         _measure(job, tflite, loader, folder)
     else:
         _collect(job, loader, folder)
+
+
+def _others(folder: Folder) -> str:
+    files = "file" if folder.ignored == 1 else "files"
+    return f"{folder.ignored} other {files} in {folder.path.as_posix()} ignored"
 
 
 def preprocess_of(settings: Mapping[str, Any]) -> Preprocess:

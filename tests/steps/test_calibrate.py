@@ -95,6 +95,25 @@ def test_the_bytes_of_version_1(tmp_path: Path) -> None:
 GOLDEN = "8246abd7de66638b0ba514a12847f6669fb5125fed8322e5b522fe18363212a0"
 
 
+def test_other_files_are_counted_and_said(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "images", ["a.png"])
+    (tmp_path / "images/notes.txt").write_text("?")
+    (tmp_path / "images/Thumbs.db").write_text("?")
+    said: list[str] = []
+    (tmp_path / "m.tflite").write_bytes(relu([1, 4, 5, 3]))
+    made = job(
+        "calibrate",
+        "m",
+        io.StringIO(),
+        {"tflite": tmp_path / "m.tflite", "images": folder(tmp_path / "images")},
+        {"calibration": tmp_path / "c.npz"},
+        {"family": "vendor", "preprocess": PLAIN},
+    )
+    made.context["say"] = said.append  # type: ignore[index]
+    calibrate.run(made)
+    assert said == [f"   calibrate:m: 2 other files in {images.path.as_posix()} ignored"]
+
+
 def test_a_bad_sample_is_named_by_its_folder(tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", ["a/1.png", "a/2.png"])
     (tmp_path / "images/a/2.png").write_bytes(b"?")
