@@ -41,7 +41,7 @@ MEANINGS: tuple[Meaning, ...] = (
         "it cannot read the .tflite; " + _GIVE_FLOAT,
     ),
     Meaning(
-        r"Not supported tflite opcode: (?P<op>\w+)",
+        r"(?:Not supported|Unsupported) tflite opcode: (?P<op>\w+)",
         "the operation {op} is unknown to this compiler; take it out of the model, or use another "
         "compiler:",
     ),

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
+from k210tasks.toolchains.floats import require_float
 from k210tasks.toolchains.messages import explain, warnings
 from k210tasks.toolchains.program import run
 from k210tasks.toolchains.toolchain import Toolchain
@@ -68,6 +69,9 @@ def compile(
             f"{toolchain.name} has no calibration method {method!r}; it has: "
             + ", ".join(METHODS[cli])
         )
+    if std == 0:
+        raise BadRequest("std is what pixels are divided by; it must not be 0")
+    require_float(tflite)
     _check_samples(samples_dir, raw)
     with tempfile.TemporaryDirectory(prefix="k210-ncc-") as scratch:
         # 0.1 needs an output path with a folder part, and makes up its own suffix

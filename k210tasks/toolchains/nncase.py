@@ -6,17 +6,20 @@ The contract of a kmodel that :func:`compile` writes:
   samples were uint8, with ``(x / 255 - mean) / std`` done inside the kmodel; the model's own
   float32 input where they were float32, with mean and std left to the caller.
 * Any other model takes its own float32 input.
-* Outputs are float32, in TFLite's order, names and shapes (NHWC where four-dimensional).
+* Outputs are float32, in TFLite's order and shapes (NHWC where four-dimensional); nncase
+  has its own names for some of them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
+from k210tasks.toolchains.floats import input_shape, require_float
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 from k210tasks.toolchains.worker import Progress
 
@@ -46,10 +49,15 @@ def compile(
     """
     assert isinstance(toolchain, PythonToolchain)
     shape = input_shape(tflite)
+    require_float(tflite)
     _check_samples(samples, shape, tflite.name)
     if method not in METHODS:
-        raise BadRequest(f"nncase has no calibration method {method!r}; it has {METHODS}")
+        raise BadRequest(
+            f"nncase has no calibration method {method!r}; it has: {', '.join(METHODS)}"
+        )
     channels = shape[-1] if len(shape) == 4 else 1
+    if 0 in _per_channel(std, channels):
+        raise BadRequest("std is what pixels are divided by; it must not be 0")
     result = toolchain.worker().call(
         "compile",
         {
@@ -92,6 +100,16 @@ def simulate(
     ``{"load_seconds", "run_seconds": [one per input], "input", "outputs"}``.
     """
     assert isinstance(toolchain, PythonToolchain)
+    try:
+        with kmodel.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise BadRequest(f"{kmodel} cannot be read: {error.strerror}") from error
+    if start != MAGIC:
+        raise BadRequest(
+            f"{kmodel} is no kmodel 5, the only kind {toolchain.name} simulates: it starts with "
+            + (start.hex(" ") or "nothing")
+        )
     result = toolchain.worker().call(
         "simulate",
         {
@@ -105,22 +123,6 @@ def simulate(
     )
     result.pop("printed")
     return result
-
-
-def input_shape(tflite: Path) -> list[int]:
-    """The shape of a ``.tflite``'s only input, batch first."""
-    from tflite import Model
-
-    data = tflite.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise BadRequest(f"{tflite} is not a TFLite file")
-    graph = Model.GetRootAsModel(data, 0).Subgraphs(0)
-    if graph.InputsLength() != 1:
-        raise BadRequest(
-            f"{tflite} has {graph.InputsLength()} inputs; K210 runtimes feed exactly one"
-        )
-    tensor = graph.Tensors(graph.Inputs(0))
-    return [tensor.Shape(i) for i in range(tensor.ShapeLength())]
 
 
 def _check_samples(samples: Path, shape: list[int], model: str) -> None:
@@ -151,6 +153,8 @@ def _per_channel(value: float | Sequence[float], channels: int) -> list[float]:
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)]
     if len(values) == 1:
         values *= channels
+    if not all(math.isfinite(v) for v in values):
+        raise BadRequest(f"mean and std must be finite numbers, not {values}")
     if len(values) != channels:
         raise BadRequest(f"mean and std have {len(values)} values for {channels} channels")
     return values

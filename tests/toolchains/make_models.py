@@ -139,3 +139,27 @@ for name, k, shape in (
 network(tf_keras, (16, 12, 3)).save_weights(path("only_weights.h5"))  # type: ignore[attr-defined]
 
 np.savez(path("expected.npz"), **expected)
+
+
+def lite(name: str, build: object, **settings: object) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.identity(build(v1.placeholder(tf.float32, [1, 16, 16, 3], "x")), "y")  # type: ignore
+    write(name, graph)
+    converter = v1.lite.TFLiteConverter.from_frozen_graph(path(name + ".pb"), ["x"], ["y"])
+    for key, value in settings.items():
+        setattr(converter, key, value)
+    (out / (name + ".tflite")).write_bytes(converter.convert())
+
+
+lite("cumsum", lambda x: tf.math.cumsum(tf.nn.conv2d(x, weights(3, 3, 3, 8), 1, "SAME"), 1))
+lite(
+    "int8",
+    lambda x: tf.nn.conv2d(x, weights(3, 3, 3, 8), 2, "SAME"),
+    optimizations=[tf.lite.Optimize.DEFAULT],
+    representative_dataset=lambda: (
+        [rng.uniform(0, 1, (1, 16, 16, 3)).astype(np.float32)] for _ in range(5)
+    ),
+    inference_input_type=tf.int8,
+    inference_output_type=tf.int8,
+)
