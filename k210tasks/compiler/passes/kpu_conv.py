@@ -361,6 +361,7 @@ def dense(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
         kernels = np.pad(weights, ((0, 0), (0, short))).reshape(rows, -1, 3, 3)
     else:
         return False
+    computes = None if out.source is None else (out.source, *pixel, 1, 1)
     y = dev.conv(tensor, kernels, bias, like=out, fn=fn, computes=computes, pre=op.attrs.get("pre"))
     if y.shape[1] > MAX_CHANNELS:
         return False
