@@ -147,6 +147,13 @@ class Epilogue:
             self.biases = np.array([s.bias for s in self.segments])
             self.any_falling = any(s.falling for s in self.segments)
 
+    @property
+    def cost(self) -> int:
+        """About how many multiply-accumulates of a matrix product one value takes as long as."""
+        if not self.exact_in_float:
+            return 4000
+        return 150 if len(self.segments) <= FEW_SEGMENTS else 600
+
     def __call__(
         self, acc: NDArray[Any], channels: slice = slice(None), out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:

@@ -66,26 +66,28 @@ class ConvLayer:
         self.kernel = weights.shape[2]
         self.out_channels = len(weights)
         self.in_channels = self.out_channels if depthwise else weights.shape[1]
-        flat = weights.reshape(self.out_channels, -1).astype(np.int64)
+        # int32 holds any weight with any 24-bit offset; sums need more.
+        flat = weights.reshape(self.out_channels, -1).astype(np.int32)
         taps = flat.shape[1]
-        offset = ((arg_w * flat.sum(1)) >> shr_w) + arg_add * (1 if depthwise else self.in_channels)
+        total = flat.sum(1, dtype=np.int64)
+        offset = ((arg_w * total) >> shr_w) + arg_add * (1 if depthwise else self.in_channels)
         #: arg_x*sum(x) >> shr_x where it cannot be folded into the weights, as (arg_x, shr_x).
         self.separate: tuple[int, int] | None = None
+        extra_low = extra_high = 0
         if arg_x % (1 << shr_x) == 0:
-            flat = flat + (arg_x >> shr_x)
-            extra_low = extra_high = 0
+            flat += arg_x >> shr_x
         else:
             self.separate = (arg_x, shr_x)
             reach = (arg_x * 255 * taps) >> shr_x
             extra_low, extra_high = min(0, reach), max(0, reach)
-        low = 255 * np.minimum(flat, 0).sum(1) + extra_low
-        high = 255 * np.maximum(flat, 0).sum(1) + extra_high
+        low = 255 * np.minimum(flat, 0).sum(1, dtype=np.int64)
+        high = 255 * np.maximum(flat, 0).sum(1, dtype=np.int64)
         #: Largest sum of absolute values in any matrix product of this layer.
-        self.reach = int(255 * np.abs(flat).sum(1).max())
+        self.reach = int((high - low).max())
         exact32 = self.reach < EXACT_FLOAT32 and self.separate is None
         self.dtype: type[np.floating[Any]] = np.float32 if exact32 else np.float64
         self.weights = flat.astype(self.dtype)
-        self.epilogue = Epilogue(bn, activation, low, high, offset)
+        self.epilogue = Epilogue(bn, activation, low + extra_low, high + extra_high, offset)
         self.stride = POOLS[pool].stride if POOLS[pool].op == "pick" else 1
 
     @classmethod

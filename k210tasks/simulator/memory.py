@@ -13,13 +13,13 @@ from k210tasks.kpu.layout import KPU_RAM_BYTES, KPU_RAM_ROWS, ROW_BYTES
 
 #: Main memory a model may ask for; the K210 has 6 MiB.
 MAX_MAIN_MEMORY = 64 << 20
-#: Work one run may take, in units of about a multiply-accumulate; the largest networks that
-#: fit a K210 need a tenth of it.
+#: Work one run may take, in multiply-accumulates of a matrix product: a few seconds. The
+#: largest networks that fit a K210 need a tenth of it.
 MAX_WORK = 64_000_000_000
-#: What starting any numpy call costs, in the same unit.
-STEP_WORK = 100_000
+#: What a few numpy calls cost in the same unit, however small their arrays.
+STEP_WORK = 300_000
 #: What one element costs in an elementwise operation.
-ELEMENT_WORK = 40
+ELEMENT_WORK = 200
 
 MEMORY_NAMES = {CONST: "the constants", MAIN: "main memory", KPU: "KPU RAM"}
 

@@ -53,7 +53,7 @@ def kpu_conv(
     layer = ConvLayer.of(registers, weights, bn, activation)
     in_shape, out_shape = registers.in_shape, registers.out_shape
     pixels = batches * registers.out_channels * in_shape[1] * in_shape[2]
-    site.spend(2 * registers.macs * batches, pixels)
+    site.spend(2 * registers.macs * batches + layer.epilogue.cost * pixels)
     ram = site.memory.kpu
     source = [registers.image_src_addr + i * registers.rows_in for i in range(batches)]
     target = [registers.image_dst_addr + i * registers.rows_out for i in range(batches)]

@@ -19,7 +19,7 @@ from k210tasks.simulator.arrays import (
     taps,
     to_codes,
 )
-from k210tasks.simulator.memory import Site, elements
+from k210tasks.simulator.memory import STEP_WORK, Site, elements
 from k210tasks.simulator.step import Step, kpu_conv, writes
 
 #: The smallest normal float32; the v3 softmax starts its maximum there, not at -inf.
@@ -83,7 +83,7 @@ def _pool(site: Site, body: b.Pool2d) -> Step:
     out_count = elements(site, "out_shape", (oc, oh, ow))
     site.require(min(body.stride_w, body.stride_h) > 0, "stride_w, stride_h", "0; must be positive")
     site.require(min(body.kernel_w, body.kernel_h) > 0, "kernel_w, kernel_h", "0; must be positive")
-    site.spend(10 * body.kernel_h * body.kernel_w * (out_count + 10000))
+    site.spend(body.kernel_h * body.kernel_w * (20 * out_count + STEP_WORK))
     h = Axis(ih, body.pad_h, body.kernel_h, body.stride_h, 1, oh)
     w = Axis(iw, body.pad_w, body.kernel_w, body.stride_w, 1, ow)
     if is_max:

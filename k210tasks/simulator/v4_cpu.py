@@ -11,17 +11,18 @@ from k210tasks.kmodel import v4_ops as n
 from k210tasks.simulator.arrays import Axis, convolve
 from k210tasks.simulator.memory import Site, shaped
 from k210tasks.simulator.step import Step, writes
-from k210tasks.simulator.v4_float import FLOAT, clip, reduce_window, window
+from k210tasks.simulator.v4_float import FLOAT, GROUP_WORK, clip, reduce_window, window
 from k210tasks.simulator.v4_quantized import BYTE, requantised, shift_of
 
 
 def _geometry(site: Site, node: Any, dtype: str, out_channels: int) -> tuple[Any, Any, Axis, Axis]:
     """Input (N, C, H, W) and output (N, H, W, C) views and the window's axes."""
-    batch, height, width, _ = node.shape
+    batch, height, width, channels = node.shape
     x = shaped(site, "shape", site.range("input", node.input, dtype), node.shape)
     site.require(out_channels > 0, "out_channels", f"{out_channels}; must be positive")
     h, w = window(site, node, height, width, batch * out_channels)
     site.spend(4 * node.weights.size * batch * h.out * w.out)
+    site.spend(h.filter * w.filter * batch * channels * GROUP_WORK)
     out = shaped(
         site,
         "output",

@@ -13,10 +13,12 @@ from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import Pad, Range
 from k210tasks.kmodel.shapes import window_out
 from k210tasks.simulator.arrays import Axis, convolve, counts, taps
-from k210tasks.simulator.memory import Site, elements, shaped
+from k210tasks.simulator.memory import STEP_WORK, Site, elements, shaped
 from k210tasks.simulator.step import Step, writes
 
 FLOAT = "<f4"
+#: What one small matrix product inside a grouped convolution costs, in multiply-accumulates.
+GROUP_WORK = 30_000
 #: Elements an nnil program works on at a time.
 NNIL_BLOCK = 16384
 
@@ -79,7 +81,7 @@ def window(site: Site, node: Any, height: int, width: int, outer: int) -> tuple[
         axes.append(Axis(size, pad.before, taps_, stride, dilation, out))
     h, w = axes
     elements(site, "output", (outer, h.out, w.out))
-    site.spend(2 * h.filter * w.filter * (h.out * w.out * outer + 50000))
+    site.spend(h.filter * w.filter * (10 * h.out * w.out * outer + STEP_WORK))
     return h, w
 
 
@@ -108,6 +110,7 @@ def conv2d(site: Site, node: n.Conv2d) -> Step:
     x = shaped(site, "shape", site.range("input", node.input, FLOAT), node.shape)
     h, w = window(site, node, node.shape.h, node.shape.w, node.shape.n * oc)
     site.spend(node.weights.size * node.shape.n * h.out * w.out)
+    site.spend(h.filter * w.filter * node.shape.n * groups * GROUP_WORK)
     out = shaped(
         site, "output", site.output("out", node.out, FLOAT), (node.shape.n, oc, h.out, w.out)
     )
@@ -150,7 +153,8 @@ def conv2d_transpose(site: Site, node: n.Conv2dTranspose) -> Step:
             site.require(value > 0, f"{what}_{name}", f"{value}; must be positive")
         axes.append(Axis(size, pad.before, values[0], values[1], values[2], count))
     h, w = axes
-    site.spend(2 * h.filter * w.filter * (x.size * (oc // groups) + out.size + 50000))
+    site.spend(h.filter * w.filter * (x.size * (oc // groups) + 10 * out.size + STEP_WORK))
+    site.spend(h.filter * w.filter * node.shape.n * groups * GROUP_WORK)
     batch = node.shape.n
     kernels = node.weights.reshape(groups, oc // groups, inner, h.filter, w.filter)
     grouped = x.reshape(batch, groups, inner, h.out, w.out)
@@ -256,7 +260,7 @@ def nnil_unary(site: Site, node: n.NnilUnary) -> Step:
     site.require(x.size == out.size, "out.size", f"{4 * out.size} bytes from {4 * x.size}")
     code_at = None if node.offset is None else node.offset + 32
     program = nnil.decode(node.code, code_at, f"{site.what}: code")
-    site.spend(len(program) * (10000 * (1 + x.size // NNIL_BLOCK)), len(program) * x.size)
+    site.spend(len(program) * (STEP_WORK * (1 + x.size // NNIL_BLOCK)), len(program) * x.size)
 
     def run() -> None:
         for i in range(0, x.size, NNIL_BLOCK):

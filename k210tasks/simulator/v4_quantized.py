@@ -13,7 +13,7 @@ from k210tasks.kpu.layout import map_rows, write_map
 from k210tasks.simulator.arrays import clamp, convolve, nearest, shift_half_up, to_codes
 from k210tasks.simulator.memory import Site, elements, shaped
 from k210tasks.simulator.step import Step, kpu_conv, writes
-from k210tasks.simulator.v4_float import FLOAT, broadcast, conv_groups, enum_of, window
+from k210tasks.simulator.v4_float import FLOAT, GROUP_WORK, broadcast, conv_groups, enum_of, window
 
 BYTE = "u1"
 #: From this many elements on a table of all 65536 operand pairs pays.
@@ -109,6 +109,7 @@ def quantized_conv2d(site: Site, node: n.QuantizedConv2d) -> Step:
     x = shaped(site, "shape", site.range("input", node.input, BYTE), node.shape)
     h, w = window(site, node, node.shape.h, node.shape.w, node.shape.n * oc)
     site.spend(4 * node.weights.size * node.shape.n * h.out * w.out)
+    site.spend(h.filter * w.filter * node.shape.n * groups * GROUP_WORK)
     out = shaped(
         site, "output", site.output("out", node.out, BYTE), (node.shape.n, oc, h.out, w.out)
     )
@@ -215,7 +216,7 @@ def transpose(site: Site, node: n.Transpose) -> Step:
     shape = tuple(node.shape[axis] for axis in node.perm)
     out = shaped(site, "output", site.output("out", node.out, dtype), shape)
     turned = x.transpose(node.perm)
-    site.spend(0, x.size)
+    site.spend(0, 8 * x.size)  # the caches do not help
     return writes(out, lambda: np.copyto(out, turned))
 
 
