@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.steps.judge import Facts, Thresholds, judge
     from k210tasks.steps.measure import Reference, class_folders, measure
     from k210tasks.steps.signature import read_model
+    from k210tasks.steps.table import table
 
     tflite, signature = read_model(args.model, str(args.model))
     found = scan(args.images)
@@ -149,31 +149,3 @@ def contract_for(
     except KmodelError as error:
         raise UnreadableKmodel(str(args.kmodel), error) from error
     return Contract(args.kmodel.stem, version, "", given, outputs)
-
-
-def table(result: Mapping[str, Any]) -> list[str]:
-    """One line an output, then accuracy and the worst sample."""
-    from k210tasks.steps.judge import percent, worst_output
-
-    outputs = result["outputs"]
-    width = max(6, *(len(o["name"]) for o in outputs))
-    lines = [f"{'output':<{width}}  cosine     min  SNR dB  max error    top-1"]
-    for o in outputs:
-        top1 = "-" if o["top1_agreement"] is None else percent(o["top1_agreement"])
-        lines.append(
-            f"{o['name']:<{width}}  {o['cosine_mean']:.4f}  {o['cosine_min']:6.4f}"
-            f"  {o['snr_db']:6.1f}  {o['max_abs_error']:9.4g}  {top1:>7}"
-        )
-        if o["non_finite"]:
-            lines.append(
-                f"  infinite or not a number for {o['non_finite']} samples, "
-                f"first {result['folder']}/{o['non_finite_file']}"
-            )
-    count_of = f"{result['samples']} sample{'s'[: result['samples'] != 1]}"
-    worst = worst_output(result)["cosine_min_file"]
-    lines.append(f"{count_of}" + (f", worst {result['folder']}/{worst}" if worst else ""))
-    if (accuracy := result["accuracy"]) is not None:
-        lines.append(
-            f"accuracy: float {percent(accuracy['float'])}, kmodel {percent(accuracy['kmodel'])}"
-        )
-    return lines

@@ -14,6 +14,7 @@ from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.layer_snr import layer_errors, read_rows
 from k210tasks.steps.measure import Reference, measure
+from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 
 
@@ -45,4 +46,5 @@ def run(job: Job) -> None:
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):
         rows = read_rows(job.file("layers"))
         result["layers"] = layer_errors(tflite, engine, rows, contract, loader, folder)
+    job.log.writelines(f"{line}\n" for line in (*table(result), *details(result)))
     job.outputs["measurement"].write_text(pretty(result), "utf-8")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from k210tasks.cli import main
-from k210tasks.cli.compare import table
 from k210tasks.firmware.contract import Contract, Input, Output
 
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared/fixtures"
@@ -103,29 +102,3 @@ def test_a_contract_says_what_the_file_does_not(
         f"k210 compare: contract.json was written for another file than {LANDMARK[1]} (their "
         "sha256 differ); give the contract.json of this very kmodel, or none\n"
     )
-
-
-def test_the_table_keeps_its_columns() -> None:
-    output = {
-        "name": "scores", "cosine_mean": 0.5, "cosine_min": -0.25, "cosine_min_file": "a/1.png",
-        "snr_db": -3.21, "max_abs_error": 123456.0, "top1_agreement": 0.5, "non_finite": 0,
-        "non_finite_file": None,
-    }  # fmt: skip
-    bad = output | {
-        "name": "a_long_name", "cosine_mean": 0.9, "top1_agreement": None, "non_finite": 2,
-        "non_finite_file": "b.png",
-    }  # fmt: skip
-    result = {
-        "outputs": [output, bad],
-        "samples": 1,
-        "folder": "images",
-        "accuracy": {"float": 0.9, "kmodel": 0.85},
-    }
-    assert table(result) == [
-        "output       cosine     min  SNR dB  max error    top-1",
-        "scores       0.5000  -0.2500    -3.2  1.235e+05     50 %",
-        "a_long_name  0.9000  -0.2500    -3.2  1.235e+05        -",
-        "  infinite or not a number for 2 samples, first images/b.png",
-        "1 sample, worst images/a/1.png",
-        "accuracy: float 90 %, kmodel 85 %",
-    ]

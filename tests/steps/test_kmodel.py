@@ -13,6 +13,7 @@ import pytest
 
 from k210tasks.firmware.contract import Contract
 from k210tasks.steps import kmodel
+from k210tasks.steps import vendor as vendor_step
 from k210tasks.steps.made import WrongKmodel
 from k210tasks.steps.npz import NpzWriter
 from k210tasks.steps.signature import UnusableTflite
@@ -55,14 +56,18 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def go(
-        tflite: bytes = relu([1, 4, 5, 3]), samples: np.ndarray | None = None, **settings: Any
+        tflite: bytes = relu([1, 4, 5, 3]),
+        samples: np.ndarray | None = None,
+        drop: str = "",
+        **settings: Any,
     ) -> Path:
         (tmp_path / "m.tflite").write_bytes(tflite)
         inputs = {"tflite": tmp_path / "m.tflite"}
         if samples is not None:
             inputs["calibration"] = tmp_path / "calibration.npz"
             with NpzWriter(inputs["calibration"]) as writer:
-                writer.array("samples", samples)
+                if drop != "samples":
+                    writer.array("samples", samples)
                 writer.array("files", np.array([f"{i}.png" for i in range(len(samples))]))
         names = {
             "kmodel": "m.kmodel",
@@ -177,6 +182,14 @@ def test_no_calibration(run: Run) -> None:
     assert str(caught.value) == (
         "nncase-1.9.0 needs images to calibrate m; name a folder of them under images:"
     )
+
+
+def test_a_calibration_that_holds_no_samples(run: Run, tmp_path: Path) -> None:
+    # What the built-in compiler's calibration would be to a vendor's.
+    with pytest.raises(vendor_step.BadCalibration) as caught:
+        run(samples=PIXELS, drop="samples")
+    shown = (tmp_path / "calibration.npz").as_posix()
+    assert str(caught.value).startswith(f"{shown} does not hold samples for a vendor's compiler: ")
 
 
 def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""A measurement as lines of text, for terminals and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from k210tasks.steps.judge import percent, worst_output
+
+#: How many of the worst samples a log lists.
+WORST = 10
+
+
+def table(result: Mapping[str, Any]) -> list[str]:
+    """One line an output, then accuracy and the worst sample."""
+    outputs = result["outputs"]
+    width = max(6, *(len(o["name"]) for o in outputs))
+    lines = [f"{'output':<{width}}  cosine     min  SNR dB  max error    top-1"]
+    for o in outputs:
+        top1 = "-" if o["top1_agreement"] is None else percent(o["top1_agreement"])
+        lines.append(
+            f"{o['name']:<{width}}  {o['cosine_mean']:.4f}  {o['cosine_min']:6.4f}"
+            f"  {o['snr_db']:6.1f}  {o['max_abs_error']:9.4g}  {top1:>7}"
+        )
+        if o["non_finite"]:
+            lines.append(
+                f"  infinite or not a number for {o['non_finite']} samples, "
+                f"first {result['folder']}/{o['non_finite_file']}"
+            )
+    count_of = f"{result['samples']} sample{'s'[: result['samples'] != 1]}"
+    worst = worst_output(result)["cosine_min_file"]
+    lines.append(f"{count_of}" + (f", worst {result['folder']}/{worst}" if worst else ""))
+    if (accuracy := result["accuracy"]) is not None:
+        lines.append(
+            f"accuracy: float {percent(accuracy['float'])}, kmodel {percent(accuracy['kmodel'])}"
+        )
+    return lines
+
+
+def details(result: Mapping[str, Any]) -> list[str]:
+    """The worst samples and the layers, for a log."""
+    lines = []
+    if len(result["images"]) > 1:
+        lines.append("worst samples, by the cosine of their worst output:")
+        ranked = sorted(result["images"], key=lambda image: min(map(_rank, image["cosine"])))
+        for image in ranked[:WORST]:
+            shown = " ".join("none" if c is None else f"{c:.4f}" for c in image["cosine"])
+            lines.append(f"  {shown}  {image['file']}{_picked(image)}")
+    if result["layers"]:
+        lines.append("layers against the float model's tensors:")
+        lines += [
+            f"  {row['snr_db']:6.1f} dB  {row['index']}: {row['name']}"
+            f"{' of ' + ', '.join(row['source']) if row['source'] else ''}"
+            for row in result["layers"]
+        ]
+    return lines
+
+
+def _rank(cosine: float | None) -> float:
+    """What is not finite is worse than anything."""
+    return -2.0 if cosine is None else cosine
+
+
+def _picked(image: Mapping[str, Any]) -> str:
+    """Where the two models choose different classes."""
+    differing = [pair for pair in image["top1"] if pair is not None and pair[0] != pair[1]]
+    return "".join(f", float model picks {a}, kmodel {b}" for a, b in differing)
