@@ -57,6 +57,7 @@ def task_all():
         yield task("verify", m, [kmodel, tflite, f"{build}/contract.json",
                                  *images(f"images/{m}/verification")],
                    [f"{build}/measurement.json", f"{build}/verify.json"])
+        yield task("vectors", m, [kmodel, f"{build}/contract.json"], [f"{build}/vectors"])
         yield {"basename": "model", "name": m, "actions": None,
                "task_dep": [f"{s}:{m}" for s in ("convert", "calibrate", "kmodel", "verify")]}
 
