@@ -96,8 +96,9 @@ class _Encoder:
 
     def dequantize(self, op: Op) -> layers.Body:
         quant = _quant(op.input)
+        bias = 0.0 if op.attrs.get("from_zero") else quant.low
         return layers.Dequantize(
-            flags=TO_MAIN, **self._io(op), count=op.input.size, scale=quant.scale, bias=quant.low
+            flags=TO_MAIN, **self._io(op), count=op.input.size, scale=quant.scale, bias=bias
         )
 
     def requantize(self, op: Op) -> layers.Body:

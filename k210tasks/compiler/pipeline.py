@@ -17,6 +17,7 @@ from k210tasks.compiler.passes.place import Memory, allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
+from k210tasks.compiler.passes.softmax import lift_logits
 from k210tasks.compiler.problems import CompileError
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
@@ -82,6 +83,8 @@ def compile(
     quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
     if options.kmodel == 4:
         exact_offsets(graph)
+    else:
+        lift_logits(graph, ranges)
     forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)

@@ -10,7 +10,14 @@ import numpy as np
 from k210tasks.compiler import functions
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor
-from k210tasks.compiler.passes.lowering import Lowering, Value, never_negative
+from k210tasks.compiler.passes.lowering import (
+    MAX_CHANNELS,
+    MAX_HEIGHT,
+    MAX_WIDTH,
+    Lowering,
+    Value,
+    never_negative,
+)
 from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
 
 #: steps of functions that are one unary opcode of kmodel 4
@@ -126,14 +133,24 @@ def _clamp_first(fn: Fn) -> tuple[Fn, Fn]:
     return (fn[:1], fn[1:]) if fn and fn[0][0] == "clamp" else ((), fn)
 
 
+def _beyond_kpu(v: Value, weights: np.ndarray) -> str:
+    """Why the KPU cannot compute a convolution."""
+    _, c, h, w = v.shape
+    channels = max(c, weights.shape[0])
+    if channels > MAX_CHANNELS:
+        return f"{channels} channels; the KPU takes at most {MAX_CHANNELS}"
+    if h > MAX_HEIGHT or w > MAX_WIDTH:
+        return f"a map of {w}x{h} pixels; the KPU takes at most {MAX_WIDTH}x{MAX_HEIGHT}"
+    return (
+        f"a {weights.shape[2]}x{weights.shape[3]} kernel on a map of {w}x{h} pixels with {c} "
+        "channels is beyond what the KPU can be made to compute"
+    )
+
+
 def conv(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     a = op.attrs
     if dev.version == 3:
-        raise NeedsKmodel4(
-            dev.label,
-            f"a {a['weights'].shape[2]}x{a['weights'].shape[3]} kernel on {list(v.shape)} "
-            "is not within the KPU's reach",
-        )
+        raise NeedsKmodel4(dev.label, _beyond_kpu(v, a["weights"]))
     own, rest = _clamp_first(a["fn"])
     attrs = {k: a[k] for k in ("weights", "bias", "groups", "stride", "dilation", "pads")}
     _then(dev, out, rest, _floats(dev, "conv", [dev.as_floats(v)], out.shape, fn=own, **attrs))
@@ -290,6 +307,12 @@ def softmax(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     beta = op.attrs["beta"]
     if dev.version == 3 and beta != 1:
         raise NeedsKmodel4(dev.label, f"a softmax with beta {beta:g}")
+    if dev.version == 3 and v.floats is None:
+        # The v3 runtime takes the largest logit for at least zero, so that very negative
+        # ones all vanish. A softmax does not mind an offset: let code 0 be zero.
+        codes = dev.as_codes(v)
+        floats = _floats(dev, "dequantize", [codes], v.shape, from_zero=True)
+        v = Value(v.shape, v.name, floats=floats)
     _last(dev, v, out, op, "softmax", beta=beta)
 
 
