@@ -69,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.images import Loader
     from k210tasks.progress import shown
     from k210tasks.samples import evenly_spaced, scan
+    from k210tasks.steps.accuracy import class_folders
     from k210tasks.steps.engines import engine_for
     from k210tasks.steps.job import Folder
     from k210tasks.steps.jsontext import pretty
     from k210tasks.steps.judge import Facts, Thresholds, judge
-    from k210tasks.steps.measure import Reference, class_folders, measure
+    from k210tasks.steps.measure import measure
+    from k210tasks.steps.reference import Reference
     from k210tasks.steps.signature import read_model
     from k210tasks.steps.table import table
 

@@ -13,7 +13,8 @@ from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.layer_snr import layer_errors, read_rows
-from k210tasks.steps.measure import Reference, measure
+from k210tasks.steps.measure import measure
+from k210tasks.steps.reference import Reference
 from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 

@@ -15,7 +15,9 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.images import Loader, Sample, planar
 from k210tasks.preprocess import Preprocess
 from k210tasks.steps import measure as module
-from k210tasks.steps.measure import OutputsDiffer, Reference, feed, find_classes, measure
+from k210tasks.steps.accuracy import find_classes
+from k210tasks.steps.measure import OutputsDiffer, feed, measure
+from k210tasks.steps.reference import Reference
 from tests.steps.jobs import folder
 from tests.steps.tiny import Tiny, dense, relu
 
