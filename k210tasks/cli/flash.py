@@ -36,8 +36,12 @@ class NotBuilt(K210Error):
 
 
 class NoImageFile(K210Error):
-    def __init__(self, path: str, image: str) -> None:
-        super().__init__(f"{path} does not exist; build it: doit firmware:{image}")
+    def __init__(self, path: str, image: str, built: bool) -> None:
+        super().__init__(
+            f"{path} was not made: a model in it is optional and was skipped; see above"
+            if built
+            else f"{path} does not exist; build it: doit firmware:{image}"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +110,7 @@ def _of_manifest(args: argparse.Namespace) -> Kfpkg:
     path = root / "build" / f"{wanted.name}.kfpkg"
     shown = f"build/{wanted.name}.kfpkg"
     if not path.exists():
-        raise NoImageFile(shown, wanted.name)
+        raise NoImageFile(shown, wanted.name, built=not args.no_build)
     image = kfpkg.read(read_bytes(str(path)), shown)
     check_current(shown, image, wanted, root)
     return image

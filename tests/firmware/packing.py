@@ -17,6 +17,7 @@ from k210tasks.steps import firmware as real
 from k210tasks.steps.chain import Chain
 from k210tasks.steps.job import Job
 from k210tasks.steps.plan import StepPlan
+from k210tasks.toolchains import ToolchainUnavailable
 from tests.graph import toy
 
 HERE = "tests.firmware.packing"
@@ -55,8 +56,11 @@ def kmodel(job: Job) -> None:
     """A softmax of two, whose working memory tells calibrations apart."""
     digest = hashlib.sha256(job.file("calibration").read_bytes()).digest()
     memory = 16 + 8 * int.from_bytes(digest[:2], "little")
-    wishes = Path(job.context["root"], "toy.json")
-    if wishes.exists() and job.name in json.loads(wishes.read_text()):
+    path = Path(job.context["root"], "toy.json")
+    wish = (json.loads(path.read_text()) if path.exists() else {}).get(job.name)
+    if wish == "unavailable":
+        raise ToolchainUnavailable("ncc has no program for this platform")
+    if wish == "coarse":
         memory = 16  # a compiler that finds the same, whatever the images
     model = KmodelV3(
         layers=[Softmax(in_mem=0, out_mem=8, channels=2)], outputs=[Range(8, 8)], main_mem=memory

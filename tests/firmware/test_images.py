@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -15,23 +15,29 @@ from tests.graph.conftest import Toy
 NAMES = tuple(f"m{i}" for i in range(10))
 IMAGES = {"low": range(5), "high": range(5, 10), "mixed": (3, 7)}
 
-FIRMWARE = """\
+#: Enough of them for everything but counting.
+FEW = ("m0", "m1", "m3", "m5", "m7")
+
+
+def images_of(names: tuple[str, ...]) -> str:
+    """Three images: low with a program, high, and mixed, which shares a model with each."""
+
+    def parts(first: str, held: Iterable[int]) -> str:
+        listed = [first, *(f"{{model: m{i}}}" for i in held if f"m{i}" in names)]
+        return ", ".join(filter(None, listed))
+
+    program = "{bin: fw/maixpy.bin, address: 0x0}, {model: m0, address: 0x400000}"
+    return f"""\
 firmware:
   low:
     profile: maixpy
-    parts:
-      - {bin: fw/maixpy.bin, address: 0x0}
-      - {model: m0, address: 0x400000}
-      - {model: m1}
-      - {model: m2}
-      - {model: m3}
-      - {model: m4}
+    parts: [{parts(program, range(1, 5))}]
   high:
     profile: maixpy
-    parts: [{model: m5}, {model: m6}, {model: m7}, {model: m8}, {model: m9}]
+    parts: [{parts("", range(5, 10))}]
   mixed:
     profile: maixpy
-    parts: [{model: m7, address: 0x310000}, {model: m3}]
+    parts: [{{model: m7, address: 0x310000}}, {{model: m3}}]
 """
 
 
@@ -40,10 +46,10 @@ def for_maixpy(text: str) -> str:
 
 
 class Project(Toy):
-    def __init__(self, root: Path, names: tuple[str, ...] = NAMES) -> None:
+    def __init__(self, root: Path, names: tuple[str, ...] = FEW) -> None:
         super().__init__(root, names)
         self.write("dodo.py", packing.DODO)
-        self.manifest(*names, change=lambda text: for_maixpy(text) + FIRMWARE)
+        self.manifest(*names, change=lambda text: for_maixpy(text) + images_of(names))
         self.write("fw/maixpy.bin", "program")
 
     def build(self, *args: str, status: int = 0) -> tuple[list[str], str]:
@@ -63,7 +69,8 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_ten_models_three_images_one_change(project: Project) -> None:
+def test_ten_models_three_images_one_change(tmp_path: Path) -> None:
+    project = Project(tmp_path, NAMES)
     computed, _ = project.build()
     assert sorted(computed) == sorted(
         [f"{step}:{n}" for step in ("convert", "calibrate", "kmodel", "verify") for n in NAMES]
@@ -92,7 +99,7 @@ def test_ten_models_three_images_one_change(project: Project) -> None:
 
 
 def test_a_model_that_stays_the_same_repacks_nothing(project: Project) -> None:
-    project.write("toy.json", '{"kmodel:m3": {}}')
+    project.write("toy.json", '{"kmodel:m3": "coarse"}')
     project.build()
     project.write("images/m3/calibration/1.png", "another picture")
     assert project.build()[0] == ["calibrate:m3", "kmodel:m3"]
@@ -147,6 +154,36 @@ def test_an_unverified_model_is_packed_with_a_warning(tmp_path: Path) -> None:
     assert "0x310000..0x31" in listing
     assert "    model m7\n" in listing
     assert "    kmodel 3 (nncase 0.1), loaded by maixpy, " in listing
+
+
+def test_an_image_is_skipped_with_an_optional_model_that_cannot_be_had(project: Project) -> None:
+    project.edit("  m3:\n", "  m3:\n    optional: true\n")
+    project.write("toy.json", '{"kmodel:m3": "unavailable"}')
+    computed, said = project.build()
+    assert "kmodel:m3: skipped, it is optional: " in said
+    assert "firmware:high" in computed
+    assert not {"firmware:low", "firmware:mixed", "verify:m3"} & set(computed)
+    assert not (project.root / "build/mixed.kfpkg").exists()
+    project.write("toy.json", "{}")
+    computed, _ = project.build()
+    assert sorted(computed) == ["firmware:low", "firmware:mixed", "kmodel:m3", "verify:m3"]
+
+
+def test_two_builds_on_other_days_in_other_places_agree(tmp_path: Path) -> None:
+    images = []
+    for offset, place, env in [
+        ("0", "one", {"TZ": "UTC", "LC_ALL": "C"}),
+        ("1e8", "two", {"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "7"}),
+    ]:
+        project = Project(tmp_path / place)
+        project.write(
+            "site/sitecustomize.py",
+            f"import time\nreal = time.time\ntime.time = lambda: real() + {offset}\n",
+        )
+        path = os.pathsep.join([str(project.root / "site"), project.env["PYTHONPATH"]])
+        project.doit("firmware:low", **env, PYTHONPATH=path)
+        images.append(project.image("low") + project.read("build/low.firmware/load.py").encode())
+    assert images[0] == images[1]
 
 
 def test_the_lines_that_load_the_models_lie_beside(project: Project) -> None:
