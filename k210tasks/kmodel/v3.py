@@ -28,7 +28,7 @@ from k210tasks.kpu.tables import ACTIVATION_BYTES, BN_ENTRY_BYTES, Activation, B
 HEADER_BYTES = 28
 #: Alignment in the file of a convolution's registers, weights, batch norm, activation table.
 ALIGNMENTS = (8, 128, 128, 256)
-MAX_LAYERS = 4096
+MAX_LAYERS = 2048
 MAX_OUTPUTS = 256
 
 

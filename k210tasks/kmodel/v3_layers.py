@@ -19,7 +19,7 @@ from k210tasks.kmodel.codec import F32, I32, U32, Array, Items, Packed
 from k210tasks.kpu.registers import LayerRegisters
 from k210tasks.kpu.tables import Activation, BatchNorm
 
-MAX_INPUTS = 256
+MAX_INPUTS = 64
 TO_MAIN = 1  # flags bit 0: the result goes to main memory
 
 

@@ -26,7 +26,7 @@ from k210tasks.kpu.tables import ACTIVATION_BYTES, BN_ENTRY_BYTES, Activation, B
 IDENTIFIER = 0x4B4D444C  # bytes "LDMK"
 HEADER_BYTES = 40
 BLOB_ALIGNMENT = 256
-MAX_NODES = 4096
+MAX_NODES = 2048
 MAX_RANGES = 256
 TARGETS = {0: "CPU", 1: "K210"}
 MEMORIES = {CONST: "constants", MAIN: "main memory", KPU: "KPU RAM"}

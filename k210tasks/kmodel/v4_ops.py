@@ -35,7 +35,7 @@ from k210tasks.kpu.registers import LayerRegisters
 from k210tasks.kpu.tables import Activation, BatchNorm
 
 NO_MEMORY = MemoryRange(0, 0, 0, 0)
-MAX_INPUTS = 256
+MAX_INPUTS = 64
 
 
 class ReduceOp(IntEnum):

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from k210tasks.kmodel import KmodelError, parse, v3_layers, write
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v3_layers import WHC
+from k210tasks.kpu.registers import conv_registers
+from k210tasks.kpu.tables import LOWEST_START, Activation, BatchNorm
 from k210tasks.simulator import Simulator
+from tests.kpu import slow
 from tests.simulator import models
 
 
@@ -274,3 +277,29 @@ def test_all_cpu_layers_in_a_row_run() -> None:
     (out,) = simulator.run(np.ones(4, np.float32))
     assert np.isfinite(out).all()
     assert len({type(layer) for layer in simulator.model.layers}) == 15
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_16_bit_weights(depthwise: bool) -> None:
+    rng = np.random.default_rng(3)
+    registers = conv_registers(
+        in_channels=3, height=5, width=6, out_channels=3 if depthwise else 4, kernel=3,
+        depthwise=depthwise, dst_row=100, pad_value=9, arg_x=-30000, arg_w=-9,
+        arg_add=9 * 30000 * 9, weight_bytes=2,
+    )  # fmt: skip
+    weights = rng.integers(0, 1 << 16, registers.weights_shape).astype(np.uint16)
+    oc = registers.out_channels
+    bn = BatchNorm.of(rng.integers(20000, 90000, oc), [15] * oc, rng.integers(0, 1 << 24, oc))
+    activation = Activation.of(
+        [LOWEST_START, 0, *models.PARKED], [0, 9, *[0] * 14], [20] * 16, [0, 0, *[255] * 14]
+    )
+    conv = v3_layers.K210Conv(registers=registers, weights=weights, bn=bn, activation=activation)
+    simulator = Simulator(parse(write(KmodelV3(layers=[conv], outputs=[], main_mem=8, flags=0))))
+    x = rng.integers(0, 256, (3, 5, 6)).astype(np.uint8)
+    simulator.run(x, keep_layers=True)
+    expected = slow.layer(
+        x, weights, bn, activation, depthwise=depthwise, pool_type=0, pad_value=9, arg_x=-30000,
+        shr_x=0, arg_w=-9, shr_w=0, arg_add=9 * 30000 * 9,
+    )  # fmt: skip
+    np.testing.assert_array_equal(simulator.layer_output(0), expected)
+    assert len(np.unique(expected)) > 20
