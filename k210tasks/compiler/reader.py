@@ -14,7 +14,7 @@ from k210tasks.compiler.constraints import SourceOp, SourceTensor, violations
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Graph, Op, Tensor, nchw, nhwc, to_nchw
 from k210tasks.compiler.problems import BadModel, CompileError, Unsupported
-from k210tasks.compiler.source import Source
+from k210tasks.compiler.source import Source, real
 
 _TO_NHWC = (0, 2, 3, 1)
 _TO_NCHW = (0, 3, 1, 2)
@@ -109,7 +109,7 @@ class _Reader:
         if t.index not in self.values:
             if t.value is None:
                 raise BadModel(f"tensor {t.name!r} is read by {self.label} before it is written")
-            value = to_nchw(_real(t))
+            value = to_nchw(real(t))
             self.values[t.index] = Tensor(t.name, value.shape, value=value, source=t.index)
         return self.values[t.index]
 
@@ -151,22 +151,9 @@ class _Reader:
         return _FUSED[op.options.get("activation", "NONE")]
 
 
-def _real(t: SourceTensor) -> NDArray[Any]:
-    """A constant as float32 (or its integers), dequantised where it carries a scale."""
-    value = t.value
-    assert value is not None
-    if t.scale is not None and t.zero_point is not None and value.dtype.kind in "iu":
-        axis = [1] * value.ndim
-        if t.scale.size > 1:
-            axis[t.axis] = t.scale.size
-        scale, zero = t.scale.reshape(axis), t.zero_point.reshape(axis)
-        return ((value.astype(np.float64) - zero) * scale).astype(np.float32)
-    return value.astype(np.float32) if value.dtype.kind == "f" else value
-
-
 def _floats(t: SourceTensor | None) -> NDArray[np.float32]:
     assert t is not None
-    return _real(t).astype(np.float32)
+    return real(t).astype(np.float32)
 
 
 def _pads(

@@ -110,6 +110,16 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
 }
 
 
+def _unpacked(op: SourceOp) -> bool:
+    """Whether ``op`` only unpacks a constant (float16 or int8 weights); done here if so."""
+    packed = op.inputs[0] if op.name == "DEQUANTIZE" and len(op.inputs) == 1 else None
+    if packed is None or packed.value is None or len(op.outputs) != 1:
+        return False
+    out = op.outputs[0]
+    out.value, out.type = real(packed).astype(np.float32), "FLOAT32"
+    return True
+
+
 class Source:
     """A TFLite file taken apart: ``ops`` in execution order, ``inputs`` and ``outputs``.
 
@@ -129,7 +139,8 @@ class Source:
             self._tensors: dict[int, SourceTensor] = {}
             self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
             self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
-            self.ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+            ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+            self.ops = [op for op in ops if not _unpacked(op)]
         except BadModel:
             raise
         except Exception as error:  # flatbuffers raise whatever a damaged offset leads to
@@ -195,3 +206,16 @@ class Source:
             options.Init(raw.Bytes, raw.Pos)
             record.options = read(options)
         return record
+
+
+def real(t: SourceTensor) -> NDArray[Any]:
+    """A constant as float32 (or its integers), dequantised where it carries a scale."""
+    value = t.value
+    assert value is not None
+    if t.scale is not None and t.zero_point is not None and value.dtype.kind in "iu":
+        axis = [1] * value.ndim
+        if t.scale.size > 1:
+            axis[t.axis] = t.scale.size
+        scale, zero = t.scale.reshape(axis), t.zero_point.reshape(axis)
+        return ((value.astype(np.float64) - zero) * scale).astype(np.float32)
+    return value.astype(np.float32) if value.dtype.kind == "f" else value

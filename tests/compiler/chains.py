@@ -17,7 +17,9 @@ PADDING = st.sampled_from(["SAME", "VALID"])
 def _conv(draw: Draw, net: Net, x: int) -> int | None:
     kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 3), (2, 2), (1, 3), (3, 1), (5, 5), (3, 5)]))
     stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 2), (3, 3), (4, 4), (1, 2)]))
-    dilation = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2)])) if stride == (1, 1) else (1, 1)
+    dilation = (
+        draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2)])) if stride == (1, 1) else (1, 1)
+    )
     padding = draw(PADDING)
     if not _room(net, x, kernel, dilation, padding):
         return None
@@ -130,7 +132,12 @@ def _head(draw: Draw, net: Net, x: int) -> int:
 @st.composite
 def networks(draw: Draw) -> Net:
     """A network of up to five layers on a map of 4 to 20 pixels a side."""
-    shape = (1, draw(st.integers(4, 20)), draw(st.integers(4, 20)), draw(st.sampled_from([1, 3, 4])))
+    shape = (
+        1,
+        draw(st.integers(4, 20)),
+        draw(st.integers(4, 20)),
+        draw(st.sampled_from([1, 3, 4])),
+    )
     net = Net(shape, seed=draw(st.integers(0, 1000)))
     x = net.input
     for _ in range(draw(st.integers(1, 5))):

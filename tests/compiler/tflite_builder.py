@@ -179,8 +179,8 @@ class Net:
     def transpose_conv(self, x: int, channels: int, kernel: tuple[int, int], stride: Any,
                        padding: str = "SAME", bias: bool = True) -> int:  # fmt: skip
         _, h, w, c = self.shape(x)
-        grow = [0, 0] if padding == "SAME" else [max(0, k - s) for k, s in zip(kernel, stride,
-                                                                              strict=True)]  # fmt: skip
+        spare = [max(0, k - s) for k, s in zip(kernel, stride, strict=True)]
+        grow = [0, 0] if padding == "SAME" else spare
         shape = (1, h * stride[0] + grow[0], w * stride[1] + grow[1], channels)
         weights = self.rng.normal(0, 1 / np.sqrt(c), (channels, *kernel, c)).astype(np.float32)
         inputs = [self.const(np.array(shape, np.int32)), self.const(weights), x]
