@@ -18,7 +18,8 @@ class Fit:
     """A model's demand against what is there; all sizes in bytes.
 
     ``main_memory`` None: the format does not say (kmodel 5). ``known``: who says what is free;
-    "no": nobody, and ``available`` is only what cannot be exceeded.
+    "no": nobody, and ``available`` is only what cannot be exceeded. ``note``: where the number
+    of a profile comes from.
     """
 
     model: str
@@ -60,6 +61,8 @@ class Fit:
                 f", {self.needed - self.available} too few: shrink the model or its input, or"
                 " choose a firmware that leaves more (sram_free: says how much yours does)"
             )
+            if self.known == "profile" and self.note:
+                text += f". {self.available}: {self.note}"
         return text
 
     @property
