@@ -161,7 +161,7 @@ def _headline(m: Mapping[str, Any]) -> str:
     """The numbers of the worst output, then accuracy."""
     worst = worst_output(m)
     where = f"{worst['name']}: " if len(m["outputs"]) > 1 else ""
-    parts = [f"cosine {_fixed(worst['cosine_mean'])}", f"SNR {worst['snr_db']:.1f} dB"]
+    parts = [f"cosine {fixed(worst['cosine_mean'])}", f"SNR {worst['snr_db']:.1f} dB"]
     tops = [o["top1_agreement"] for o in m["outputs"] if o["top1_agreement"] is not None]
     if tops:
         parts.append(f"top-1 agreement {percent(min(tops))}")
@@ -190,10 +190,10 @@ def _low_cosine(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
     if worst["cosine_mean"] >= thresholds.min_cosine or worst["cosine_min_file"] is None:
         return []
     return [
-        f"output {worst['name']}: mean cosine {_fixed(worst['cosine_mean'])}"
+        f"output {worst['name']}: mean cosine {fixed(worst['cosine_mean'])}"
         f" is below min_cosine {thresholds.min_cosine:g}; "
         f"worst image {_image(m, worst['cosine_min_file'])} "
-        f"(cosine {_fixed(worst['cosine_min'])}){_weakest_layer(m)}"
+        f"(cosine {fixed(worst['cosine_min'])}){_weakest_layer(m)}"
     ]
 
 
@@ -266,8 +266,10 @@ def _number(value: float) -> str:
     return "1/255" if abs(value - 1 / 255) < 1e-9 else f"{value:g}"
 
 
-def _fixed(value: float) -> str:
+def fixed(value: float) -> str:
     """Four decimals, cut and not rounded: what is below a limit, or below 1, looks so."""
+    if value > 1 - 1e-6:  # float32 noise is no error
+        return "1.0000"
     return f"{math.floor(value * 10_000) / 10_000:.4f}"
 
 

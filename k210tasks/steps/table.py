@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k210tasks.steps.judge import percent, worst_output
+from k210tasks.steps.judge import fixed, percent, worst_output
 
 #: How many of the worst samples a log lists.
 WORST = 10
@@ -19,7 +19,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     for o in outputs:
         top1 = "-" if o["top1_agreement"] is None else percent(o["top1_agreement"])
         lines.append(
-            f"{o['name']:<{width}}  {o['cosine_mean']:.4f}  {o['cosine_min']:6.4f}"
+            f"{o['name']:<{width}}  {fixed(o['cosine_mean'])}  {fixed(o['cosine_min']):>6}"
             f"  {o['snr_db']:6.1f}  {o['max_abs_error']:9.4g}  {top1:>7}"
         )
         if o["non_finite"]:
@@ -44,7 +44,7 @@ def details(result: Mapping[str, Any]) -> list[str]:
         lines.append("worst samples, by the cosine of their worst output:")
         ranked = sorted(result["images"], key=lambda image: min(map(_rank, image["cosine"])))
         for image in ranked[:WORST]:
-            shown = " ".join("none" if c is None else f"{c:.4f}" for c in image["cosine"])
+            shown = " ".join("none" if c is None else fixed(c) for c in image["cosine"])
             lines.append(f"  {shown}  {image['file']}{_picked(image)}")
     if result["layers"]:
         lines.append("layers against the float model's tensors:")

@@ -15,7 +15,7 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.firmware.memory import fit
 from k210tasks.firmware.profiles import PROFILES
 from k210tasks.steps import judge as module
-from k210tasks.steps.judge import Facts, Judgement, Thresholds, judge, percent
+from k210tasks.steps.judge import Facts, Judgement, Thresholds, fixed, judge, percent
 from tests.steps.jobs import job
 
 STRICT = Thresholds(0.98, 0.98)
@@ -191,6 +191,15 @@ def test_off() -> None:
 )
 def test_percent(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1.0000"), (0.99999999, "1.0000"), (0.99996, "0.9999"), (0.9799999, "0.9799"),
+     (-0.25, "-0.2500")],
+)  # fmt: skip
+def test_fixed(value: float, text: str) -> None:
+    assert fixed(value) == text
 
 
 def run(tmp_path: Path, measurement: dict[str, Any] | None, **changes: Any) -> tuple[Any, Any]:
