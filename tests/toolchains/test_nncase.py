@@ -13,6 +13,7 @@ from k210tasks.toolchains import Toolchain, nncase, tensorflow
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.floats import QuantisedModel
 from k210tasks.toolchains.worker import close_all
+from k210tasks.toolchains.workers.tidy import tidy
 
 pytestmark = pytest.mark.toolchain
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures"
@@ -134,18 +135,37 @@ def test_methods(method: str, nncase_tool: Toolchain, two: Path, tmp_path: Path)
     assert cosine(got[1], reference(two, pixels, 0, 1)[1]) > 0.9
 
 
-def test_same_bytes_in_any_process_and_order(
-    nncase_tool: Toolchain, two: Path, tmp_path: Path
-) -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (8, 3, 16, 12), dtype=np.uint8)
-    found = set()
-    for _ in range(2):
-        for mean in (0.0, 0.5, 0.0):
-            compile(nncase_tool, two, pixels, tmp_path, mean=mean)
-            if not mean:
-                found.add((tmp_path / "m.kmodel").read_bytes())
+@needs_fixtures
+def test_same_bytes_in_any_process_and_order(nncase_tool: Toolchain, tmp_path: Path) -> None:
+    """nncase itself leaves uninitialised bits in the file; see workers/tidy.py."""
+    rng = np.random.default_rng(3)
+    samples = {
+        "iris": rng.uniform(0, 7, (9, 4)).astype(np.float32),
+        "vww_96_float": rng.integers(0, 256, (2, 3, 96, 96), dtype=np.uint8),
+    }
+    found: dict[str, set[bytes]] = {name: set() for name in samples}
+    for order in (list(samples), list(reversed(samples))):
+        for name in order * 2:
+            compile(nncase_tool, FIXTURES / "tflite" / f"{name}.tflite", samples[name], tmp_path)
+            found[name].add((tmp_path / "m.kmodel").read_bytes())
         close_all()
-    assert len(found) == 1
+    assert {name: len(kinds) for name, kinds in found.items()} == dict.fromkeys(samples, 1)
+    for (kmodel,) in found.values():
+        dirty = soil(kmodel)
+        assert dirty != kmodel
+        assert tidy(dirty) == kmodel
+
+
+def soil(kmodel: bytes) -> bytes:
+    """Set the reserved bits of the activation entries of the last KPU layer."""
+    text = kmodel.rindex(b"\x90\0\0\0")  # its size, after its start in .rdata
+    start = int.from_bytes(kmodel[text - 4 : text], "little")
+    header = kmodel.index(b".rdata", kmodel.index(b"k210"))
+    body = header + 32 + int.from_bytes(kmodel[header + 20 : header + 24], "little")
+    result = bytearray(kmodel)
+    for entry in range(16):
+        result[body + start + 8 * entry + 7] |= 0xB0
+    return bytes(result)
 
 
 @needs_fixtures
@@ -172,12 +192,12 @@ def test_real_models(
 
     tflite = FIXTURES / "tflite" / f"{name}.tflite"
     _, height, width, _ = FloatModel(tflite.read_bytes()).input_shape
-    files = sorted((FIXTURES / "images" / "faces").glob("*.jpg"))
+    files = sorted((FIXTURES / "images" / "faces").glob("*.jpg"))[:8]
     pictures = [Image.open(f).convert("RGB").resize((width, height)) for f in files]
     pixels = np.stack([np.asarray(p).transpose(2, 0, 1) for p in pictures])
     compile(nncase_tool, tflite, pixels, tmp_path, mean=mean)
-    got = simulate(nncase_tool, pixels[:6], tmp_path)
-    for y, reference_y in zip(got, reference(tflite, pixels[:6], mean, 1.0), strict=True):
+    got = simulate(nncase_tool, pixels[:3], tmp_path)
+    for y, reference_y in zip(got, reference(tflite, pixels[:3], mean, 1.0), strict=True):
         assert y.shape == reference_y.shape
         assert cosine(y, reference_y) > least
 

@@ -13,6 +13,7 @@ sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 import nncase
 import numpy as np
 from serve import Refused, Say, serve
+from tidy import tidy
 
 
 def hello(say: Say) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def compile(
         say(1, 3, "calibrating %d samples" % len(data))
         compiler.compile()
         say(2, 3, "writing")
-        kmodel = compiler.gencode_tobytes()
+        kmodel = tidy(compiler.gencode_tobytes())
     with open(out, "wb") as file:
         file.write(kmodel)
     return {"bytes": len(kmodel)}
