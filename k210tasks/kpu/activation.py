@@ -18,6 +18,8 @@ from k210tasks.kpu.tables import SEGMENTS, Activation, BatchNorm
 
 #: Integers up to here are exact in float64.
 EXACT = 1 << 53
+#: Bounds from here on, times a 24-bit factor, could leave int64; no 8-bit layer comes near.
+WIDE = 1 << 38
 #: With more live segments than this an index per value is cheaper than one pass per segment.
 FEW_SEGMENTS = 3
 
@@ -116,19 +118,7 @@ class Epilogue:
         offset: NDArray[np.int64],
     ):
         self.bn, self.activation, self.offset = bn, activation, offset
-        # Object arrays: Python integers, which no damaged file can overflow.
-        mul, shift, add = (a.astype(object) for a in (bn.mul, bn.shift, bn.add))
-        ends = [(bound.astype(object) + offset.astype(object)) * mul for bound in (low, high)]
-        values = [(end >> shift) + add for end in ends]
-        v_low = int(min(v.min() for v in values))
-        v_high = int(max(v.max() for v in values))
-        start = [int(s) for s in activation.start]
-        reach = max(abs(v_low), abs(v_high)) + max(abs(s) for s in start)
-        # What is held on the way: products before and after the offset is in, and the
-        # activation's products, at most 2**15 times the distance to a segment's start.
-        parts = max(int(abs(bound.astype(object) * mul).max()) for bound in (low, high))
-        largest = 2 * (parts + int(max(abs(e).max() for e in ends))) + (reach << 16)
-        self.exact_in_float = largest < EXACT and v_low > start[0]
+        v_low, v_high, self.exact_in_float = self._bounds(low, high)
         self.segments: list[Segment] = []
         if not self.exact_in_float:
             return
@@ -146,6 +136,22 @@ class Epilogue:
             self.origins = np.array([s.start for s in self.segments])
             self.biases = np.array([s.bias for s in self.segments])
             self.any_falling = any(s.falling for s in self.segments)
+
+    def _bounds(self, low: NDArray[Any], high: NDArray[Any]) -> tuple[int, int, bool]:
+        """Lowest and highest batch-normed value, and whether float64 holds all on the way."""
+        start = int(self.activation.start[0])
+        if max(int(np.abs(part).max()) for part in (low, high, self.offset)) >= WIDE:
+            return start, start, False
+        mul = self.bn.mul
+        ends = ((low + self.offset) * mul, (high + self.offset) * mul)
+        values = [(end >> self.bn.shift) + self.bn.add for end in ends]
+        v_low = int(min(v.min() for v in values))
+        v_high = int(max(v.max() for v in values))
+        reach = max(abs(v_low), abs(v_high)) + int(np.abs(self.activation.start).max())
+        # What is held on the way: products before and after the offset is in, and the
+        # activation's products, at most 2**15 times the distance to a segment's start.
+        products = max(int(np.abs(p).max()) for p in (*ends, low * mul, high * mul))
+        return v_low, v_high, 4 * products + (reach << 16) < EXACT and v_low > start
 
     @property
     def cost(self) -> int:

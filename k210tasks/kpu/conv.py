@@ -76,14 +76,15 @@ class ConvLayer:
         extra_low = extra_high = 0
         if arg_x % (1 << shr_x) == 0:
             flat += arg_x >> shr_x
+            total += taps * (arg_x >> shr_x)
         else:
             self.separate = (arg_x, shr_x)
             reach = (arg_x * 255 * taps) >> shr_x
             extra_low, extra_high = min(0, reach), max(0, reach)
-        low = 255 * np.minimum(flat, 0).sum(1, dtype=np.int64)
-        high = 255 * np.maximum(flat, 0).sum(1, dtype=np.int64)
+        absolute = np.abs(flat).sum(1, dtype=np.int64)
+        low, high = 255 * ((total - absolute) // 2), 255 * ((total + absolute) // 2)
         #: Largest sum of absolute values in any matrix product of this layer.
-        self.reach = int((high - low).max())
+        self.reach = 255 * int(absolute.max())
         exact32 = self.reach < EXACT_FLOAT32 and self.separate is None
         self.dtype: type[np.floating[Any]] = np.float32 if exact32 else np.float64
         self.weights = flat.astype(self.dtype)
