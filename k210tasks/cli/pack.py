@@ -7,7 +7,7 @@ from pathlib import Path
 
 from k210tasks.errors import K210Error
 
-EXAMPLE = "k210 pack workspace/nn_xo.kmodel@0x300000 -o nn_xo.kfpkg"
+EXAMPLE = "k210 pack workspace/nn_xo.kmodel@0x300000 --firmware canmv-kpu5 -o build/nn_xo.kfpkg"
 
 
 class SameName(K210Error):
