@@ -130,9 +130,9 @@ def constant_parameters(op: SourceOp) -> str | None:
 
 
 def one_activation(op: SourceOp) -> str | None:
-    """A fused activation is NONE, RELU, RELU6, RELU_N1_TO_1 or TANH."""
+    """A fused activation is NONE, RELU, RELU6 or RELU_N1_TO_1."""
     name = op.options.get("activation", "NONE")
-    return None if name in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1", "TANH") else f"it is {name}"
+    return None if name in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1") else f"it is {name}"
 
 
 def no_groups(op: SourceOp) -> str | None:

@@ -25,7 +25,6 @@ _FUSED: dict[str, Fn] = {
     "RELU": (functions.RELU,),
     "RELU6": (functions.RELU6,),
     "RELU_N1_TO_1": (functions.RELU_N1_TO_1,),
-    "TANH": (("tanh",),),
 }
 
 
