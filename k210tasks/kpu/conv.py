@@ -1,8 +1,8 @@
 """The arithmetic of one KPU layer on plain arrays, bit exact (docs, section 1.9).
 
 A :class:`ConvLayer` is prepared once and run on any number of uint8 maps. Matrix products
-run in float32 or float64, whichever represents every partial sum exactly: a sum of integers
-whose absolute values add up to less than 2**24 (2**53) is exact in any order.
+run in float32, where need be in several parts that are added up in float64, or in float64: a
+sum of integers whose absolute values add up to less than 2**24 (2**53) is exact in any order.
 """
 
 from __future__ import annotations
@@ -21,12 +21,32 @@ from k210tasks.kpu.tables import Activation, BatchNorm
 
 #: Integers up to here are exact in float32.
 EXACT_FLOAT32 = 1 << 24
+#: A float64 product takes about twice as long; more parts than this do not pay.
+MAX_PARTS = 12
 #: Values handled at a time: small enough for the second-level cache.
 BLOCK = 32768
 #: Pixels a matrix product takes at least, however many channels there are.
 SMALLEST_BLOCK = 64
 #: Pixels of a batch brought together at a time, to bound memory.
 BATCH_PIXELS = 1 << 17
+
+
+def exact_parts(weights: NDArray[Any]) -> list[slice]:
+    """Ranges of taps of (OC, taps) whose products with pixels stay exact in float32.
+
+    Empty where so many would be needed that float64 throughout is faster.
+    """
+    total = np.cumsum(np.abs(weights), axis=1, dtype=np.int64) * 255
+    parts: list[slice] = []
+    start, done = 0, np.zeros((len(weights), 1), np.int64)
+    while start < weights.shape[1]:
+        fits = int(np.searchsorted((total[:, start:] - done).max(0), EXACT_FLOAT32))
+        if fits == 0 or len(parts) == MAX_PARTS:
+            return []
+        parts.append(slice(start, start + fits))
+        start += fits
+        done = total[:, start - 1 : start]
+    return parts
 
 
 class ConvLayer:
@@ -85,8 +105,11 @@ class ConvLayer:
         low, high = 255 * ((total - absolute) // 2), 255 * ((total + absolute) // 2)
         #: Largest sum of absolute values in any matrix product of this layer.
         self.reach = 255 * int(absolute.max())
-        exact32 = self.reach < EXACT_FLOAT32 and self.separate is None
-        self.dtype: type[np.floating[Any]] = np.float32 if exact32 else np.float64
+        #: Ranges of taps whose products are summed in float32, then added up in float64.
+        self.parts = [slice(0, taps)]
+        if self.reach >= EXACT_FLOAT32:
+            self.parts = [] if depthwise else exact_parts(flat)
+        self.dtype: type[np.floating[Any]] = np.float32 if self.parts else np.float64
         self.weights = flat.astype(self.dtype)
         self.epilogue = Epilogue(bn, activation, low + extra_low, high + extra_high, offset)
         self.stride = POOLS[pool].stride if POOLS[pool].op == "pick" else 1
@@ -142,10 +165,16 @@ class ConvLayer:
 
     def _accumulate(self, columns: NDArray[Any]) -> NDArray[Any]:
         """Accumulators (OC, n) of columns (taps, n), all but the constant offset."""
-        acc = np.matmul(self.weights, columns)
+        if len(self.parts) <= 1:
+            acc = np.matmul(self.weights, columns)
+        else:
+            acc = np.zeros((self.out_channels, columns.shape[1]))
+            for part in self.parts:
+                acc += np.matmul(self.weights[:, part], columns[part])
         if self.separate is not None:
             arg_x, shr_x = self.separate
-            acc += np.floor(columns.sum(0) * (arg_x * 2.0**-shr_x))
+            sums = columns.sum(0, dtype=np.float64)
+            acc = acc + np.floor(sums * (arg_x * 2.0**-shr_x))
         return acc
 
     def _columns_at_once(self, taps: int) -> int:
@@ -253,6 +282,8 @@ class ConvLayer:
                     acc += product
                 if self.separate is not None:
                     arg_x, shr_x = self.separate
-                    total = sum(flat[part, 0, i + s : i + s + size] for s in shifts)
-                    acc += np.floor(total * (arg_x * 2.0**-shr_x))
+                    total = flat[part, 0, i : i + size].copy()
+                    for shift in shifts[1:]:
+                        total += flat[part, 0, i + shift : i + shift + size]
+                    acc = acc + np.floor(total.astype(np.float64) * (arg_x * 2.0**-shr_x))
                 self.epilogue(acc, part, out[part, i : i + size])

@@ -117,12 +117,36 @@ def identity() -> tuple[BatchNorm, Activation]:
     return BatchNorm.of([1], [0], [0]), activation
 
 
-@pytest.mark.parametrize(("channels", "exact"), [(28, np.float32), (29, np.float64)])
-def test_float32_is_used_only_where_every_sum_is_exact(channels: int, exact: Any) -> None:
-    # 255 * 255 * 9 * 28 = 16 386 300 < 2**24 = 16 777 216 < 255 * 255 * 9 * 29
+@pytest.mark.parametrize(("channels", "parts"), [(28, 1), (29, 2), (57, 2), (58, 3), (1024, 0)])
+def test_float32_sums_only_what_it_holds_exactly(channels: int, parts: int) -> None:
+    # 255 * 255 * 258 taps = 16 776 450 < 2**24 = 16 777 216: 28 channels of 3x3 are 252 taps
     weights = np.full((1, channels, 3, 3), 255, np.uint8)
     bn, activation = identity()
-    assert ConvLayer(weights, bn, activation).dtype is exact
+    layer = ConvLayer(weights, bn, activation)
+    assert len(layer.parts) == parts
+    assert layer.dtype is (np.float32 if parts else np.float64)
+    for part in layer.parts:
+        assert 255 * layer.weights[:, part].sum(1).max() < 1 << 24
+
+
+@settings(max_examples=30, deadline=None)
+@given(channels=st.integers(20, 140), seed=st.integers(0, 2**32 - 1), fold=st.booleans())
+def test_sums_of_parts_equal_64_bit_integers(channels: int, seed: int, fold: bool) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 256, (3, channels, 3, 3)).astype(np.uint8)
+    _, activation = identity()
+    arg_x = -100 if fold else -100 * 32768 + 1
+    layer = ConvLayer(
+        weights,
+        BatchNorm.of([1] * 3, [0] * 3, [0] * 3),
+        activation,
+        arg_x=arg_x,
+        shr_x=0 if fold else 15,
+    )
+    columns = rng.integers(0, 256, (channels * 9, 7))
+    expected = weights.reshape(3, -1).astype(np.int64) @ columns
+    expected += (arg_x * columns.sum(0)) >> (0 if fold else 15)
+    np.testing.assert_array_equal(layer._accumulate(columns.astype(layer.dtype)), expected)
 
 
 def test_the_largest_layer_does_not_lose_a_unit() -> None:
