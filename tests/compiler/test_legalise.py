@@ -1,0 +1,303 @@
+"""What each construct becomes, and that it stays on the KPU where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+from tests.compiler.helpers import Outcome, fixture, kinds, proven, same_after_legalise
+from tests.compiler.tflite_builder import Net
+
+Build = Callable[[Any], int]
+KPU = {"kpu_conv", "dequantize"}
+
+
+def build(shape: tuple[int, ...], *layers: Build, seed: int = 0) -> Any:
+    """A chain: each of ``layers`` maps the net, whose last output is ``net.last``."""
+    net: Any = Net(shape, seed=seed)
+    net.last = net.input
+    for layer in layers:
+        net.last = layer(net)
+    net.outputs = [net.last]
+    return net
+
+
+def conv(channels: int, *args: object, **more: object) -> Build:
+    return lambda n: n.conv(n.last, channels, *args, **more)
+
+
+def depthwise(*args: object, **more: object) -> Build:
+    return lambda n: n.depthwise(n.last, *args, **more)
+
+
+def pool(kind: str, kernel: tuple[int, int], **more: object) -> Build:
+    return lambda n: n.pool(n.last, kind, kernel, **more)
+
+
+def pad(*pads: tuple[int, int]) -> Build:
+    return lambda n: n.pad(n.last, [(0, 0), *pads, (0, 0)])
+
+
+#: built so that the whole network runs on the KPU, whatever the format
+ON_KPU: dict[str, tuple[tuple[int, ...], tuple[Build, ...]]] = {
+    "stride 2, even": ((1, 16, 16, 3), (conv(8, stride=(2, 2)), conv(4, (1, 1)))),
+    "stride 2, even, alone": ((1, 16, 16, 3), (conv(8, stride=(2, 2)),)),
+    "stride 2, depthwise": ((1, 16, 16, 4), (depthwise(stride=(2, 2)), conv(8, (1, 1)))),
+    "stride 2, depthwise twice": (
+        (1, 32, 32, 4), (depthwise(stride=(2, 2)), depthwise(stride=(2, 2)), conv(4, (1, 1))),
+    ),
+    "stride 2, explicit pad": (
+        (1, 16, 16, 3), (pad((1, 1), (1, 1)), conv(8, stride=(2, 2), padding="VALID")),
+    ),
+    "stride 2, pad after only": (
+        (1, 16, 16, 3), (pad((0, 1), (0, 1)), conv(8, stride=(2, 2), padding="VALID")),
+    ),
+    "stride 4": ((1, 16, 16, 3), (conv(8, stride=(4, 4)),)),
+    "stride 2, 1x1": ((1, 16, 16, 3), (conv(8, (1, 1), stride=(2, 2)),)),
+    "stride 2, valid, odd": ((1, 17, 17, 3), (conv(8, stride=(2, 2), padding="VALID"),)),
+    "2x2 stride 2": ((1, 16, 16, 3), (conv(8, (2, 2), stride=(2, 2), padding="VALID"),)),
+    "1x3": ((1, 12, 9, 3), (conv(8, (1, 3)),)),
+    "3x1": ((1, 12, 9, 3), (conv(8, (3, 1)),)),
+    "2x2": ((1, 12, 10, 3), (conv(8, (2, 2)),)),
+    "5x5": ((1, 12, 12, 3), (conv(8, (5, 5)),)),
+    "7x7": ((1, 12, 12, 1), (conv(8, (7, 7)),)),
+    "5x5 of 8 channels": ((1, 12, 12, 8), (conv(8, (5, 5)),)),
+    "5x5 stride 2": ((1, 12, 12, 3), (conv(8, (5, 5), stride=(2, 2)), conv(4, (1, 1)))),
+    "dilation 2": ((1, 12, 12, 3), (conv(8, dilation=(2, 2)),)),
+    "dilation 3 of 8 channels": ((1, 12, 12, 8), (conv(8, dilation=(3, 3)),)),
+    "depth multiplier": ((1, 12, 12, 3), (depthwise(multiplier=3),)),
+    "max pool": ((1, 12, 12, 3), (conv(8, act="RELU"), pool("MAX", (2, 2)))),
+    "max pool 4x4": ((1, 16, 16, 3), (conv(8), pool("MAX", (4, 4)))),
+    "max pool of 1": ((1, 12, 12, 3), (conv(8), pool("MAX", (2, 2), stride=(1, 1),
+                                                     padding="SAME"))),
+    "max pool 3x3 stride 2": (
+        (1, 16, 16, 3), (conv(8), pool("MAX", (3, 3), stride=(2, 2), padding="SAME"), conv(4)),
+    ),
+    "max pool 3x3 stride 1": (
+        (1, 12, 12, 3), (conv(8), pool("MAX", (3, 3), stride=(1, 1), padding="SAME")),
+    ),
+    "mean pool": ((1, 12, 12, 3), (conv(8), pool("AVERAGE", (2, 2)), conv(4, (1, 1)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("name", ON_KPU)
+def test_it_runs_on_the_kpu_alone(name: str, kmodel: int) -> None:
+    shape, layers = ON_KPU[name]
+    net = build(shape, *layers)
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    left = [k for k in kinds(graph) if k not in KPU]
+    # What is left over of a map wider than what is meant is cut off at the very end.
+    assert left in ([], ["slice"]), left
+    if left:
+        assert graph.ops[-2].kind == "slice"
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+VALID = build(
+    (1, 28, 28, 1),
+    conv(8, padding="VALID", act="RELU"),
+    pool("MAX", (2, 2)),
+    conv(16, padding="VALID", act="RELU"),
+    pool("MAX", (2, 2)),
+    lambda n: n.dense(n.reshape(n.last, (1, 400)), 10),
+)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_a_valid_network_crops_once_before_its_dense_layer(kmodel: int) -> None:
+    graph = same_after_legalise(VALID.build(*VALID.outputs), kmodel)
+    found = kinds(graph)
+    assert found.count("slice") == (1 if kmodel == 3 else 2)  # and the vector's pixel in kmodel 4
+    last_conv = max(i for i, k in enumerate(found[: found.index("slice")]) if k == "kpu_conv")
+    assert set(found[: last_conv + 1]) == {"kpu_conv"}
+    proven(VALID, kmodel, 28.0, *VALID.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_odd_maps_with_stride_2_take_one_trip_through_main_memory(kmodel: int) -> None:
+    net = build((1, 15, 13, 4), depthwise(stride=(2, 2)), conv(8, (1, 1)), conv(8, (3, 3)))
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert [k for k in kinds(graph) if k not in KPU] == ["slice", "upload"]
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_the_shift_recipe_costs_nine_bytes_a_channel(kmodel: int) -> None:
+    net = build((1, 16, 16, 8), depthwise(stride=(2, 2)), conv(16, (1, 1)))
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    shift = graph.ops[1]
+    assert shift.attrs["identity"]
+    assert shift.attrs["depthwise"]
+    assert shift.attrs["weights"].size == 9 * 8
+    assert np.array_equal(np.argwhere(shift.attrs["weights"][0, 0]), [[2, 2]])
+    assert graph.ops[2].attrs["pool"] == 5
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_maps_smaller_than_four_pixels_are_padded(kmodel: int) -> None:
+    net = build((1, 6, 6, 4), conv(8, stride=(2, 2), act="RELU"), depthwise(), conv(4, (1, 1)))
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert [k for k in kinds(graph) if k not in KPU] == ["pad", "upload", "slice"]
+    assert all(min(op.input.shape[2:]) >= 4 for op in graph.ops if op.kind == "kpu_conv")
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+def test_kmodel_3_cannot_pad_values_below_zero() -> None:
+    net = build((1, 6, 6, 4), conv(8, stride=(2, 2)), depthwise())
+    with pytest.raises(NeedsKmodel4) as caught:
+        same_after_legalise(net.build(*net.outputs), 3)
+    assert str(caught.value) == (
+        "DEPTHWISE_CONV_2D #1: zeros must be put around a map that also holds negative values; "
+        "needs kmodel 4"
+    )
+    proven(net, 4, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("columns", [600, 1024, 1025, 3000, 9216])
+def test_dense_layers_run_on_the_kpu_without_bias_too(columns: int, kmodel: int) -> None:
+    sides = {600: (20, 30, 1), 1024: (32, 32, 1), 1025: (25, 41, 1), 3000: (30, 50, 2),
+             9216: (48, 64, 3)}[columns]  # fmt: skip
+    net = build(
+        (1, *sides),
+        lambda n: n.dense(n.reshape(n.last, (1, columns)), 12, bias=False, act="RELU"),
+        lambda n: n.dense(n.last, 5, bias=False),
+    )
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert kinds(graph).count("kpu_conv") == (3 if kmodel == 3 else 2)  # v3 starts with a copy
+    assert "dense" not in kinds(graph)
+    proven(net, kmodel, 25.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_more_outputs_than_one_load_sequence_holds_are_split(kmodel: int) -> None:
+    net = build((1, 4, 4, 512), conv(400))
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    sizes = [op.attrs["weights"].shape[0] for op in graph.ops if op.kind == "kpu_conv"]
+    assert sizes[:2] == [384, 16]
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("name", ["ADD", "SUB"])
+def test_residual_sums_stay_on_the_kpu(name: str, kmodel: int) -> None:
+    net = build(
+        (1, 12, 12, 4),
+        conv(8, act="RELU"),
+        lambda n: n.binary(name, n.last, n.conv(n.last, 8), "RELU"),
+        conv(4, (1, 1)),
+    )
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert set(kinds(graph)) == KPU
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_joined_branches_stay_on_the_kpu_and_take_their_activation_along(kmodel: int) -> None:
+    net = build(
+        (1, 12, 12, 3),
+        lambda n: n.concat([n.conv(n.last, 8), n.conv(n.last, 4, (1, 1), gain=3.0)], 3),
+        lambda n: n.unary("RELU", n.last),
+        conv(4),
+    )
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert set(kinds(graph)) == KPU
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize(
+    "name", ["LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "LEAKY_RELU", "ABS", "EXP", "NEG"]
+)
+def test_functions_go_into_the_activation_table(name: str, kmodel: int) -> None:
+    tables = {"LEAKY_RELU": ("LeakyReluOptions", {"Alpha": 0.1}), "GELU": ("GeluOptions", {})}
+    table, fields = tables.get(name, (None, {}))
+    net = build(
+        (1, 12, 12, 3),
+        conv(8),
+        lambda n: n.unary(name, n.last, table, **fields),
+        conv(4, (1, 1)),
+    )
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert set(kinds(graph)) == KPU
+    assert kinds(graph).count("kpu_conv") == 2
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_batch_norm_around_a_convolution_is_folded(kmodel: int) -> None:
+    def factor(n: Any) -> int:
+        scale = np.linspace(0.5, 2, n.shape(n.last)[-1]).astype(np.float32)
+        return n.binary("MUL", n.last, n.const(scale))
+
+    def offset(n: Any) -> int:
+        shift = np.linspace(-0.5, 0.5, n.shape(n.last)[-1]).astype(np.float32)
+        return n.binary("ADD", n.last, n.const(shift), "RELU6")
+
+    net = build((1, 12, 12, 3), factor, conv(8), factor, offset, conv(4, (1, 1)))
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert kinds(graph) == ["kpu_conv", "kpu_conv", "dequantize"]
+    proven(net, kmodel, 28.0, *net.outputs)
+
+
+def test_vww_goes_to_main_memory_once_between_its_convolutions() -> None:
+    for kmodel in (3, 4):
+        graph = same_after_legalise(fixture("vww_96_float.tflite"), kmodel)
+        found = kinds(graph)
+        inner = found[: max(i for i, k in enumerate(found) if k == "kpu_conv")]
+        assert [k for k in inner if k != "kpu_conv"] == ["pad", "upload"]
+
+
+def test_what_the_device_resizes_differently_is_refused() -> None:
+    net = build((1, 8, 8, 3), lambda n: n.resize(n.last, (11, 5), align=True))
+    with pytest.raises(Unsupported) as caught:
+        same_after_legalise(net.build(*net.outputs), 4)
+    assert str(caught.value) == (
+        "RESIZE_NEAREST_NEIGHBOR #0: resizing 8 to 11 pixels picks other pixels on the device; "
+        "use align_corners=False and a whole factor"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (
+            lambda n: n.conv(n.last, 1025, (1, 1)),
+            "CONV_2D #0: 1025 channels; the KPU takes at most 1024; needs kmodel 4",
+        ),
+        (
+            lambda n: n.transpose_conv(n.last, 2, (3, 3), (2, 2)),
+            "TRANSPOSE_CONV #0: a transposed convolution; needs kmodel 4",
+        ),
+        (
+            lambda n: n.binary("MUL", n.last, n.conv(n.last, 3)),
+            "MUL #1: mul of [1, 3, 8, 8] and [1, 3, 8, 8] on the CPU; needs kmodel 4",
+        ),
+        (
+            lambda n: n.softmax(n.last),
+            "SOFTMAX #0: softmax of 64 vectors; needs kmodel 4",
+        ),
+    ],
+)  # fmt: skip
+def test_what_kmodel_3_cannot_carry_is_refused_by_name(layer: Build, reason: str) -> None:
+    net = build((1, 8, 8, 3), layer)
+    with pytest.raises(NeedsKmodel4) as caught:
+        same_after_legalise(net.build(*net.outputs), 3)
+    assert str(caught.value) == reason
+    assert Outcome(net.build(*net.outputs), 4).decibels()[0] > 28
+
+
+def test_large_maps_are_refused_with_their_size() -> None:
+    net = build((1, 300, 40, 1), conv(2))
+    with pytest.raises(Unsupported) as caught:
+        same_after_legalise(net.build(*net.outputs), 3)
+    assert str(caught.value) == (
+        "input 'input' of shape [1, 1, 300, 40]: a kmodel 3 starts with a convolution on a map of "
+        "4x4 to 512x256 pixels and at most 1024 channels, or with a dense layer on a vector; "
+        "needs kmodel 4"
+    )
