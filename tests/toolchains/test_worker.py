@@ -15,6 +15,7 @@ import pytest
 
 from k210tasks.toolchains import worker as worker_module
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
+from k210tasks.toolchains.interpreters import search
 from k210tasks.toolchains.worker import Worker, close_all, shared
 from tests.toolchains.test_ncc import alive
 
@@ -50,6 +51,21 @@ def test_call(worker: Worker, tmp_path: Path) -> None:
     assert steps == [(1, 3, "adding"), (2, 3, "adding"), (3, 3, "adding")]
     assert result["printed"] == "python prints\nC prints\n"
     assert (tmp_path / "a.log").read_text() == "python prints\nC prints\n"
+
+
+@pytest.mark.parametrize("version", ["3.7", "3.8", "3.9", "3.10", "3.13"])
+def test_every_python_that_workers_meet(version: str) -> None:
+    """Parsing is not enough: CPython 3.7 lacks much that the same text may mean."""
+    found = next((f.interpreter for f in search([version]) if f.interpreter), None)
+    if found is None:
+        pytest.skip(f"there is no CPython {version} on this machine")
+    own = Worker("tool", [str(found.path), *COMMAND[1:]], dict(os.environ))
+    try:
+        assert call(own, "add", a=2, b=3)["sum"] == 5
+        with pytest.raises(BadRequest):
+            call(own, "refuse")
+    finally:
+        own.close()
 
 
 def test_stays_warm_and_keeps_logs_apart(worker: Worker) -> None:
@@ -208,7 +224,8 @@ def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) 
     """Not even while the vendor's code holds the interpreter lock."""
     sign = tmp_path / "pid"
     script = (
-        "import os; from k210tasks.toolchains.worker import Worker\n"
+        "import os; from k210tasks.toolchains.interpreters import search
+from k210tasks.toolchains.worker import Worker\n"
         f"w = Worker('tool', {COMMAND!r}, dict(os.environ))\n"
         f"w.call('hold', {{'sign': {str(sign)!r}}}, doing='x')"
     )

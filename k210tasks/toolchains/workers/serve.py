@@ -17,8 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
     import fcntl
@@ -30,8 +29,13 @@ class Refused(Exception):
     """The request cannot be fulfilled for a reason in the user's files; the text is for them."""
 
 
-Say = Callable[[int, int, str], None]
-Operation = Callable[..., "dict[str, Any]"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Say = Callable[[int, int, str], None]
+    Operation = Callable[..., dict[str, Any]]
+else:
+    Say = Operation = object  # CPython 3.7 cannot subscript them
 
 
 def _line_buffer_c_stdout() -> Any:
