@@ -121,16 +121,14 @@ def report(path: str, found: Summary) -> str:
         for i, port in enumerate(ports):
             lines.append(f"{name} {i}: {port_text(port)}")
     if not found.inputs:
-        lines.append("input: unknown; runtimes start with K210Conv2d or FullyConnected only")
-    lines.append(
-        textwrap.fill(
-            ", ".join(loaders(found.version)),
-            WIDTH,
-            initial_indent="loaded by: ",
-            subsequent_indent="  ",
-            break_on_hyphens=False,
+        lines.append("input: the file does not tell")
+    for label, text in (
+        ("loaded by", ", ".join(loaders(found.version))),
+        *(("note", note) for note in found.notes),
+    ):
+        lines.append(
+            textwrap.fill(f"{label}: {text}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         )
-    )
     return "\n".join(lines)
 
 

@@ -8,13 +8,18 @@ from typing import Any
 from k210tasks.kmodel import v3_layers, v4_ops
 from k210tasks.kmodel.codec import KPU, MAIN
 from k210tasks.kmodel.detect import PRODUCERS
-from k210tasks.kmodel.shapes import Dims, Tracker, text
+from k210tasks.kmodel.shapes import Dims, Tracker, text, volume
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.kpu.layout import ROW_BYTES, map_rows
 from k210tasks.kpu.pools import POOLS, Pool
-from k210tasks.kpu.registers import LayerRegisters
+from k210tasks.kpu.registers import LayerRegisters, check
 from k210tasks.kpu.timing import layer_cycles, layer_seconds
+
+#: Nodes that came with later betas of nncase 0.2 (docs, section 3.4).
+LATE_NODES = {v4_ops.TableLookup1d, v4_ops.NnilUnary}
+#: Layers a v3 runtime accepts as the first, and feeds.
+FIRST_LAYERS = (v3_layers.K210Conv, v3_layers.FullyConnected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Summary:
     main_bytes: int
     macs: int  # of the KPU layers
     estimated_kpu_ms: float  # of the KPU layers
+    notes: tuple[str, ...] = ()  # what may keep a runtime from running it
 
 
 def kpu_row(registers: LayerRegisters, weight_bytes: int = 1, batches: int = 1) -> KpuRow:
@@ -151,8 +157,40 @@ def summary(model: KmodelV3 | KmodelV4) -> Summary:
         kpu_bytes=kpu_bytes(bodies),
         main_bytes=model.main_mem,
         macs=sum(row.kpu.macs for row in rows if row.kpu),
+        notes=tuple(notes(model)),
         estimated_kpu_ms=round(sum(row.kpu.estimated_us for row in rows if row.kpu) / 1000, 4),
     )
+
+
+def notes(model: KmodelV3 | KmodelV4) -> list[str]:
+    """What in ``model`` some or all runtimes do not run, one sentence each."""
+    found = []
+    bodies: Any = model.layers
+    weight_bytes = model.weight_bytes if isinstance(model, KmodelV3) else 1
+    names = sorted({body.NAME for body in bodies if type(body) in LATE_NODES})
+    if names:
+        found.append(
+            f"{', '.join(names)}: not in runtimes of nncase 0.2 beta2 and before, "
+            "MaixPy's among them"
+        )
+    if isinstance(model, KmodelV3) and bodies and not isinstance(bodies[0], FIRST_LAYERS):
+        found.append(
+            f"the first layer is {bodies[0].NAME}: runtimes start with K210Conv2d or FullyConnected"
+        )
+    for i, body in enumerate(bodies):
+        if isinstance(body, v3_layers.MaxPool2d):
+            found.append(f"layer {i} ({body.NAME}): no runtime has a handler for it")
+        elif isinstance(body, v4_ops.Node) and 0x1001 <= body.OPCODE <= 0x1005:
+            found.append(f"layer {i} ({body.NAME}): an operation of the CPU target")
+        elif isinstance(body, (v3_layers.K210Conv, v4_ops.KpuConv2d)):
+            batches = max(1, getattr(body, "batches", 1))
+            odd = next(check(body.registers, weight_bytes, batches), None)
+            if odd is not None:
+                found.append(
+                    f"layer {i} ({body.NAME}): register {odd.field} is {odd.value}, "
+                    f"its geometry asks for {odd.expected}"
+                )
+    return found
 
 
 def _plain(dims: Dims | None) -> tuple[int, ...] | None:
@@ -197,15 +235,15 @@ def _ports(
         return inputs, outputs
     for memory, shape in zip(model.inputs, model.input_shapes, strict=True):
         in_kpu = memory.memory_type == KPU
-        dims = tuple(shape)
+        known = in_kpu or volume(shape) * memory.itemsize == memory.size
         inputs.append(
             Port(
                 "uint8" if in_kpu or memory.datatype == 1 else "float32",
-                dims,
-                shape.n * shape.c * shape.h * shape.w if in_kpu else memory.size,
+                tuple(shape) if known else None,
+                volume(shape) if in_kpu else memory.size,
                 "kpu" if in_kpu else "main",
                 memory.start,
-                "CHW",
+                "CHW" if known else None,
                 zero_point=_zero_point(first)
                 if in_kpu
                 and isinstance(first, v4_ops.KpuConv2d)
@@ -214,14 +252,14 @@ def _ports(
             )
         )
     for memory in model.outputs:
-        known = tracker.shape_at(memory.start, memory.size // memory.itemsize)
+        shape_there = tracker.shape_at(memory.start, memory.size // memory.itemsize)
         scale, zero = (None, None)
         if memory.memory_type == MAIN:
             scale, zero = dequantised.get(memory.start, (None, None))
         outputs.append(
             Port(
                 "float32" if memory.datatype == 0 else "uint8",
-                _plain(known),
+                _plain(shape_there),
                 memory.size,
                 "main",
                 memory.start,

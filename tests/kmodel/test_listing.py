@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kpu.registers import conv_registers
 from k210tasks.kpu.tables import LOWEST_START, Activation, BatchNorm
 from tests.kmodel import samples
+from tests.simulator import models
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
 real = pytest.mark.skipif(not FIXTURES.is_dir(), reason="needs ../shared/fixtures")
@@ -113,6 +115,23 @@ def test_shapes_are_carried_through_main_memory() -> None:
     assert found.outputs[0].scale is None  # the logistic came after
     model.layers.pop()
     assert (summary(model).outputs[0].scale, summary(model).outputs[0].zero_point) == (0.25, 8)
+
+
+def test_notes_say_what_runtimes_do_not_run() -> None:
+    assert summary(models.net_v3()).notes == ()
+    assert summary(models.net_v4()).notes == (
+        "nnil_unary_method: not in runtimes of nncase 0.2 beta2 and before, MaixPy's among them",
+    )
+    assert summary(worked_example()).notes == (
+        "the first layer is TensorflowFlatten: runtimes start with K210Conv2d or FullyConnected",
+    )
+    model = models.net_v3()
+    first = model.layers[0]
+    assert isinstance(first, v3_layers.K210Conv)
+    first.registers = replace(first.registers, coef_group=4)
+    assert summary(model).notes == (
+        "layer 0 (K210Conv2d): register coef_group is 4, its geometry asks for 2",
+    )
 
 
 @settings(max_examples=60, deadline=None)
