@@ -224,8 +224,7 @@ def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) 
     """Not even while the vendor's code holds the interpreter lock."""
     sign = tmp_path / "pid"
     script = (
-        "import os; from k210tasks.toolchains.interpreters import search
-from k210tasks.toolchains.worker import Worker\n"
+        "import os; from k210tasks.toolchains.worker import Worker\n"
         f"w = Worker('tool', {COMMAND!r}, dict(os.environ))\n"
         f"w.call('hold', {{'sign': {str(sign)!r}}}, doing='x')"
     )
