@@ -113,7 +113,9 @@ def _fed_with_pixels(source: Source, calibration: Calibration | None, options: O
         return options.pixels
     if calibration is None:
         return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
-    q = (calibration.kept.astype(np.float64) * options.std + options.mean) * 255
+    values = calibration.kept.reshape(len(calibration.kept), -1)
+    some = values[:, :: max(1, values.shape[1] // 4096)].astype(np.float64)
+    q = (some * options.std + options.mean) * 255
     near = np.abs(q - np.rint(q)).max(initial=0.0) < 1e-2
     return bool(near and q.min(initial=0.0) > -0.5 and q.max(initial=0.0) < 255.5)
 
