@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from k210tasks.kmodel.codec import (
-    CONST,
-    KPU,
-    MAIN,
     MemoryRange,
     Reader,
     Shape,
@@ -29,7 +26,6 @@ BLOB_ALIGNMENT = 256
 MAX_NODES = 2048
 MAX_RANGES = 256
 TARGETS = {0: "CPU", 1: "K210"}
-MEMORIES = {CONST: "constants", MAIN: "main memory", KPU: "KPU RAM"}
 
 
 @dataclass(kw_only=True, eq=False)

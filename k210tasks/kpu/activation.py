@@ -65,14 +65,14 @@ class Segment:
         self.bias = float(activation.bias[index])
         self.falling = self.slope < 0
 
-    def finish(self, rise: NDArray[np.float64], scratch: NDArray[np.float64]) -> None:
+    def finish(self, rise: NDArray[np.float64]) -> None:
         """Turn ``rise``, v - start, into the unclamped result, in place."""
         rise *= self.slope
         if self.falling:  # the odd rounding of negative products: 2*floor - rint
-            np.floor(rise, out=scratch)
+            down = np.floor(rise)
             np.rint(rise, out=rise)
-            scratch += scratch
-            np.subtract(scratch, rise, out=rise)
+            down += down
+            np.subtract(down, rise, out=rise)
         else:
             np.rint(rise, out=rise)
         if self.bias:
@@ -175,7 +175,7 @@ class Epilogue:
         v += self.shifted[channels]
         np.floor(v, out=v)
         if len(self.segments) == 1:
-            self.segments[0].finish(v, v if not self.segments[0].falling else np.empty_like(v))
+            self.segments[0].finish(v)
         else:
             v = self._several(v)
         np.clip(v, 0.0, 255.0, out=v)
@@ -189,13 +189,12 @@ class Epilogue:
             first = max(int(np.searchsorted(self.starts, v.min(), "left")) - 1, 0)
             last = max(int(np.searchsorted(self.starts, v.max(), "left")), first + 1)
         if last - first <= FEW_SEGMENTS:
-            scratch = np.empty_like(v)
             result = v - self.starts[first]
-            self.segments[first].finish(result, scratch)
+            self.segments[first].finish(result)
             for segment in self.segments[first + 1 : last]:
                 above = v > segment.start
                 rise = v - segment.start
-                segment.finish(rise, scratch)
+                segment.finish(rise)
                 np.copyto(result, rise, where=above)
             return result
         index = np.full(v.shape, first, np.uint8)

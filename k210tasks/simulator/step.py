@@ -27,7 +27,7 @@ def writes(out: NDArray[Any], run: Callable[[], None]) -> Step:
     return Step(run, out.copy)
 
 
-#: Registers without which the arithmetic is what the geometry says: a driver's business.
+#: Registers of how weights are fetched and results sent: they do not change the arithmetic.
 _HARMLESS = {"dma_total_byte", "channel_byte_num", "load_time", "para_size", "o_ch_num_coef"}
 
 
