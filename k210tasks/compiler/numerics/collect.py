@@ -25,7 +25,7 @@ from k210tasks.compiler.numerics.calibration import (
 from k210tasks.compiler.numerics.histogram import Histogram
 from k210tasks.litert import FloatModel
 
-KEEP = 16  # whole samples kept, at most; at least half as many where there are enough
+KEEP = 24  # whole samples kept, at most; at least half as many where there are enough
 PIXELS = 256  # pixels of each tensor kept per kept sample
 COUNTED = 16384  # values of each tensor counted per sample; extremes look at all of them
 

@@ -50,7 +50,8 @@ class Histogram:
     def add(self, values: NDArray[np.float32], magnitude: float) -> None:
         """Count finite ``values`` (float32, flat), none larger than ``magnitude``."""
         self.widen(width_exponent(magnitude))
-        scaled = values * np.float32(2.0**-self.exponent)  # exact: a power of two
+        # Exact, being a power of two, in float64 also for the smallest float32.
+        scaled = values.astype(np.float64) * 2.0**-self.exponent
         index = np.floor(scaled, out=scaled).astype(np.int32)
         index += HALF
         self.counts += np.bincount(index, minlength=2 * HALF)

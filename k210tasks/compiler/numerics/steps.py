@@ -20,7 +20,7 @@ from k210tasks.compiler.numerics.ranges import quantisation
 Floats = NDArray[np.float64]
 
 CHANNEL_MARGIN = 16.0  # over sqrt(pixels): stretch of a channel's own extremes
-MAP_MARGIN = 4.0  # the same for the whole map's
+MAP_MARGIN = 6.0  # the same for the whole map's
 BALANCE = 0.5  # 0: one step for all channels, 1: each its finest
 FINEST = 0.02  # least step of a channel, as a share of the map's
 

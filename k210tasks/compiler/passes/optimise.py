@@ -30,15 +30,21 @@ class Effort:
     """How much work the choice of the weights may be."""
 
     images: int  # samples run through the layers, at most
+    elements: int  # of feature maps computed in all: fewer samples where maps are large
     pixels: int  # sampled pixels per layer, at most
     feedback: int  # most weights per output channel that are rounded with error feedback
     passes: int  # sweeps of single-code moves after that
 
+    def samples(self, graph: Graph, kept: int) -> int:
+        """How many of ``kept`` samples to run: at least four, if there are."""
+        size = sum(t.size for op in graph.ops if op.kind == "kpu_conv" for t in op.outputs[:1])
+        return min(kept, self.images, max(4, self.elements // max(size, 1)))
+
 
 EFFORTS = {
-    "fast": Effort(images=4, pixels=1024, feedback=300, passes=0),
-    "normal": Effort(images=8, pixels=2048, feedback=2400, passes=0),
-    "high": Effort(images=16, pixels=4096, feedback=1 << 20, passes=3),
+    "fast": Effort(images=16, elements=12_000_000, pixels=1024, feedback=300, passes=0),
+    "normal": Effort(images=24, elements=24_000_000, pixels=3072, feedback=2400, passes=0),
+    "high": Effort(images=24, elements=1 << 40, pixels=6144, feedback=1 << 20, passes=3),
 }
 
 
@@ -58,7 +64,7 @@ class Optimiser:
     def __init__(self, graph: Graph, calibration: Calibration, effort: Effort):
         self.effort = effort
         self.calibration = calibration
-        count = min(effort.images, len(calibration.kept))
+        count = effort.samples(graph, len(calibration.kept))
         self.images: NDArray[np.int64] = (np.arange(count) * len(calibration.kept)) // count
         self.needed = _needed(graph)
         self.last = {t: op for op in graph.ops for t in op.inputs}

@@ -1,0 +1,167 @@
+"""Compile time and memory of the built-in compiler beside nncase 1.9.0.
+
+Whole processes, each from nothing: start, read the images, calibrate, compile, write the
+kmodel. Both get the same picture files. Rounds alternate so that both see the same
+machine; printed are medians, their ratios, and the peak memory of our processes.
+A re-emit is what changing only the calibration method costs: a new process that reads the
+calibration data from its file and compiles.
+
+    python bench/compile.py [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image, ImageEnhance, ImageOps
+
+from k210tasks import toolchains
+from k210tasks.toolchains.environments import python_of
+
+HERE = Path(__file__).resolve().parent.parent
+FIXTURES = HERE.parent / "shared" / "fixtures"
+
+OURS = """
+import sys
+from pathlib import Path
+from k210tasks import compiler
+from k210tasks.compiler import Calibration, Options
+from k210tasks.images import Loader
+from k210tasks.preprocess import Preprocess
+
+tflite, images, mean, out, effort, method, shape, work = sys.argv[1:]
+data, mean = Path(tflite).read_bytes(), float(mean)
+stored = Path(out + ".npz")
+if work == "all":
+    size = tuple(int(n) for n in shape.split("x"))
+    loader = Loader(size, Preprocess(mean=mean, std=1.0))
+    files = sorted(Path(images).iterdir())
+    made = compiler.calibrate(data, (loader.tensor(f) for f in files))
+    made.to_npz(stored)
+calibration = Calibration.from_npz(stored)
+options = Options(kmodel=4, mean=mean, std=1.0, effort=effort, method=method)
+Path(out).write_bytes(compiler.compile(data, calibration, options).kmodel)
+"""
+
+THEIRS = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+import nncase
+
+tflite, images, mean, out, shape = sys.argv[1:]
+_, height, width, _ = (int(n) for n in shape.split("x"))
+samples = []
+for file in sorted(Path(images).iterdir()):
+    picture = Image.open(file).convert("RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.BILINEAR)
+    samples.append(np.asarray(picture, np.float32) / 255 - float(mean))
+options = nncase.CompileOptions()
+options.target = "k210"
+options.input_type = "float32"
+options.quant_type = options.w_quant_type = "uint8"
+options.dump_dir = str(Path(out).parent)
+compiler = nncase.Compiler(options)
+compiler.import_tflite(Path(tflite).read_bytes(), nncase.ImportOptions())
+calibration = nncase.PTQTensorOptions()
+calibration.samples_count = len(samples)
+calibration.calibrate_method = "no_clip"
+calibration.set_tensor_data(np.stack(samples).astype(np.float32).tobytes())
+compiler.use_ptq(calibration)
+compiler.compile()
+Path(out).write_bytes(compiler.gencode_tobytes())
+"""
+
+
+def variants(folder: Path, count: int) -> Path:
+    """``count`` different pictures: the faces, then mirrored and in other light."""
+    faces = sorted((FIXTURES / "images" / "faces").iterdir())
+    folder.mkdir()
+    for i in range(count):
+        picture = Image.open(faces[i % len(faces)]).convert("RGB")
+        turn = i // len(faces)
+        if turn % 2:
+            picture = ImageOps.mirror(picture)
+        if turn:
+            picture = ImageEnhance.Brightness(picture).enhance(1 - 0.1 * turn)
+        picture.save(folder / f"{i:03}.png")
+    return folder
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Wall seconds of a process and its peak memory in MB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    text = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{' '.join(command[:2])} failed:\n{text}")
+    return wall, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    tools = toolchains.get("nncase-1.9.0")
+    tools.install(print)
+    theirs = str(python_of(tools.folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {n: variants(Path(scratch, f"faces{n}"), n) for n in (20, 60)}
+        script, nncase_script = Path(scratch, "ours.py"), Path(scratch, "theirs.py")
+        script.write_text(OURS, "utf-8")
+        nncase_script.write_text(THEIRS, "utf-8")
+        models = {"ulffd_landmark": ("0.5", "1x240x320x3"), "vww_96_float": ("0", "1x96x96x3")}
+        # model, images, effort, work, most of nncase's time (of the same images; re-emit: of 20)
+        cases = [
+            ("ulffd_landmark", 20, "normal", "all", 0.8),
+            ("ulffd_landmark", 20, "fast", "all", 0.4),
+            ("ulffd_landmark", 20, "normal", "emit", 0.4),
+            ("ulffd_landmark", 60, "normal", "all", 0.4),
+            ("ulffd_landmark", 60, "fast", "all", 0.25),
+            ("vww_96_float", 20, "normal", "all", 1.5),
+            ("vww_96_float", 20, "fast", "all", 1.0),
+        ]
+        walls: dict[object, list[float]] = {}
+        peaks: dict[object, float] = {}
+        for _ in range(args.rounds):
+            for model, count in dict.fromkeys((m, n) for m, n, *_ in cases):
+                tflite = str(FIXTURES / "tflite" / f"{model}.tflite")
+                mean, shape = models[model]
+                images = str(folders[count])
+                made = str(Path(scratch, "nncase.kmodel"))
+                command = [theirs, str(nncase_script), tflite, images, mean, made, shape]
+                walls.setdefault((model, count), []).append(timed(command)[0])
+                for case in cases:
+                    if case[:2] != (model, count):
+                        continue
+                    _, _, effort, work, _ = case
+                    method = "mse" if work == "emit" else "minmax"
+                    made = str(Path(scratch, f"{model}.kmodel"))
+                    command = [sys.executable, str(script), tflite, images, mean, made]
+                    wall, peak = timed([*command, effort, method, shape, work])
+                    walls.setdefault(case, []).append(wall)
+                    peaks[case] = max(peaks.get(case, 0.0), peak)
+        for case in cases:
+            model, count, effort, work, most = case
+            ours, nncase = statistics.median(walls[case]), statistics.median(walls[model, count])
+            print(
+                f"{model:15} {count} images, {effort:6} {work:5} ours {ours:5.2f} s, "
+                f"nncase {nncase:5.2f} s, ratio {ours / nncase:.2f} (at most {most}), "
+                f"peak {peaks[case]:.0f} MB"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Weight codes: covering grids, and error feedback that beats plain rounding."""
+
+import numpy as np
+import pytest
+
+from k210tasks.compiler.numerics import layer, moments, weights
+
+
+def correlated(rng, rows, columns):
+    """Non-negative correlated inputs as codes, like feature maps after ReLU."""
+    base = rng.normal(size=(rows, max(2, columns // 4)))
+    x = np.maximum(base @ rng.normal(size=(base.shape[1], columns)), 0)
+    return np.rint(x / x.max() * 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grid_covers_every_channel_without_clipping(bits):
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(12, 40)) * rng.uniform(0.01, 10, size=(12, 1)) + 0.3
+    zero, scale = weights.grid(w, bits=bits)
+    q = weights.round_nearest(w, zero, scale, bits=bits)
+    assert 0 <= zero < 2**bits
+    assert q.codes.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert (np.abs(q.real() - w) <= scale[:, None] * 0.5 + 1e-12).all()
+
+
+def test_grid_of_zero_and_one_signed_channels():
+    w = np.array([[0.0, 0.0], [1.0, 0.5], [-1.0, -0.25]])
+    zero, scale = weights.grid(w)
+    q = weights.round_nearest(w, zero, scale)
+    assert (q.codes[0] == zero).all()
+    assert np.abs(q.real() - w).max() <= 0.5 * scale.max()
+
+
+def test_error_feedback_beats_rounding_on_the_inputs_it_was_given():
+    rng = np.random.default_rng(1)
+    x = correlated(rng, 600, 48)
+    w = rng.normal(size=(16, 48))
+    h = moments.second_moments(x)
+    zero, scale = weights.grid(w)
+    plain = weights.round_nearest(w, zero, scale)
+    fed = weights.round_feedback(w, zero, scale, weights.damped(h))
+    swept = weights.round_feedback(w, zero, scale, weights.damped(h), passes=5)
+
+    def error(q):
+        return float((((q.real() - w) @ x.T.astype(float)) ** 2).sum())
+
+    assert error(fed) < 0.5 * error(plain)
+    assert error(swept) <= error(fed) * 1.02
+
+
+def test_error_feedback_on_uncorrelated_inputs_is_plain_rounding():
+    rng = np.random.default_rng(2)
+    w = rng.normal(size=(5, 20))
+    zero, scale = weights.grid(w)
+    fed = weights.round_feedback(w, zero, scale, np.eye(20))
+    assert np.array_equal(fed.codes, weights.round_nearest(w, zero, scale).codes)
+
+
+def test_depthwise_feedback():
+    rng = np.random.default_rng(3)
+    x = np.stack([correlated(rng, 500, 9) for _ in range(6)])
+    w = rng.normal(size=(6, 9))
+    h = moments.depthwise_moments(x)
+    zero, scale = weights.grid(w)
+    plain = weights.round_nearest(w, zero, scale)
+    fed = weights.round_depthwise(w, zero, scale, weights.damped(h))
+
+    def error(q):
+        return float((np.einsum("cpk,ck->cp", x, q.real() - w) ** 2).sum())
+
+    assert error(fed) < 0.7 * error(plain)
+
+
+def test_clip_scales_prefer_many_small_weights_over_one_large():
+    w = np.concatenate([np.linspace(-0.1, 0.1, 400), [1.0]])[None]
+    zero, scale = weights.grid(w)
+    importance = np.concatenate([np.ones(400), [0.0]])
+    assert weights.clip_scales(w, zero, scale, importance)[0] < scale[0]
+    assert weights.clip_scales(w, zero, scale)[0] == scale[0]
+
+
+def test_moments_are_exact_integers():
+    rng = np.random.default_rng(4)
+    x = rng.integers(-255, 256, size=(1000, 30)).astype(np.float32)
+    exact = x.astype(np.int64).T @ x.astype(np.int64)
+    assert np.array_equal(moments.second_moments(x), exact)
+    deep = rng.integers(0, 256, size=(3, 700, 9)).astype(np.float32)
+    wide = deep.astype(np.int64)
+    assert np.array_equal(moments.depthwise_moments(deep), wide.transpose(0, 2, 1) @ wide)
+
+
+class TestLayer:
+    """Adapting weights to quantised inputs (numerics/layer.py)."""
+
+    def setup_method(self):
+        rng = np.random.default_rng(5)
+        self.x = correlated(rng, 800, 36)
+        self.w = rng.normal(size=(10, 36)) / 255
+        self.b = rng.normal(size=10)
+        noisy = self.x + rng.normal(size=self.x.shape) * 2
+        self.before = noisy.astype(float) @ (self.w * 1.05).T + self.b + 0.1
+        self.inputs = layer.Inputs.of(self.x)
+
+    def error(self, w, b, after):
+        return float(np.mean((after(self.inputs.apply(w) + b) - after(self.before)) ** 2))
+
+    def test_adapting_lowers_the_error(self):
+        target = layer.Target(self.before)
+        w, b = layer.adapt(self.w, self.b, self.inputs, target)
+        assert self.error(w, b, lambda y: y) < 0.6 * self.error(self.w, self.b, lambda y: y)
+
+    def test_values_behind_a_clamp_are_enough(self):
+        def relu6(y):
+            return np.clip(y, 0, 6)
+
+        target = layer.Target(relu6(self.before), 0.0, 6.0)
+        w, b = layer.adapt(self.w, self.b, self.inputs, target)
+        assert self.error(w, b, relu6) < 0.6 * self.error(self.w, self.b, relu6)
+
+    def test_a_perfect_layer_is_left_alone(self):
+        target = layer.Target(self.inputs.apply(self.w) + self.b)
+        w, b = layer.adapt(self.w, self.b, self.inputs, target)
+        assert np.allclose(w, self.w, atol=1e-9)
+        assert np.allclose(b, self.b, atol=1e-9)
+
+    def test_the_bias_leaves_no_mean_error(self):
+        target = layer.Target(self.before)
+        b = layer.settle_bias(self.w, self.b, self.inputs, target)
+        miss = (self.inputs.apply(self.w) + b - self.before).mean(axis=0)
+        assert np.abs(miss).max() < 1e-9
+
+    def test_wide_layers_are_rounded_in_blocks(self):
+        rng = np.random.default_rng(6)
+        x = correlated(rng, 300, 1200)
+        w = rng.normal(size=(4, 1200)) / 255
+        inputs = layer.Inputs.of(x)
+        assert [len(h) for h in inputs.h] == [576, 576, 48]
+        fed, plain = (layer.round_layer(w, inputs, feedback=f) for f in (True, False))
+
+        def error(q):
+            return float((inputs.apply(q.real() - w) ** 2).sum())
+
+        assert error(fed) < 0.5 * error(plain)
+        assert np.allclose(inputs.curve(w), w @ (x.astype(float).T @ x.astype(float)))
+
+    def test_depthwise_adapts_channel_by_channel(self):
+        rng = np.random.default_rng(7)
+        rows = np.stack([correlated(rng, 400, 9) for _ in range(5)])
+        inputs = layer.Inputs.of(rows)
+        w, b = rng.normal(size=(5, 9)) / 255, rng.normal(size=5)
+        target = layer.Target(inputs.apply(w * 1.1) + b + 0.2)
+        adapted, bias = layer.adapt(w, b, inputs, target)
+        before = inputs.apply(w) + b - target.values
+        after = inputs.apply(adapted) + bias - target.values
+        assert (after**2).mean() < 0.2 * (before**2).mean()
