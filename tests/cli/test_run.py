@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from k210tasks.cli import main
-from k210tasks.kmodel import parse, write
+from k210tasks.kmodel import parse, v4_ops, write
+from k210tasks.kmodel.codec import FLOAT32, MAIN, MemoryRange, Shape
+from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.simulator import Simulator
 from tests.simulator import models
 
@@ -92,3 +94,21 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_picture_for_a_model_with_float_input_is_normalised() -> None:
+    memory = MemoryRange(MAIN, FLOAT32, 0, 4 * 3 * 4 * 5)
+    model = KmodelV4(
+        nodes=[v4_ops.Unary(input=memory, out=memory, op=v4_ops.UnaryOp.NEG)],
+        inputs=[memory],
+        input_shapes=[Shape(1, 3, 4, 5)],
+        outputs=[memory],
+        main_mem=memory.size,
+    )
+    Path("float.kmodel").write_bytes(write(model))
+    x = np.random.default_rng(1).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(x).save("p.png")
+    arguments = ["--input", "p.png", "--mean", "0.25", "--std", "0.5", "--output", "o.npz"]
+    assert main(["run", "float.kmodel", *arguments]) == 0
+    got = np.load("o.npz")["output_0"].reshape(3, 4, 5)
+    np.testing.assert_allclose(got, -(x.transpose(2, 0, 1) / 255 - 0.25) / 0.5, atol=1e-6)
