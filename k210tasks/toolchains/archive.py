@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import lockfile, receipts
-from k210tasks.toolchains.cache import cache_root, exclusive
+from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import ArchiveTool
 from k210tasks.toolchains.errors import InstallFailed, NoPlatform
 from k210tasks.toolchains.toolchain import Say, Toolchain, no_progress, size_of
@@ -99,7 +99,7 @@ class ArchiveToolchain(Toolchain):
         if self.installed():
             return
         url = self.url
-        with exclusive(cache_root() / "locks" / f"{self.name}.lock"):
+        with self._alone(f"{self.name}.lock", say):
             known = self.sha256()
             if known is not None and self._receipt_of(known) is not None:
                 return

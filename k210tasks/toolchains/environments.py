@@ -43,6 +43,7 @@ def create(
     requirements: Path,
     *,
     index: str | None = None,
+    megabytes: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Make the environment ``folder`` and install ``requirements`` into it, all or an error.
@@ -54,7 +55,8 @@ def create(
     # --relocatable because the folder is renamed once everything in it has been proved
     venv = ["venv", "--relocatable", "--no-project", "--python", str(interpreter.path)]
     _run(name, [*venv, str(folder)], folder.parent, None)
-    say(f"{name}: installing the pinned packages")
+    size = f" (about {megabytes} MB on disk)" if megabytes >= 10 else ""
+    say(f"{name}: installing the pinned packages{size}")
     command = ["pip", "install", "--python", str(python_of(folder)), "--require-hashes"]
     # the file is complete: looking up what packages ask for would bring in what it leaves out
     command += ["--no-deps", "--only-binary", ":all:", "--no-progress"]

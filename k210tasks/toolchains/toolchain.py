@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ class Toolchain:
         """
         raise NotImplementedError
 
+    def _alone(self, lock: str, say: Say) -> AbstractContextManager[None]:
+        """The right to install, which one process has at a time."""
+        return exclusive(
+            cache_root() / "locks" / lock,
+            lambda: say(f"{self.name}: another process is installing it, waiting for that"),
+        )
+
     def receipt(self) -> dict[str, Any] | None:
         """What was recorded when it was installed."""
         return receipts.read(self.folder)
@@ -100,7 +108,7 @@ class PythonToolchain(Toolchain):
         if self.installed():
             return
         folder = self.folder
-        with exclusive(cache_root() / "locks" / f"{folder.name}.lock"):
+        with self._alone(f"{folder.name}.lock", say):
             if self.installed():
                 return
             interpreter = interpreters.find(
@@ -121,6 +129,7 @@ class PythonToolchain(Toolchain):
                 interpreter,
                 self.tool.requirements_path,
                 index=self.override.url,
+                megabytes=self.tool.megabytes,
                 say=say,
             )
             fresh.rename(folder)

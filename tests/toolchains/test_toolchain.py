@@ -153,7 +153,7 @@ INSTALL = """
 import sys
 from pathlib import Path
 from tests.toolchains import tiny
-tool = tiny.make(Path(sys.argv[1]))
+tool = tiny.made(Path(sys.argv[1]))
 tool.install(lambda text: print(text, flush=True))
 assert tool.installed()
 """
@@ -171,6 +171,9 @@ def test_two_at_once(cache: Path, tmp_path: Path) -> None:
     said = [p.communicate(timeout=120)[0] for p in both]
     assert [p.returncode for p in both] == [0, 0]
     assert sorted("making an environment" in text for text in said) == [False, True]
+    for text in said:  # the second says why it does nothing, unless it came after the first
+        others = [line for line in text.splitlines() if "another process" in line]
+        assert others in ([], ["tiny-1.0: another process is installing it, waiting for that"])
     assert (tmp_path / "calls").read_text() == "hello\n"
 
 

@@ -64,6 +64,11 @@ def make(
         workers=str(workers), calls=str(base / "calls"), hang=str(base / "hang")
     )
     (base / "worker.py").write_text(script)
+    return made(base, pythons)
+
+
+def made(base: Path, pythons: tuple[str, ...] = ()) -> PythonToolchain:
+    """The toolchain whose files :func:`make` has written."""
     tool = PythonTool(
         name=NAME,
         title="tiny",
