@@ -46,6 +46,3 @@ COMPILERS: dict[str, Compiler] = {
         Compiler("ncc-0.1.0-rc5", "vendor", (3,), "ncc-0.1.0-rc5", {"minmax": "minmax"}),
     )
 }
-
-#: Compilers that are promised but cannot be used yet: a model that names one is refused.
-NOT_YET: frozenset[str] = frozenset({"builtin"})

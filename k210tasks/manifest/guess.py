@@ -13,7 +13,7 @@ from pathlib import Path
 from k210tasks import samples
 from k210tasks.firmware.profiles import PROFILES
 from k210tasks.manifest import document, files, names, reader
-from k210tasks.manifest.compilers import COMPILERS, NOT_YET
+from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.paths import SOURCE_KINDS, suffix
 from k210tasks.manifest.rules import DEFAULT_PROFILE
 
@@ -39,14 +39,14 @@ class Guess:
 def usable_compiler(profile: str) -> str | None:
     """The first compiler that writes what the profile loads; None where none is there yet."""
     for compiler in COMPILERS.values():
-        if compiler.name not in NOT_YET and set(compiler.kmodels) & set(PROFILES[profile].kmodels):
+        if set(compiler.kmodels) & set(PROFILES[profile].kmodels):
             return compiler.name
     return None
 
 
 def default_pair() -> tuple[str, str]:
     """Compiler and profile of a new project where the user says neither."""
-    first = next(c for c in COMPILERS.values() if c.name not in NOT_YET)
+    first = next(iter(COMPILERS.values()))
     loads = [p for p in PROFILES.values() if set(first.kmodels) & set(p.kmodels)]
     wanted = [p.name for p in loads if p.name == DEFAULT_PROFILE]
     return first.name, (wanted or [loads[0].name])[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from k210tasks.firmware.profiles import PROFILES, loading
 from k210tasks.manifest import schema
-from k210tasks.manifest.compilers import COMPILERS, NOT_YET, Compiler
+from k210tasks.manifest.compilers import COMPILERS, Compiler
 from k210tasks.manifest.findings import Findings, Path
 from k210tasks.manifest.model import Calibrate, Model, Preprocess, Verify
 from k210tasks.manifest.paths import FOREIGN, SOURCE_KINDS, SOURCES_ALLOWED, normalise, suffix
@@ -225,14 +225,6 @@ def _compiler(e: _Entry, compiler: Compiler, kmodel: int, found: Findings) -> No
     if e.broken("compiler"):
         return
     _, compiler_at = e.get("compiler")
-    if compiler.name in NOT_YET:
-        default = "" if compiler_at else ", the default,"
-        found.add(
-            compiler_at or e.path,
-            f'the compiler "{compiler.name}"{default} is not available yet',
-            f"allowed: {listed(name for name in COMPILERS if name not in NOT_YET)}",
-            at_key=compiler_at is None,
-        )
     method, place = e.get("calibrate", "method")
     if method is not None and method not in compiler.methods:
         found.add(

@@ -48,9 +48,3 @@ def write(project: Path) -> Write:
         return "models.yaml"
 
     return write_text
-
-
-@pytest.fixture
-def builtin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in compiler, as if it were there whether or not it is."""
-    monkeypatch.setattr("k210tasks.manifest.rules.NOT_YET", frozenset())

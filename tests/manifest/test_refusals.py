@@ -29,10 +29,8 @@ def snapshot(folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize(("name", "text", "said"), cases(), ids=[c[0] for c in cases()])
 def test_refused_in_these_words_and_nothing_is_touched(
-    name: str, text: str, said: str, project: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    name: str, text: str, said: str, project: Path, write: Write
 ) -> None:
-    # Whether the built-in compiler is there yet must not matter here.
-    monkeypatch.setattr("k210tasks.manifest.rules.NOT_YET", frozenset({"builtin"}))
     path = write(text)
     before = snapshot(project)
     with pytest.raises(manifest.ManifestError) as error:

@@ -31,7 +31,7 @@ def refused(write: Write, text: str) -> str:
     return str(error.value)
 
 
-def test_every_key_arrives(write: Write, builtin: None) -> None:
+def test_every_key_arrives(write: Write) -> None:
     found = load(
         write,
         """\
@@ -111,7 +111,7 @@ toolchains:
     )
 
 
-def test_the_least_a_model_needs(write: Write, builtin: None) -> None:
+def test_the_least_a_model_needs(write: Write) -> None:
     (model,) = load(write, "models:\n  a: {source: a.pb, images: i}\n").models
     assert model == Model("a", "a.pb", "pb", "builtin", "maixpy", 3, "i")
     assert not model.preprocess.stated
@@ -170,9 +170,7 @@ def test_a_map_at_the_model_undoes_verify_off_of_defaults(write: Write) -> None:
         ("ncc-0.1.0-rc5", "sdk", "kmodel: 3", 3),
     ],
 )
-def test_versions(
-    write: Write, builtin: None, compiler: str, firmware: str, stated: str, kmodel: int
-) -> None:
+def test_versions(write: Write, compiler: str, firmware: str, stated: str, kmodel: int) -> None:
     text = (
         f"models:\n  a: {{source: a.pb, images: i, compiler: {compiler}, firmware: {firmware}"
         f"{', ' if stated else ''}{stated}}}\n"
@@ -188,7 +186,7 @@ def test_what_defaults_say_for_the_builtin_compiler_does_not_concern_others(writ
     assert load(write, text).models[0].kmodel == 5
 
 
-def test_builtin_contradictions(write: Write, builtin: None) -> None:
+def test_builtin_contradictions(write: Write) -> None:
     assert (
         refused(
             write,
@@ -247,7 +245,7 @@ models.yaml:9:13: models.d.kmodel: builtin writes kmodel 4, which sdk does not l
         ("source: a.tflite, verify: off, compiler: ncc-0.1.0-rc5", False),
     ],
 )
-def test_who_needs_no_images(write: Write, builtin: None, keys: str, fine: bool) -> None:
+def test_who_needs_no_images(write: Write, keys: str, fine: bool) -> None:
     text = f"models:\n  a: {{{keys}}}\n"
     if fine:
         assert load(write, text).models[0].images is None
