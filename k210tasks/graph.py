@@ -98,7 +98,7 @@ def tasks_of(
     """Every task of a models.yaml, as doit wants them."""
     full = os.path.abspath(path)
     project, manifest = _loaded.pop(full) if full in _loaded else _load(path)
-    watch.in_children()
+    watch.together()
     # Tens of thousands of objects that live to the end: nothing for the collector to find.
     collecting = gc.isenabled()
     gc.disable()
@@ -198,7 +198,6 @@ class UpToDate:
         # Its file_dep has served to order the tasks. doit's own look at the file would run
         # the task whenever doit's database is lost, and our record knows more.
         task.file_dep = set()
-        watch.mind_children()
         project, plan = self.project, self.plan
         record = project.states.load(plan.id)
         try:

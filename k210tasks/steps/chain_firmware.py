@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from k210tasks.firmware.profiles import PROFILES
-from k210tasks.firmware.snippets import suffix_of
 from k210tasks.manifest.model import Firmware, Manifest, Model
 from k210tasks.steps.plan import FileInput, Input, Judge, SamplesInput, StepPlan
 from k210tasks.steps.versions import VERSIONS
@@ -55,6 +54,8 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
 
 def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> StepPlan:
     """One kfpkg. It waits for the verdict on each model in it, and is not made on a bad one."""
+    from k210tasks.firmware.snippets import suffix_of  # only where there are images
+
     inputs: dict[str, Input] = {}
     parts: list[dict[str, Any]] = []
     for i, part in enumerate(image.parts):

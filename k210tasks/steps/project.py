@@ -61,6 +61,9 @@ class Project:
         self._swept = False
 
     def __reduce__(self) -> tuple[Any, ...]:
+        from k210tasks.steps import watch
+
+        watch.mind_children()  # one is about to be started, by spawn or forkserver
         return (_in_child, (self.base, tuple(self.overrides.values()), self.run_id))
 
     def path(self, relative: str) -> str:

@@ -8,6 +8,7 @@ for the answer of a child for ever when that child was killed or crashed.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -34,15 +35,15 @@ class ChildDied(K210Error):
         )
 
 
-# -- in a child ----------------------------------------------------------------------------
-
-
-def in_children() -> None:
-    """From now on, children forked by multiprocessing end with this process."""
+def together() -> None:
+    """From now on, this process and the children multiprocessing forks end together."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
         _registered = True
-        os.register_at_fork(after_in_child=end_with_parent)
+        os.register_at_fork(after_in_child=end_with_parent, after_in_parent=mind_children)
+
+
+# -- in a child ----------------------------------------------------------------------------
 
 
 def end_with_parent() -> None:
@@ -69,9 +70,9 @@ def _watch(parent: int) -> None:
 
 
 def mind_children() -> None:
-    """Once there are children: stop, with a sentence, when one of them dies."""
+    """Stop, with a sentence, when a child of multiprocessing dies."""
     global _minding
-    if _minding == os.getpid() or not multiprocessing.active_children():
+    if _minding == os.getpid():
         return
     _minding = os.getpid()
     threading.Thread(target=_mind, daemon=True, name="mind").start()
@@ -80,11 +81,13 @@ def mind_children() -> None:
 def _mind() -> None:
     children: dict[int, BaseProcess] = {}
     while True:
-        children |= {p.sentinel: p for p in multiprocessing.active_children()}
-        ended: Iterable[object] = wait(list(children), timeout=4 * _PAUSE) if children else ()
+        children |= {p.sentinel: p for p in _children()}
+        ended: Iterable[object] = wait(list(children), timeout=_PAUSE) if children else ()
         for sentinel in ended:
-            status = children.pop(sentinel).exitcode  # type: ignore[call-overload]
-            if status:
+            child = children.pop(sentinel)  # type: ignore[call-overload]
+            child.join(10)  # its pipe closes a little before its status can be had
+            status = child.exitcode
+            if status and _doit_waits():
                 # doit ends its children itself on its way out: be gone with it then.
                 time.sleep(8 * _PAUSE)
                 sys.stderr.write(f"!! {ChildDied(how_ended(status))}\n")
@@ -92,6 +95,24 @@ def _mind() -> None:
                 os._exit(2)
         if not children:
             time.sleep(_PAUSE)
+
+
+def _children() -> Iterable[BaseProcess]:
+    """Also those that have died already, which ``active_children()`` would silently drop."""
+    known: set[BaseProcess] | None = getattr(multiprocessing.process, "_children", None)
+    return multiprocessing.active_children() if known is None else set(known)
+
+
+def _doit_waits() -> bool:
+    """Whether this process is a doit that waits for children: a user's own may die as they like."""
+    from doit.runner import MRunner
+
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if frame.f_code is MRunner.run_tasks.__code__:
+            return multiprocessing.parent_process() is None
+        frame = frame.f_back
+    return False
 
 
 def how_ended(status: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.graph.conftest import Toy
+from tests.graph.conftest import DODO, Toy
 
 STEPS = ("convert", "calibrate", "kmodel", "verify")
 
@@ -110,6 +110,23 @@ def test_a_child_that_dies_does_not_hang_the_run(toy: Toy) -> None:
     done = toy.did("computed")
     toy.wish()
     assert set(toy.run()).isdisjoint(done)
+
+
+def test_a_users_own_child_may_die(toy: Toy) -> None:
+    toy.write(
+        "dodo.py",
+        DODO + "def task_mine():\n"
+        "    return {'actions': [mine], 'task_dep': ['convert:one']}\n"
+        "def mine():\n"
+        "    process = multiprocessing.Process(target=os._exit, args=(3,))\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    import time\n"
+        "    time.sleep(3)\n"
+        "    return process.exitcode == 3\n",
+    )
+    assert toy.doit("mine").stderr == ""
+    toy.doit("-n", "2", "mine")
 
 
 def test_interrupted(toy: Toy) -> None:
