@@ -140,14 +140,20 @@ def networks(draw: Draw) -> Net:
     )
     net = Net(shape, seed=draw(st.integers(0, 1000)))
     x = net.input
+    seen = []
     for _ in range(draw(st.integers(1, 5))):
         layer = draw(st.sampled_from(LAYERS))
         y = layer(draw, net, x)
         x = x if y is None else y
+        seen.append(x)
         if min(net.shape(x)[1:3]) < 1:
             break
     x = _head(draw, net, x)
     if x == net.input:
         x = net.conv(x, 4)
     net.outputs = [x]
+    if draw(st.integers(0, 3)) == 0:  # a map on the way is an output too
+        also = draw(st.sampled_from(seen))
+        if also not in (net.input, x):
+            net.outputs.append(also)
     return net

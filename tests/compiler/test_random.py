@@ -31,25 +31,25 @@ def test_a_network_computes_what_litert_does_or_is_refused(kmodel: int, net: Net
     pictures = pixels(net.shape(net.input))
     inputs = [scaled(p) for p in pictures]
     model = FloatModel(tflite)
-    reference = [to_nchw(model.run(x)[0]).copy() for x in inputs]
+    reference = [[to_nchw(y).copy() for y in model.run(x)] for x in inputs]
     try:
         graph = lowered(tflite, kmodel)
     except Unsupported:
         return
 
-    exact = executor.outputs(graph, to_nchw(inputs[0]).reshape(graph.input.shape))[0]
-    size = max(1.0, float(np.abs(reference[0]).max()))
-    np.testing.assert_allclose(exact, reference[0], rtol=0, atol=1e-4 * size)
+    exact = executor.outputs(graph, to_nchw(inputs[0]).reshape(graph.input.shape))
+    for y, wanted in zip(exact, reference[0], strict=True):
+        size = max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-4 * size)
 
     calibration = compiler.calibrate(tflite, inputs)
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, mean=MEAN, effort="fast"))
     simulator = Simulator(parse(made.kmodel))
-    got = [
-        np.array(simulator.run(np.ascontiguousarray(np.moveaxis(p, -1, 0)))[0]) for p in pictures
-    ]
-    wanted = np.stack([r.ravel() for r in reference])
-    seen = np.stack(got)
+    got = [simulator.run(np.ascontiguousarray(np.moveaxis(p, -1, 0))) for p in pictures]
     # Outputs that average to almost nothing are measured against the values they are made of.
     floor = 0.01 * max(float(s.high - s.low) for s in calibration.tensors.values())
-    noise = float(np.sqrt(np.mean(np.square(wanted - seen))))
-    assert decibels(wanted, seen) > LEAST or noise < floor, (noise, floor, made.listing)
+    for k in range(len(reference[0])):
+        wanted = np.stack([r[k].ravel() for r in reference])
+        seen = np.stack([np.array(g[k]) for g in got])
+        noise = float(np.sqrt(np.mean(np.square(wanted - seen))))
+        assert decibels(wanted, seen) > LEAST or noise < floor, (noise, floor, made.listing)
