@@ -79,9 +79,13 @@ class Store:
         return os.path.join(self.root, "objects", digest[:2], digest)
 
     def lock_key(self, key: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """One process works on a key at a time."""
+        """One process works on a key at a time. Raises :class:`StoreUnusable`."""
         if self.root is None:
             return nullcontext()
+        try:
+            os.makedirs(os.path.join(self.root, "locks"), exist_ok=True)
+        except OSError as error:
+            raise StoreUnusable(self.root, error.strerror or str(error)) from None
         return lock(os.path.join(self.root, "locks", f"{key}.lock"), waiting)
 
     def _lock_all(self) -> AbstractContextManager[None]:

@@ -141,6 +141,40 @@ def test_a_damaged_object_is_said_and_computed_again(toy: Toy) -> None:
     assert "; computing it again\n" in toy.last.stderr
 
 
+def test_a_store_that_cannot_be(toy: Toy) -> None:
+    toy.write("occupied", "a file")
+    bad = str(toy.root / "occupied")
+    assert toy.run("convert:one", status=1, K210_STORE=bad) == []
+    assert (
+        toy.last.stderr
+        == (
+            f"!! convert:one: the store {bad} cannot be used: File exists; mend it, or set "
+            "K210_STORE to another folder or to off\n"
+        )
+        or "Not a directory" in toy.last.stderr
+    )
+
+
+def test_always_execute_computes_nothing_twice(toy: Toy) -> None:
+    toy.run("model:one")
+    assert toy.run("-a", "model:one") == []
+    assert toy.did("kept") == ["calibrate:one", "convert:one", "kmodel:one", "verify:one"]
+
+
+def test_no_room_in_the_store_is_said_and_loses_nothing(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("k210tasks.store.Store.put", full)
+    assert len(toy.run("model:one")) == 4
+    assert (
+        "   kmodel:one: not kept in the store: [Errno 28] No space left on device\n"
+    ) in toy.last.stderr
+    assert toy.run("model:one") == []
+
+
 def test_names_of_any_script(tmp_path: Path) -> None:
     toy = Toy(tmp_path, ("сеть", "数字", "v1.2-a_b"))
     assert len(toy.run()) == 12
