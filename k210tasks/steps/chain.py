@@ -136,6 +136,10 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         "kmodel": FileInput(kmodel),
         "contract": FileInput(contract),
     }
+    # Vendors' files do not tell which tensor a layer computes.
+    layers: dict[str, Input] = (
+        {"layers": FileInput(f"{build}/layers.json")} if compiler.family == "builtin" else {}
+    )
     images = None if model.verify is None else (model.verify.images or model.images)
     judge = Judge(
         run="k210tasks.steps.judge:run",
@@ -168,6 +172,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         },
         inputs={
             **made,
+            **layers,
             "tflite": FileInput(tflite),
             # The calibration images stand in only as far as they were sampled.
             "images": SamplesInput(

@@ -17,6 +17,7 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.images import Loader, Sample, planar
 from k210tasks.metrics import Tally, max_abs_error, top1
 from k210tasks.steps.accuracy import Classes, better_pair, find_classes, is_vector
+from k210tasks.steps.answers import WorstAnswers
 from k210tasks.steps.job import Folder, StepFailed
 from k210tasks.steps.reference import Reference
 
@@ -105,6 +106,7 @@ def measure(
         "samples": len(running.records),
         **running.result(),
         "layers": [],
+        "answers": running.answers.worst(),
         "images": running.records,
     }
     accuracy = result["accuracy"]
@@ -121,6 +123,7 @@ class _Running:
         self, names: list[str], contract: Contract, loader: Loader, labels: Sequence[str] | None
     ) -> None:
         self.records: list[dict[str, Any]] = []
+        self.answers = WorstAnswers(contract.kmodel in PLANAR_OUTPUTS)
         self.classes: Classes | None = None
         self._names, self._contract = names, contract
         self._loader, self._labels = loader, labels
@@ -139,9 +142,11 @@ class _Running:
         self, name: str, wanted: list[NDArray[np.float32]], outputs: list[NDArray[Any]]
     ) -> None:
         record: dict[str, Any] = {"file": name, "cosine": [], "max_abs_error": [], "top1": []}
+        answers = []
         for i, (out, want) in enumerate(zip(outputs, wanted, strict=True)):
             said = self._contract.outputs[i] if i < len(self._contract.outputs) else None
             got, expected = real_output(out, said, want, self._contract.kmodel)
+            answers.append((expected, got, want.shape))
             value = self._tallies[i].add(expected, got)
             finite = value is not None
             picks = [top1(expected), top1(got)] if finite and is_vector(want.shape) else None
@@ -155,6 +160,7 @@ class _Running:
             for which, pick in enumerate(record["top1"][self.classes.output] or ()):
                 self._right[which] += pick == truth
         self.records.append(record)
+        self.answers.add(record, answers)
 
     def result(self) -> dict[str, Any]:
         accuracy = None
