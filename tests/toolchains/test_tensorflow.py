@@ -234,6 +234,12 @@ def test_open_shapes_given(tensorflow_tool: Toolchain, zoo: Path, tmp_path: Path
             "the .h5 file holds weights only; save the whole model with model.save(...)",
         ),
         (
+            "saved/saved_model.pb",
+            "pb",
+            {},
+            "it is part of a SavedModel, not a frozen graph; give the folder that it lies in",
+        ),
+        (
             "missing.pb",
             "pb",
             {},
@@ -252,7 +258,7 @@ def test_refused(
 ) -> None:
     with pytest.raises(BadRequest) as caught:
         convert(tensorflow_tool, zoo / name, kind, tmp_path / "o", **more)
-    assert str(caught.value) == f"converting {name}: {text}"
+    assert str(caught.value) == f"converting {Path(name).name}: {text}"
     assert not (tmp_path / "o").exists()
 
 

@@ -243,3 +243,28 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if sys.platform == "linux":
         assert cache_root() == tmp_path / "xdg" / "k210tasks"
     assert os.environ.get("K210_CACHE") is None
+
+
+def test_no_wheel_for_this_machine(cache: Path, tmp_path: Path) -> None:
+    """The package is there, but for another system: that is no failure, it cannot be had."""
+    tool = tiny.make(tmp_path)
+    wheels = tmp_path / "wheels"
+    (wheels / "tinypkg-1.0-py3-none-any.whl").rename(
+        wheels / "tinypkg-1.0-py3-none-freebsd_12_0_sparc64.whl"
+    )
+    with pytest.raises(toolchains.ToolchainUnavailable) as caught:
+        tool.install(quiet)
+    assert str(caught.value).startswith(
+        f"tiny-1.0 has no wheel for {sys.platform} and CPython "
+        f"{sys.version_info[0]}.{sys.version_info[1]} ({sys.executable}); use another compiler:, "
+        "or set optional: true on the models that need it\n"
+    )
+    assert not tool.installed()
+
+
+def test_package_that_is_nowhere_is_a_failure(cache: Path, tmp_path: Path) -> None:
+    tool = tiny.make(tmp_path)
+    (tmp_path / "wheels" / "tinypkg-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(InstallFailed, match="uv pip install failed") as caught:
+        tool.install(quiet)
+    assert not isinstance(caught.value, toolchains.ToolchainUnavailable)

@@ -15,6 +15,7 @@ from signatures import (
     plain,
     unknown,
 )
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 FED = ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")
 #: never the result of a model, though nothing may read them
@@ -26,21 +27,33 @@ def load_graph(source: str, kind: str) -> Any:
     """The GraphDef of a ``.pb`` or ``.pbtxt``."""
     graph = tf.compat.v1.GraphDef()
     try:
+        with open(source, "rb") as file:
+            data = file.read()
         if kind == "pbtxt":
-            with open(source, encoding="utf-8") as text:
-                text_format.Parse(text.read(), graph)
+            text_format.Parse(data.decode("utf-8"), graph)
         else:
-            with open(source, "rb") as file:
-                graph.ParseFromString(file.read())
+            graph.ParseFromString(data)
+        why = "" if graph.node else "it has no nodes"
     except OSError as error:
         raise Refused("it cannot be read: %s" % (error.strerror or error)) from error
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        why = str(error)
+    if not why:
+        return graph
+    if kind == "pb" and _is_saved_model(data):
         raise Refused(
-            "it is not a frozen TensorFlow graph (a serialised GraphDef): %s" % error
-        ) from error
-    if not graph.node:
-        raise Refused("it is not a frozen TensorFlow graph: it has no nodes")
-    return graph
+            "it is part of a SavedModel, not a frozen graph; give the folder that it lies in"
+        )
+    raise Refused("it is not a frozen TensorFlow graph (a serialised GraphDef): %s" % why)
+
+
+def _is_saved_model(data: bytes) -> bool:
+    saved = SavedModel()
+    try:
+        saved.ParseFromString(data)
+    except DecodeError:
+        return False
+    return bool(saved.meta_graphs)
 
 
 def prepare(
