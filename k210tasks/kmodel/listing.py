@@ -100,8 +100,8 @@ def kpu_row(registers: LayerRegisters, weight_bytes: int = 1, batches: int = 1) 
     )
 
 
-def _touched(body: Any) -> list[tuple[int, int]]:
-    """(first row, rows) of every part of KPU RAM a layer touches."""
+def touched(body: Any) -> list[tuple[int, int]]:
+    """(first row, rows) of every part of KPU RAM a layer touches; what it writes is the last."""
     if isinstance(body, (v3_layers.K210Conv, v4_ops.KpuConv2d)):
         r, batches = body.registers, max(1, getattr(body, "batches", 1))
         return [
@@ -120,7 +120,7 @@ def _touched(body: Any) -> list[tuple[int, int]]:
 
 def kpu_bytes(bodies: Any) -> int:
     """64 times the KPU RAM rows from the lowest to the highest one ``bodies`` touch."""
-    spans = [span for body in bodies for span in _touched(body)]
+    spans = [span for body in bodies for span in touched(body)]
     if not spans:
         return 0
     return ROW_BYTES * (max(start + rows for start, rows in spans) - min(s for s, _ in spans))
