@@ -11,11 +11,14 @@ from tests.compiler.tflite_builder import Net
 
 Draw = Callable[[Any], Any]
 ACTS = st.sampled_from(["NONE", "RELU", "RELU6"])
+KERNELS = [
+    (1, 1), (3, 3), (3, 3), (3, 3), (2, 2), (1, 3), (3, 1), (5, 5), (3, 5), (4, 4), (7, 7), (1, 6),
+]  # fmt: skip
 PADDING = st.sampled_from(["SAME", "VALID"])
 
 
 def _conv(draw: Draw, net: Net, x: int) -> int | None:
-    kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 3), (2, 2), (1, 3), (3, 1), (5, 5), (3, 5)]))
+    kernel = draw(st.sampled_from(KERNELS))
     stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 2), (3, 3), (4, 4), (1, 2)]))
     dilation = (
         draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2)])) if stride == (1, 1) else (1, 1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k210tasks.compiler.passes.kpu_conv import moves_of
 from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
 from tests.compiler.helpers import Outcome, fixture, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net
@@ -67,6 +68,12 @@ ON_KPU: dict[str, tuple[tuple[int, ...], tuple[Build, ...]]] = {
     "7x7": ((1, 12, 12, 1), (conv(8, (7, 7)),)),
     "5x5 of 8 channels": ((1, 12, 12, 8), (conv(8, (5, 5)),)),
     "5x5 stride 2": ((1, 12, 12, 3), (conv(8, (5, 5), stride=(2, 2)), conv(4, (1, 1)))),
+    "10x4 stride 2": ((1, 48, 10, 1), (conv(8, (10, 4), stride=(2, 2)), conv(4, (1, 1)))),
+    "4x4": ((1, 12, 12, 3), (conv(8, (4, 4)),)),
+    "7x7 valid stride 2": (
+        (1, 17, 17, 3), (conv(8, (7, 7), stride=(2, 2), padding="VALID"), conv(4, (1, 1))),
+    ),
+    "5x5 depthwise": ((1, 12, 12, 24), (depthwise((5, 5)),)),
     "dilation 2": ((1, 12, 12, 3), (conv(8, dilation=(2, 2)),)),
     "dilation 3 of 8 channels": ((1, 12, 12, 8), (conv(8, dilation=(3, 3)),)),
     "depth multiplier": ((1, 12, 12, 3), (depthwise(multiplier=3),)),
@@ -106,6 +113,19 @@ VALID = build(
     pool("MAX", (2, 2)),
     lambda n: n.dense(n.reshape(n.last, (1, 400)), 10),
 )
+
+
+@pytest.mark.parametrize("reach", range(2, 9))
+def test_copies_of_a_map_are_moved_so_that_every_tap_is_reached_safely(reach: int) -> None:
+    for low in range(-reach, 1):
+        table = moves_of(low, reach)
+        for offset in range(low, reach + 1):
+            move, tap = table[offset]
+            assert move + tap == offset
+            assert tap in (-1, 0, 1)
+            if move:  # never back towards the pixel
+                assert tap * move >= 0
+            assert abs(move) <= abs(offset)
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])

@@ -187,30 +187,63 @@ def _emit(
     out.positive = never_negative(fn)
 
 
-def spread(dev: Lowering, v: Value, weights: NDArray[Any], dilation: tuple[int, int], pads: Pads
-           ) -> tuple[Value, NDArray[Any], Pads] | None:  # fmt: skip
-    """A large or dilated kernel as a 3x3 one on shifted copies of its input, one behind the
+#: most weights a spread kernel may have; beyond, the CPU does it
+MAX_SPREAD = 300_000
+
+
+def moves_of(low: int, high: int) -> dict[int, tuple[int, int]]:
+    """For taps at offsets ``low..high`` of a pixel: by how much a copy of the map must be
+    moved for a 3-tap kernel to reach it, and at which of its taps (-1, 0, 1).
+
+    Only the middle tap and the one away from the pixel may be used of a moved copy: towards
+    it, at the edge of the map, the KPU would pad where the map has pixels.
+    """
+    found = {off: (0, off) for off in (-1, 0, 1)}
+    for off in range(2, high + 1):
+        move = high - 1 - 2 * ((high - off) // 2)
+        found[off] = (move, off - move)
+    for off in range(2, -low + 1):
+        move = -low - 1 - 2 * ((-low - off) // 2)
+        found[-off] = (-move, move - off)
+    return found
+
+
+def _centre(span: int, before: int, stride: int) -> int:
+    """The tap that lies on the pixel itself: near the middle, output 0 on a whole stride."""
+    return before + max(0, (span // 2 - before) // stride) * stride
+
+
+def spread(
+    dev: Lowering,
+    v: Value,
+    out: Value,
+    weights: NDArray[Any],
+    dilation: tuple[int, int],
+    stride: tuple[int, int],
+    pads: Pads,
+) -> tuple[Value, NDArray[Any], Pads] | None:
+    """A large or dilated kernel as a 3x3 one on moved copies of its input, one behind the
     other: exact, as every tap is served by one copy. None where that is too much.
 
-    Only for padding that keeps the size (each side half the reach), so that zeros moved in
-    at an edge are the zeros the kernel would see there.
+    What moves in at the edges is zero, which is what the kernel would see there.
     """
-    out, inner, kh, kw = weights.shape
-    reach = ((kh - 1) * dilation[0], (kw - 1) * dilation[1])
-    if any(r % 2 for r in reach) or reach[0] > 12 or reach[1] > 12:
-        return None
-    half = (reach[0] // 2, reach[1] // 2)
-    if pads[0] > half[0] or pads[1] > half[0] or pads[2] > half[1] or pads[3] > half[1]:
-        return None
+    channels, inner, kh, kw = weights.shape
+    tables, starts = [], []
+    for axis, k in enumerate((kh, kw)):
+        span = (k - 1) * dilation[axis]
+        centre = _centre(span, pads[2 * axis], stride[axis])
+        start = centre - pads[2 * axis]
+        if start + (out.shape[axis + 2] - 1) * stride[axis] > v.shape[axis + 2] - 1:
+            return None
+        moves = moves_of(-centre, span - centre)
+        tables.append([moves[i * dilation[axis] - centre] for i in range(k)])
+        starts.append(start)
     copies: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
-    for i in range(kh):
-        for j in range(kw):
-            y, x = i * dilation[0] - half[0], j * dilation[1] - half[1]
-            move = tuple(max(abs(a) - 1, 0) * (1 if a > 0 else -1) for a in (y, x))
-            copies.setdefault(move, []).append((i, j, y - move[0], x - move[1]))
-    if inner * len(copies) > MAX_CHANNELS or 9 * inner * len(copies) > LOAD_BYTES:
-        return None
-    if 9 * inner * len(copies) * out > 300_000:
+    for i, (move_y, y) in enumerate(tables[0]):
+        for j, (move_x, x) in enumerate(tables[1]):
+            copies.setdefault((move_y, move_x), []).append((i, j, y, x))
+    taps = 9 * inner * len(copies)
+    if inner * len(copies) > MAX_CHANNELS or taps > LOAD_BYTES or taps * channels > MAX_SPREAD:
         return None
     base = dev.whole(v)
     if base is None or not fits(base.shape):
@@ -218,7 +251,7 @@ def spread(dev: Lowering, v: Value, weights: NDArray[Any], dilation: tuple[int, 
     order = sorted(copies)
     kernels = []
     for move in order:
-        kernel = np.zeros((out, inner, 3, 3), np.float32)
+        kernel = np.zeros((channels, inner, 3, 3), np.float32)
         for i, j, y, x in copies[move]:
             kernel[:, :, y + 1, x + 1] = weights[:, :, i, j]
         kernels.append(kernel)
@@ -231,33 +264,32 @@ def spread(dev: Lowering, v: Value, weights: NDArray[Any], dilation: tuple[int, 
             return None
         joined = dev.concat(parts)
     wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined), positive=v.positive)
-    inner_pads = tuple(
-        p - h + 1 for p, h in zip(pads, (half[0],) * 2 + (half[1],) * 2, strict=True)
-    )
+    inner_pads = (1 - starts[0], 1, 1 - starts[1], 1)
     return wide, np.concatenate(kernels, 1), inner_pads
 
 
 def _all_moves(dev: Lowering, base: Any, order: list[tuple[int, int]]) -> Any:
-    """Shifted copies of a map of few channels as the output channels of normal layers, each
+    """Moved copies of a map of few channels as the output channels of normal layers, each
     of which moves by one pixel at most."""
     c = base.shape[1]
     have, tensor = [(0, 0)], base
-    for reach in range(1, max(max(map(abs, move)) for move in order) + 1):
-        want = [m for m in order if max(map(abs, m)) <= reach]
-        if reach < max(max(map(abs, move)) for move in order):
-            span = range(-reach, reach + 1)
-            want = [(y, x) for y in span for x in span]
+    farthest = max(max(map(abs, move)) for move in order)
+    for reach in range(1, farthest + 1):
+        want = sorted({_within(move, reach) for move in order})
         kernel = np.zeros((len(want) * c, len(have) * c, 3, 3), np.float32)
         for i, move in enumerate(want):
-            near = tuple(min(max(a, 1 - reach), reach - 1) for a in move)
-            j = have.index(near)  # type: ignore[arg-type]
+            near = _within(move, reach - 1)
+            j = have.index(near)
             for k in range(c):
-                at = (move[0] - near[0] + 1, move[1] - near[1] + 1)
-                kernel[i * c + k, j * c + k, at[0], at[1]] = 1
-        bias = np.zeros(len(want) * c, np.float32)
-        tensor = dev.conv(tensor, kernel, bias, identity=True)
+                kernel[i * c + k, j * c + k, move[0] - near[0] + 1, move[1] - near[1] + 1] = 1
+        tensor = dev.conv(tensor, kernel, np.zeros(len(want) * c, np.float32), identity=True)
         have = want
     return tensor
+
+
+def _within(move: tuple[int, int], reach: int) -> tuple[int, int]:
+    y, x = (min(max(a, -reach), reach) for a in move)
+    return y, x
 
 
 def _moved(dev: Lowering, made: dict[tuple[int, int], Any], move: tuple[int, int]) -> Any:

@@ -18,6 +18,7 @@ from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
 
+LARGE_DEPTHWISE = 64  # channels up to which a large depthwise kernel becomes a full one
 #: kinds that may occur in a device graph, by version of the kmodel
 ALLOWED: dict[int, dict[str, forms.Form]] = {
     3: {
@@ -186,18 +187,15 @@ def _conv(s: _Legaliser, op: Op) -> None:
     weights, pads, fn = a["weights"], a["pads"], a["fn"]
     depthwise = a["groups"] > 1
     kernel = weights.shape[2:]
-    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True))
     if max(kernel) <= 3 and all(
         d == 1 or k == 1 for k, d in zip(kernel, a["dilation"], strict=True)
     ):
         if kpu_conv.conv(s.dev, v, out, op, weights, a["bias"], depthwise=depthwise,
                          stride=a["stride"], pads=pads, fn=fn):  # fmt: skip
             return
-    elif max(spans) <= 3:
-        pass
-    elif not depthwise or weights.shape[0] <= 16:
+    elif not depthwise or weights.shape[0] <= LARGE_DEPTHWISE:
         full = _ungrouped(weights) if depthwise else weights
-        wide = kpu_conv.spread(s.dev, v, full, a["dilation"], pads)
+        wide = kpu_conv.spread(s.dev, v, out, full, a["dilation"], a["stride"], pads)
         if wide is not None and kpu_conv.conv(
             s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=a["stride"],
             pads=wide[2], fn=fn,
