@@ -136,6 +136,17 @@ for name, k, shape in (
     model.save(path(name))  # type: ignore[attr-defined]
     expected[name + ".x"] = x
     expected[name + ".y"] = np.asarray(model(x, training=False))  # type: ignore[operator]
+for name, k in (("heads.keras", keras), ("heads.h5", tf_keras)):
+    k.utils.set_random_seed(2)
+    x = rng.uniform(-1, 1, (1, 6)).astype(np.float32)
+    features = k.layers.Input((6,), name="features")
+    hidden = k.layers.Dense(5, activation="relu")(features)
+    heads = [k.layers.Dense(2, name="second")(hidden), k.layers.Dense(3, name="first")(hidden)]
+    model = k.Model(features, heads)
+    model.save(path(name))
+    expected[name + ".x"] = x
+    for number, y in enumerate(model(x, training=False)):
+        expected[f"{name}.y{number}"] = np.asarray(y)
 network(tf_keras, (16, 12, 3)).save_weights(path("only_weights.h5"))  # type: ignore[attr-defined]
 
 np.savez(path("expected.npz"), **expected)

@@ -57,6 +57,8 @@ def convert(tool: Toolchain, source: Path, kind: str, out: Path, **more: Any) ->
         ),
         ("three.h5", "h5", "three.h5", {}, {"picture": [1, 16, 12, 3]}, ["classes"]),
         ("old.h5", "h5", "old.h5", {}, {"picture": [1, 16, 12, 3]}, ["classes"]),
+        ("heads.keras", "keras", "heads.keras", {}, {"features": [1, 6]}, ["second", "first"]),
+        ("heads.h5", "h5", "heads.h5", {}, {"features": [1, 6]}, ["second", "first"]),
     ],
 )
 def test_same_values(

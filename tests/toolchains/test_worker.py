@@ -241,6 +241,7 @@ def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) 
     assert gone(pid)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it is what is tested
 def test_fork_while_another_thread_holds_the_locks(worker: Worker) -> None:
     """A child forked at a bad moment must not wait for a thread that it does not have."""
     done = threading.Event()

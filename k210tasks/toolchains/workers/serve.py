@@ -56,7 +56,8 @@ def _die_with_stdin(busy: bool) -> None:
 
     A vendor's call may hold the interpreter lock for minutes, so the reader thread would
     learn of it too late. A pipe in O_ASYNC mode raises SIGIO when its last writer is gone,
-    and the default action of SIGIO is to end the process.
+    and on Linux the default action of SIGIO is to end the process. Where it is not, the reader
+    thread ends it as soon as the call lets it.
     """
     if fcntl is None or not hasattr(os, "O_ASYNC"):
         return

@@ -7,6 +7,7 @@ way the program did: same exit code, or by the same signal.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,9 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write("cannot start %s: %s\n" % (sys.argv[1], error.strerror))
         return 126
+
+    # Ctrl-C reaches the whole group; whether the program then ends is for the other end to see.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.read(0, 4096):
