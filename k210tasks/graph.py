@@ -22,7 +22,7 @@ from k210tasks.manifest.model import Manifest
 from k210tasks.state import Record
 from k210tasks.steps import watch
 from k210tasks.steps.chain import Chain, chain_of
-from k210tasks.steps.current import unchanged
+from k210tasks.steps.current import skipped_before, unchanged
 from k210tasks.steps.opening import open_project
 from k210tasks.steps.plan import FileInput, StepPlan
 from k210tasks.steps.project import Project, say
@@ -206,6 +206,9 @@ class UpToDate:
                     project.forget_looks(source.path)
             if unchanged(project, plan, record):
                 return True
+            if because := skipped_before(project, plan):
+                self.reasons = [f"what it reads was skipped: {because}"]
+                return False
         except K210Error as error:
             self.reasons = [str(error)]
         else:
@@ -344,7 +347,7 @@ def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
             continue
         inside = [path]
         if shown.endswith("/"):
-            inside = [os.path.join(d, n) for d, _, names in os.walk(path) for n in names]
+            inside = sorted(os.path.join(d, n) for d, _, names in os.walk(path) for n in names)
             folders.update(d for d, _, _ in os.walk(path))
         for file in inside:
             if os.path.isfile(file):

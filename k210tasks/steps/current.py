@@ -17,7 +17,7 @@ from k210tasks.store_io import stamp_of
 
 def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:
     """Whether settings, tools and every stamp are the recorded ones."""
-    if record is None or record["outcome"] != "done":
+    if record is None or record["outcome"] != "done" or skipped_before(project, plan):
         return False
     if record["version"] != plan.version or record["settings"] != plan.settings:
         return False
@@ -50,6 +50,19 @@ def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:
         and judged["settings"] == plan.judge.settings
         and _same_outputs(project, judged["outputs"], plan.judge.outputs)
     )
+
+
+def skipped_before(project: Project, plan: StepPlan) -> str | None:
+    """Why a step before an optional one was skipped: what it left there is out of date."""
+    if not plan.optional:
+        return None
+    # A record's name is the task's without the user's prefix.
+    prefix = plan.task.removesuffix(plan.id)
+    for task in plan.after:
+        record = project.states.load(task.removeprefix(prefix))
+        if record is not None and record["outcome"] == "skipped":
+            return str(record["because"])
+    return None
 
 
 def _same_outputs(project: Project, known: Mapping[str, Any], outputs: Mapping[str, str]) -> bool:

@@ -53,6 +53,14 @@ class ToolFailedBefore(StepFailed):
         )
 
 
+class FollowsSkipped(StepFailed):
+    """Of an optional step; it is skipped too, and this is never shown."""
+
+    def __init__(self, task: str, because: str) -> None:
+        super().__init__(f"{task}: what it reads was skipped: {because}")
+        self.because = because
+
+
 class JudgedBad(StepFailed):
     def __init__(self, task: str, message: str) -> None:
         super().__init__(f"{task}: {message}")

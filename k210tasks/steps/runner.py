@@ -7,40 +7,28 @@ record. A judgement follows, and is repeated without the work when only it chang
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 import os
-import secrets
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from k210tasks.errors import K210Error
-from k210tasks.state import Record
+from k210tasks.state import Record, file_name
 from k210tasks.steps import reasons as r
 from k210tasks.steps import snapshot
+from k210tasks.steps.bodies import call, check_inputs, collect, job_of, open_log
+from k210tasks.steps.current import skipped_before
 from k210tasks.steps.decide import Decision, decide, key_of, same_content
-from k210tasks.steps.failures import (
-    CannotWrite,
-    InputChanged,
-    InputsMissing,
-    JudgedBad,
-    OutputForeign,
-    OutputNotWritten,
-    StepCrashed,
-    ToolFailedBefore,
-)
-from k210tasks.steps.job import Folder, Job, Progress, no_progress
-from k210tasks.steps.plan import SamplesInput, StepPlan, Verdict
+from k210tasks.steps.failures import FollowsSkipped, InputsMissing, JudgedBad, ToolFailedBefore
+from k210tasks.steps.job import Progress, no_progress
+from k210tasks.steps.placing import place, temporary, work_folder
+from k210tasks.steps.plan import StepPlan, Verdict
 from k210tasks.steps.project import Project, say
 from k210tasks.store import DamagedObject
-from k210tasks.store_io import hash_file, hash_stamped, move_into_place, stamp_of
-from k210tasks.store_locks import WorkFolder, lock
+from k210tasks.store_locks import lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +62,9 @@ class Runner:
         project = self.project
         project.sweep()
         started = time.monotonic()
-        place = os.path.join(project.locks_folder, f"{lock_name(plan.id)}.lock")
+        lock_path = os.path.join(project.locks_folder, f"{lock_name(plan.id)}.lock")
         try:
-            with lock(place, lambda: self.tell(f"   {plan.task}: waiting for another process")):
+            with lock(lock_path, lambda: self.tell(f"   {plan.task}: waiting for another process")):
                 outcome = self._run(plan, started)
         except K210Error as error:
             skipped = self._skip(plan, error)
@@ -91,6 +79,8 @@ class Runner:
     def _run(self, plan: StepPlan, started: float) -> Outcome:
         project = self.project
         record = project.states.load(plan.id)
+        if (because := skipped_before(project, plan)) is not None:
+            raise FollowsSkipped(plan.task, because)
         decision = decide(project, plan, record, fresh=True)
         if decision.trouble is not None:
             raise InputsMissing(plan.task, decision.trouble, plan.made_by) from decision.trouble
@@ -124,15 +114,8 @@ class Runner:
         """An optional step whose toolchain cannot be had, or which follows such a one."""
         if not plan.optional:
             return None
-        if isinstance(error, InputsMissing):
-            # After a prefixed task, too: a record's name is the step's without the prefix.
-            prefix = plan.task.removesuffix(plan.id)
-            names = [task.removeprefix(prefix) for task in plan.after]
-            upstream = [self.project.states.load(name) for name in names]
-            causes = [s["because"] for s in upstream if s and s["outcome"] == "skipped"]
-            if not causes:
-                return None
-            because = causes[0]
+        if isinstance(error, FollowsSkipped):
+            because = error.because
         else:
             from k210tasks.toolchains import ToolchainUnavailable
 
@@ -238,13 +221,13 @@ class Runner:
         found = self.project.store.find(key)
         if found is None or set(found["outputs"]) != set(plan.outputs):
             return None
-        with self._work() as work:
+        with work_folder(self.project) as work:
             made: dict[str, dict[str, str]] = {}
             try:
                 for role, files in found["outputs"].items():
                     made[role] = {}
                     for relative, digest in files.items():
-                        target = self._temporary(work, role, plan.outputs[role], relative)
+                        target = temporary(work, role, plan.outputs[role], relative)
                         made[role][relative] = target
                         final = snapshot.place_of(self.project, plan.outputs[role], relative)
                         if not same_content(final, digest):
@@ -253,7 +236,7 @@ class Runner:
                 self.project.store.drop(key)
                 self.tell(f"   {plan.task}: damaged in the store: {error}; computing it again")
                 return None
-            return self._place(plan, plan.outputs, found["outputs"], made, work, record)
+            return place(self.project, plan, plan.outputs, found["outputs"], made, work, record)
 
     # -- computing ---------------------------------------------------------------------
 
@@ -267,20 +250,31 @@ class Runner:
     ) -> dict[str, Any]:
         project = self.project
         assert plan.run is not None
-        with self._work() as work:
+        with work_folder(self.project) as work:
             begun = time.monotonic()
-            with self._log(plan, "w") as log:
+            with open_log(self.project, plan, "w") as log:
                 log.write(
                     f"{plan.task}, {time.strftime('%Y-%m-%d %H:%M:%S')}\nkey {key}\n"
                     f"settings {json.dumps(dict(plan.settings), ensure_ascii=False)}\n"
                 )
                 log.writelines(f"because {line}\n" for line in r.listing(decision.reasons, 100))
                 log.flush()
-                job = self._job(plan, decision, plan.settings, plan.outputs, {}, work, log)
-                self._call(plan, plan.run, job, log)
-                contents, places = self._collect(plan, job)
+                job = job_of(
+                    project,
+                    plan,
+                    decision,
+                    plan.settings,
+                    plan.outputs,
+                    {},
+                    work,
+                    log,
+                    self.progress,
+                    self.tell,
+                )
+                call(project, plan, plan.run, job, log)
+                contents, places = collect(project, plan, plan.outputs, job)
                 log.write(f"done in {time.monotonic() - begun:.2f} s\n")
-            self._check_inputs(plan, decision)
+            check_inputs(project, plan, decision)
             try:
                 project.store.put(
                     key,
@@ -295,175 +289,7 @@ class Runner:
             except OSError as error:
                 self.tell(f"   {plan.task}: not kept in the store: {error}")
             self._note(plan, "computed", started, key=key)
-            return self._place(plan, plan.outputs, contents, places, work, record)
-
-    def _call(self, plan: StepPlan, function: str, job: Job, log: TextIO) -> Any:
-        module, _, name = function.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)(job)
-        except K210Error as error:
-            with contextlib.suppress(OSError, ValueError):
-                log.write(f"failed: {error}\n")
-            raise
-        except Exception as error:
-            with contextlib.suppress(OSError, ValueError):
-                traceback.print_exc(file=log)
-            raise StepCrashed(plan.task, error, self.project.path(plan.log)) from error
-
-    def _collect(
-        self, plan: StepPlan, job: Job
-    ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-        """Hashes and temporary places of what the body wrote, by role and relative path."""
-        contents: dict[str, dict[str, str]] = {}
-        places: dict[str, dict[str, str]] = {}
-        for role, shown in plan.outputs.items():
-            path = str(job.outputs[role])
-            files = {"": path}
-            if shown.endswith("/"):
-                files = {
-                    os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/"): (
-                        os.path.join(folder, name)
-                    )
-                    for folder, _, names in os.walk(path)
-                    for name in names
-                }
-            if not files or not all(os.path.isfile(p) for p in files.values()):
-                raise OutputNotWritten(plan.task, shown, self.project.path(plan.log))
-            places[role] = dict(sorted(files.items()))
-            contents[role] = {rel: hash_file(p) for rel, p in places[role].items()}
-        return contents, places
-
-    def _check_inputs(self, plan: StepPlan, decision: Decision) -> None:
-        """The result is worth nothing if an input changed while it was computed."""
-        for role, source in plan.inputs.items():
-            files = decision.inputs[role]["files"]
-            try:
-                fresh, changed = snapshot.look_again(self.project, source, files)
-            except (OSError, K210Error):
-                raise InputChanged(plan.task, source.path) from None
-            if changed is not None:
-                shown = f"{source.path}/{changed}" if changed else source.path
-                raise InputChanged(plan.task, shown)
-            decision.inputs[role]["files"] = fresh
-
-    # -- files -------------------------------------------------------------------------
-
-    def _work(self) -> WorkFolder:
-        try:
-            return WorkFolder(self.project.work_folder)
-        except OSError as error:
-            raise CannotWrite(self.project.work_folder, error) from error
-
-    def _temporary(self, work: WorkFolder, role: str, final: str, relative: str) -> str:
-        path = os.path.join(work.path, role, os.path.basename(final.rstrip("/")))
-        if relative:
-            path = os.path.join(path, *relative.split("/"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path
-
-    def _job(
-        self,
-        plan: StepPlan,
-        decision: Decision,
-        settings: Mapping[str, Any],
-        outputs: Mapping[str, str],
-        more: Mapping[str, Path | Folder],
-        work: WorkFolder,
-        log: TextIO,
-    ) -> Job:
-        inputs: dict[str, Path | Folder] = dict(more)
-        for role, source in plan.inputs.items():
-            path = Path(self.project.path(source.path))
-            if isinstance(source, SamplesInput):
-                files = tuple(decision.inputs[role]["files"])
-                inputs[role] = Folder(path, files, decision.ignored.get(role, 0))
-            else:
-                inputs[role] = path
-        return Job(
-            name=plan.task,
-            model=plan.subject,
-            settings=settings,
-            inputs=inputs,
-            outputs={
-                role: Path(self._temporary(work, role, final, ""))
-                for role, final in outputs.items()
-            },
-            log=log,
-            log_path=Path(self.project.path(plan.log)),
-            progress=self.progress,
-            context={
-                "root": Path(self.project.base or "."),
-                "toolchains": self.project.overrides,
-                "lock_path": Path(self.project.lock_path),
-                "shown": {role: source.path for role, source in plan.inputs.items()},
-                "say": self.tell,
-            },
-        )
-
-    def _log(self, plan: StepPlan, mode: str) -> io.TextIOWrapper:
-        path = self.project.path(plan.log)
-        try:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            raw = open(path, f"{mode}b")  # noqa: SIM115 (closed with its text wrapper)
-            return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
-        except OSError as error:
-            raise CannotWrite(path, error) from error
-
-    def _place(
-        self,
-        plan: StepPlan,
-        outputs: Mapping[str, str],
-        contents: Mapping[str, Mapping[str, str]],
-        made: Mapping[str, Mapping[str, str]],
-        work: WorkFolder,
-        record: Record | None,
-    ) -> dict[str, Any]:
-        """Rename the finished files into place; what is there already is left alone.
-
-        Returns what a record says of outputs.
-        """
-        placed: dict[str, Any] = {}
-        for role, shown in outputs.items():
-            files: dict[str, list[Any]] = {}
-            if shown.endswith("/"):
-                self._remove_strangers(shown, contents[role])
-            for relative, digest in contents[role].items():
-                final = snapshot.place_of(self.project, shown, relative)
-                try:
-                    if not same_content(final, digest):
-                        if plan.guards_outputs and os.path.lexists(final):
-                            self._refuse_foreign(plan, shown, record)
-                        beside = os.path.join(
-                            os.path.dirname(final),
-                            f".k210-{os.path.basename(final)}.{secrets.token_hex(4)}.tmp",
-                        )
-                        work.note(beside)
-                        move_into_place(made[role][relative], final, beside)
-                        files[relative] = [digest, stamp_of(final)]
-                    else:
-                        # The hash was taken just now, so its stamp may be too young to trust.
-                        found, stamp = hash_stamped(final)
-                        files[relative] = [found, stamp]
-                except OSError as error:
-                    raise CannotWrite(final, error) from error
-            placed[role] = {"path": shown, "files": files}
-        return placed
-
-    def _remove_strangers(self, folder: str, wanted: Mapping[str, str]) -> None:
-        """In a folder that is an output, what an earlier result left and this one has not."""
-        path = self.project.path(folder.rstrip("/"))
-        for inside, _, names in os.walk(path):
-            for name in names:
-                full = os.path.join(inside, name)
-                if os.path.relpath(full, path).replace(os.sep, "/") not in wanted:
-                    with contextlib.suppress(OSError):
-                        os.unlink(full)
-
-    def _refuse_foreign(self, plan: StepPlan, shown: str, record: Record | None) -> None:
-        known = [place["path"] for place in (record or {}).get("outputs", {}).values()]
-        if shown not in known:
-            sources = [source.path for source in plan.inputs.values()]
-            raise OutputForeign(plan.task, shown, sources[0] if sources else "")
+            return place(self.project, plan, plan.outputs, contents, places, work, record)
 
     # -- the judgement -----------------------------------------------------------------
 
@@ -472,18 +298,23 @@ class Runner:
         judge = plan.judge
         assert judge is not None
         more = {role: Path(self.project.path(path)) for role, path in plan.outputs.items()}
-        with self._work() as work, self._log(plan, "a") as log:
-            job = self._job(plan, decision, judge.settings, judge.outputs, more, work, log)
-            verdict = self._call(plan, judge.run, job, log)
+        with work_folder(self.project) as work, open_log(self.project, plan, "a") as log:
+            job = job_of(
+                self.project,
+                plan,
+                decision,
+                judge.settings,
+                judge.outputs,
+                more,
+                work,
+                log,
+                self.progress,
+                self.tell,
+            )
+            verdict = call(self.project, plan, judge.run, job, log)
             verdict = verdict if isinstance(verdict, Verdict) else Verdict(True)
-            made = {role: {"": str(job.outputs[role])} for role in judge.outputs}
-            for role, files in made.items():
-                if not os.path.isfile(files[""]):
-                    raise OutputNotWritten(
-                        plan.task, judge.outputs[role], self.project.path(plan.log)
-                    )
-            contents = {role: {"": hash_file(files[""])} for role, files in made.items()}
-            placed = self._place(plan, judge.outputs, contents, made, work, record)
+            contents, made = collect(self.project, plan, judge.outputs, job)
+            placed = place(self.project, plan, judge.outputs, contents, made, work, record)
             log.write(f"judged: {'good' if verdict.ok else 'bad'}. {verdict.message}\n")
         self.project.states.save(
             plan.id,
@@ -507,8 +338,6 @@ class Runner:
 
 def lock_name(task: str) -> str:
     """A file name for the lock of a task."""
-    from k210tasks.state import file_name
-
     return file_name(task).removesuffix(".json")
 
 

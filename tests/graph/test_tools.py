@@ -129,6 +129,21 @@ def test_an_optional_model_is_skipped(toy: Toy, tools: Tools) -> None:
     assert all(line.startswith("-- ") for line in done.stdout.splitlines())
 
 
+def test_an_old_kmodel_of_a_skipped_model_is_not_verified_as_if_new(toy: Toy, tools: Tools) -> None:
+    toy.edit(NCC_TWO, f"optional: true\n    {NCC_TWO}")
+    toy.doit()
+    tools.wish(nncase={"unavailable": "no Python 3.10 here"})
+    tools.remove()
+    toy.write("images/two/calibration/3.png", "another picture")
+    done = toy.doit("model:two")
+    assert "kmodel:two: skipped, it is optional: no Python 3.10 here" in done.stderr
+    assert toy.did("skipped") == ["kmodel:two", "verify:two"]
+    tools.wish()
+    toy.doit("model:two")
+    assert toy.computed()[8:] == ["calibrate:two", "kmodel:two", "verify:two"]
+    assert ".  kmodel:two" not in toy.doit("model:two").stdout
+
+
 def test_optional_excuses_no_other_failure(toy: Toy, tools: Tools) -> None:
     toy.edit(NCC_TWO, f"optional: true\n    {NCC_TWO}")
     toy.wish(two_kmodel={"fail": "no room"})
