@@ -102,7 +102,7 @@ class Calibration:
             "low": _flat([t.channel_low for t in stats]),
             "high": _flat([t.channel_high for t in stats]),
             "counts": np.array([t.histogram.counts for t in stats], np.int64).reshape(-1, 2 * HALF),
-            "values": _flat([t.values for t in stats if t.values is not None]),
+            **{f"values_{t.index}": t.values for t in stats if t.values is not None},
             **_palette(self.kept),
             "pixel_counts": np.array(sorted(self.pixels), np.int64),
             **{f"pixels_{n}": self.pixels[n] for n in sorted(self.pixels)},
@@ -138,19 +138,13 @@ class Calibration:
             kept = data["kept_palette"][kept]
         pixels = {int(n): data[f"pixels_{n}"] for n in data["pixel_counts"]}
         tensors: dict[int, TensorStats] = {}
-        at_channel = at_value = 0
+        at_channel = 0
         for i, t in enumerate(meta["tensors"]):
             shape = tuple(t["shape"])
             channels = shape[-1] if shape else 1
             span = slice(at_channel, at_channel + channels)
             at_channel += channels
-            values = None
-            if t["values"]:
-                kept_pixels = pixels[pixel_count(shape)]
-                size = kept_pixels.size * channels
-                flat = data["values"][at_value : at_value + size]
-                values = flat.reshape(*kept_pixels.shape, channels)
-                at_value += size
+            values = data[f"values_{t['index']}"] if t["values"] else None
             tensors[t["index"]] = TensorStats(
                 t["index"],
                 t["name"],
@@ -172,14 +166,17 @@ def _palette(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     plain: dict[str, NDArray[Any]] = {"kept_codes": kept}
     if not kept.size:
         return plain
-    values = np.unique(kept[0])
+    # Few pixels tell already whether values are pixels; only then all are looked at.
+    values = np.unique(kept.reshape(-1)[:4096])
     if not 2 <= len(values) <= 256:
         return plain
     step = float(np.diff(values).min())
     low, high = float(kept.min()), float(kept.max())
     if not step > 0 or high - low > 255.25 * step:
         return plain
-    codes = np.rint((kept - np.float32(low)) * np.float32(1 / step)).astype(np.uint8)
+    scaled = kept - np.float32(low)
+    scaled *= np.float32(1 / step)
+    codes = np.rint(scaled, out=scaled).astype(np.uint8)
     palette = np.zeros(256, np.float32)
     palette[codes] = kept
     if not np.array_equal(palette[codes], kept):

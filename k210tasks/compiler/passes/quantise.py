@@ -218,8 +218,6 @@ def quantise(
             if optimiser is not None:
                 optimiser.advance(op)
             progress(number + 1, len(graph.ops), "quantising")
-    if optimiser is not None:
-        optimiser.close()
 
 
 def _numbers(layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: int) -> Numbers:
