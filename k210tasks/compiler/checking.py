@@ -130,7 +130,7 @@ def _where(graph: Graph) -> dict[str, set[str]]:
 def _processors(op: Op) -> set[str]:
     if op.kind == "kpu_conv":
         return {"KPU"}
-    if op.kind in ("reshape", "kpu_concat", "upload", "quantize", "dequantize"):
+    if op.kind in ("reshape", "kpu_concat", "kpu_part", "upload", "quantize", "dequantize"):
         return set()
     return {"CPU"}
 

@@ -212,6 +212,7 @@ def _window(
 LAYERS: dict[str, Callable[[_Encoder, Op], layers.Body] | None] = {
     "kpu_conv": _Encoder.conv,
     "kpu_concat": None,
+    "kpu_part": None,
     "reshape": None,
     "upload": _Encoder.upload,
     "add_padding": _Encoder.add_padding,

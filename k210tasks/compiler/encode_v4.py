@@ -272,6 +272,7 @@ def _act(op: Op) -> Range:
 NODES: dict[str, Callable[[_Encoder, Op], nodes.Node] | None] = {
     "kpu_conv": _Encoder.kpu_conv,
     "kpu_concat": None,
+    "kpu_part": None,
     "reshape": None,
     "upload": _Encoder.upload,
     "quantize": _Encoder.quantize,

@@ -226,6 +226,7 @@ KINDS: dict[str, Callable[..., Array]] = {
     "resize": _resize,
     "kpu_conv": _kpu_conv,
     "kpu_concat": lambda op, *parts: np.concatenate(parts, 1),
+    "kpu_part": lambda op, x: x[:, op.attrs["first"] : op.attrs["first"] + op.output.shape[1]],
     "upload": lambda op, x: x,
     "quantize": _quantize,
     "dequantize": lambda op, x: x,

@@ -44,6 +44,7 @@ FLOAT: dict[str, Form] = {
 DEVICE: dict[str, Form] = {
     "kpu_conv": Form((1, 1), ("weights", "bias", "depthwise", "pad_value", "fn", "pool"), (1, 2)),
     "kpu_concat": Form((1, 1024)),
+    "kpu_part": Form((1, 1), ("first",)),
     "upload": Form((1, 1)),
     "quantize": Form((1, 1)),
     "dequantize": Form((1, 1)),
@@ -156,6 +157,7 @@ SHAPES: dict[str, Callable[[Op], tuple[int, ...]]] = {
     "slice": _slice,
     "kpu_conv": _kpu_conv,
     "kpu_concat": _concat,
+    "kpu_part": lambda op: (1, op.output.shape[1], *op.input.shape[2:]),
     "upload": _same,
     "unary": _same,
     "quantize": _same,
@@ -165,8 +167,8 @@ SHAPES: dict[str, Callable[[Op], tuple[int, ...]]] = {
     "remove_padding": lambda op: op.input.shape[:2],
 }
 
-_KPU_IN = {"kpu_conv", "kpu_concat"}
-_KPU_OUT = {"kpu_conv", "kpu_concat", "upload", "add_padding"}
+_KPU_IN = {"kpu_conv", "kpu_concat", "kpu_part"}
+_KPU_OUT = {"kpu_conv", "kpu_concat", "kpu_part", "upload", "add_padding"}
 
 
 def check(graph: Graph, after: str, kinds: dict[str, Form], *, placed: bool = False) -> None:

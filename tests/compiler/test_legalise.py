@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from k210tasks.compiler.passes.kpu_conv import moves_of
-from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+from k210tasks.compiler.problems import NeedsKmodel4, TooLarge, Unsupported
 from tests.compiler.helpers import Outcome, fixture, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net
 
@@ -321,3 +321,28 @@ def test_large_maps_are_refused_with_their_size() -> None:
         "4x4 to 512x256 pixels and at most 1024 channels, or with a dense layer on a vector; "
         "needs kmodel 4"
     )
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_strided_layers_larger_than_the_memory_are_computed_in_chunks(kmodel: int) -> None:
+    net = build(
+        (1, 200, 224, 3),
+        conv(32, stride=(2, 2), act="RELU6"),
+        conv(80, (1, 1), act="RELU6"),
+        depthwise(stride=(2, 2), act="RELU6"),
+        conv(16, (1, 1)),
+    )
+    graph = same_after_legalise(net.build(*net.outputs), kmodel)
+    assert set(kinds(graph)) <= {*KPU, "kpu_part"}
+    assert kinds(graph).count("kpu_part") > 1
+    outcome = proven(net, kmodel, 28.0, *net.outputs)
+    assert outcome.compiled.kpu_bytes <= 2 * 1024 * 1024
+
+
+def test_what_no_chunk_makes_fit_is_refused_with_its_bytes() -> None:
+    net = build((1, 224, 224, 3), conv(32), conv(32))
+    with pytest.raises(TooLarge) as caught:
+        Outcome(net.build(*net.outputs), 4)
+    assert caught.value.layer == "CONV_2D #1"
+    assert caught.value.needed == 2 * 64 * 4 * 224 * 32
+    assert caught.value.limit == 2 * 1024 * 1024

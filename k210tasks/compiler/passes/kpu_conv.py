@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op
+from k210tasks.compiler.passes import chunks
 from k210tasks.compiler.passes.lowering import (
     LOAD_BYTES,
     MAX_CHANNELS,
@@ -138,7 +139,9 @@ def _pointwise(
             return False
     steps = (m.stride[0] * stride[0], m.stride[1] * stride[1])
     target = Map(m.tensor, m.offset, steps, (out.shape[2], out.shape[3]), False)
-    if m.stride != (1, 1) and not depthwise and dev.pool_of_stride(target) is None:
+    pool = dev.pool_of_stride(target)
+    unpooled = pool is None or chunks.too_large(dev, m, copies=int(any(pool[1])))
+    if m.stride != (1, 1) and not depthwise and unpooled:
         m = dev.settled(v)  # fewer channels before the layer than after it, mostly
         if m is None:
             return False
@@ -255,14 +258,13 @@ def spread(
         for i, j, y, x in copies[move]:
             kernel[:, :, y + 1, x + 1] = weights[:, :, i, j]
         kernels.append(kernel)
-    if inner <= 4:
+    if inner <= 4 or not dev.joinable([base] * len(order)):
+        if 9 * len(order) * inner * inner > MAX_SPREAD:
+            return None
         joined = _all_moves(dev, base, order)
     else:
         made = {(0, 0): base}
-        parts = [_moved(dev, made, move) for move in order]
-        if not dev.joinable(parts):
-            return None
-        joined = dev.concat(parts)
+        joined = dev.concat([_moved(dev, made, move) for move in order])
     wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined), positive=v.positive)
     inner_pads = (1 - starts[0], 1, 1 - starts[1], 1)
     return wide, np.concatenate(kernels, 1), inner_pads

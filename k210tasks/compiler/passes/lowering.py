@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.passes import chunks
 from k210tasks.compiler.problems import NeedsKmodel4
 from k210tasks.kpu.layout import layout
 
@@ -129,6 +130,7 @@ class Lowering:
         fn: Fn = (),
         pool: int = 0,
         computes: tuple[int, ...] | None = None,
+        first: int = 0,
         identity: bool = False,
         pre: Tensor | None = None,
     ) -> Tensor:
@@ -137,7 +139,8 @@ class Lowering:
 
         ``computes`` (source tensor, offsets, strides): before its pool the layer computes,
         at ``offset + (y, x) * stride``, pixel (y, x) of that tensor of the source file, or
-        of the tensor ``pre``, before the layer's function.
+        of the tensor ``pre``, before the layer's function; ``first`` is the channel of it
+        that the layer's channel 0 is.
         """
         out, inner, k, _ = weights.shape
         stride = (1, 2, 2, 4, 4, 2, 2, 4, 1, 1)[pool]
@@ -147,8 +150,8 @@ class Lowering:
         if out > most:
             most -= most % 4
         parts = []
-        for first in range(0, out, most):
-            rows = slice(first, min(first + most, out))
+        for begin in range(0, out, most):
+            rows = slice(begin, min(begin + most, out))
             count = rows.stop - rows.start
             part = self.emit(
                 "kpu_conv",
@@ -162,7 +165,7 @@ class Lowering:
                 pad_value=0.0,
                 fn=fn,
                 pool=pool,
-                computes=None if computes is None else (*computes, first),
+                computes=None if computes is None else (*computes, first + begin),
                 identity=identity,
                 pre=None if pre is None else pre.source,
             )
@@ -182,13 +185,19 @@ class Lowering:
             x, weights, np.zeros(c, np.float32), depthwise=not normal, pool=pool, identity=True
         )
 
+    def part(self, x: Tensor, first: int, count: int) -> Tensor:
+        """Channels of a KPU tensor as a tensor of their own: the same rows. ``first`` must
+        be a multiple of the layout's group."""
+        shape = (1, count, *x.shape[2:])
+        return self.emit("kpu_part", [x], shape, place="kpu", first=first)
+
     def concat(self, parts: list[Tensor], like: Value | Tensor | None = None) -> Tensor:
         """Maps of one size behind each other in KPU RAM; parts that cannot be placed so are
         copied first. Channels must be multiples of the layout's group, but for the last."""
         ready = []
         for part in parts:
             producer = self.producers.get(part)
-            free = producer is not None and producer.kind != "kpu_concat"
+            free = producer is not None and producer.kind not in ("kpu_concat", "kpu_part")
             if not free or part in self.joined or part in ready:
                 part = self.copy(part)
             ready.append(part)
@@ -352,7 +361,12 @@ class Lowering:
                                         positive=v.positive))  # fmt: skip
             return v.map
         kind, shift = pool
-        if max(shift) == 1 and m.tensor.shape[1] <= 16:
+        copies = 1 if max(shift) else 0
+        small = chunks.pooled(self, m, kind, shift) if chunks.too_large(
+            self, m, copies=copies) else None  # fmt: skip
+        if small is not None:
+            v.map = self.after_pool(m, small)
+        elif max(shift) == 1 and m.tensor.shape[1] <= 16:
             v.map = self.after_pool(m, self.copy(m.tensor, pool=kind, tap=shift))
         else:
             moved = self.shifted(m, shift) if any(shift) else m

@@ -83,6 +83,13 @@ def _areas(graph: Graph, where: str) -> list[_Area]:
                 area.members.append((tensor, dict_of(area)[op.input]))
                 area.last = max(area.last, live[tensor][1])
                 areas[tensor] = area
+            elif op.kind == "kpu_part":
+                area = areas[op.input]
+                _, _, h, w = op.input.shape
+                before = map_rows(op.attrs["first"], h, w) if op.attrs["first"] else 0
+                area.members.append((tensor, dict_of(area)[op.input] + before))
+                area.last = max(area.last, live[tensor][1])
+                areas[tensor] = area
             elif op.kind == "kpu_concat":
                 _join(op, tensor, areas, order, live)
             else:
