@@ -18,6 +18,7 @@ from k210tasks.firmware.memory import Fit, fit
 from k210tasks.firmware.profiles import PROFILES
 from k210tasks.steps.job import Job
 from k210tasks.steps.jsontext import pretty
+from k210tasks.steps.label_order import better_order
 from k210tasks.steps.plan import Verdict
 
 #: Fewer samples prove little.
@@ -254,6 +255,11 @@ def _weak_proof(m: Mapping[str, Any]) -> list[str]:
         found.append(
             f"accuracy {percent(accuracy['float'])}; with mean {_number(better['mean'])} "
             f"std {_number(better['std'])}: {percent(better['accuracy'])}"
+        )
+    if (other := better_order(m)) is not None:
+        found.append(
+            f"accuracy {percent(accuracy['float'])}; with labels [{', '.join(other[0])}]: "
+            f"{percent(other[1])}; labels are in the order of the model's scores"
         )
     return found
 

@@ -18,7 +18,7 @@ VERSIONS: dict[str, int] = {
     "kmodel:ncc-0.1.0-rc5": 1,
     "verify:simulator": 2,  # measured by our simulator
     "verify:nncase-1.9.0": 2,  # measured by nncase's
-    "judge": 1,
+    "judge": 2,
     "vectors": 1,
     "firmware": 1,
     "judge:firmware": 1,

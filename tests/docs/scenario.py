@@ -229,7 +229,7 @@ class Shell:
         """Status and output, both kinds in the order they came."""
         state = shlex.quote(str(self._state))
         script = (
-            f". {state}\ntrap 's=$?; {{ echo cd \"$(printf %q \"$PWD\")\"; export -p; }} >{state};"
+            f'. {state}\ntrap \'s=$?; {{ echo cd "$(printf %q "$PWD")"; export -p; }} >{state};'
             f" exit $s' EXIT\n{command}\n"
         )
         ended = subprocess.run(

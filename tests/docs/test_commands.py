@@ -7,7 +7,6 @@ the converter's toolchain is not installed, what needs it is skipped: nothing is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,5 +163,3 @@ def test_the_lists_of_exceptions_are_short_and_all_printed() -> None:
 
 def test_continuous_integration_runs_the_readmes_own_line() -> None:
     assert TEST in text_of(".ci/run").splitlines()
-
-
