@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from k210tasks.manifest.model import SourceKind
+from k210tasks.toolchains.errors import OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 from k210tasks.toolchains.worker import Progress
 
@@ -43,4 +44,15 @@ def convert(
         progress=progress,
     )
     result.pop("printed")
+    start = b""
+    if out.exists():
+        with out.open("rb") as file:
+            start = file.read(8)
+    if start[4:] != b"TFL3":
+        raise OperationFailed(
+            toolchain.name,
+            f"converting {source.name}",
+            f"it wrote no TFLite file: {out.name} starts with {start.hex(' ') or 'nothing'}",
+            getattr(log, "name", None),
+        )
     return result
