@@ -268,7 +268,8 @@ def _binary(s: _Legaliser, op: Op) -> None:
     a, b = (s.value(t) for t in op.inputs)
     out = s.new(op.output)
     if op.attrs["op"] in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
-        near = (a.on_kpu or b.on_kpu or s.wants_kpu(op.output)) and fits(out.shape)
+        both = a.map is not None and b.map is not None
+        near = both or ((a.on_kpu or b.on_kpu or s.wants_kpu(op.output)) and fits(out.shape))
         computed = all(t.value is None for t in op.inputs) and a is not b
         if near and computed and 2 * out.shape[1] <= 1024 and _sum(s, a, b, out, op):
             return
