@@ -19,9 +19,10 @@ from k210tasks.compiler.numerics.ranges import quantisation
 
 Floats = NDArray[np.float64]
 
-CHANNEL_MARGIN = 16.0  # over sqrt(pixels): stretch of a channel's own extremes
+CHANNEL_MARGIN = 24.0  # over sqrt(pixels): stretch of a channel's own extremes
 MAP_MARGIN = 6.0  # the same for the whole map's
 BALANCE = 0.5  # 0: one step for all channels, 1: each its finest
+FREE_BALANCE = 1.0  # the balance where readers take the difference back at no cost
 FINEST = 0.02  # least step of a channel, as a share of the map's
 
 

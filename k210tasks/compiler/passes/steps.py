@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.calibration import TensorStats
-from k210tasks.compiler.numerics.steps import channel_steps
+from k210tasks.compiler.numerics.steps import BALANCE, FREE_BALANCE, channel_steps
 from k210tasks.compiler.passes.ranges import Assigner, Ranges
 
 
@@ -38,7 +38,10 @@ def assign_steps(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
         low, high, pixels = extremes
         quant = op.output.quant
         span = (quant.low, min(quant.high, limit))
-        steps, zero_point = channel_steps(low, high, span, pixels)
+        # A depthwise layer takes a channel's scale back in its batch norm, at no cost; in any
+        # other it changes how far the weights of one output differ.
+        balance = FREE_BALANCE if _depthwise_only(op.output, assigner) else BALANCE
+        steps, zero_point = channel_steps(low, high, span, pixels, balance=balance)
         op.output.quant = Quant(float(steps.max()), zero_point)
         op.output.steps = steps
         _hand_on(op.output, assigner)
@@ -79,6 +82,19 @@ def _only_layers_read(tensor: Tensor, assigner: Assigner) -> bool:
         ):
             return False
     return bool(readers)
+
+
+def _depthwise_only(tensor: Tensor, assigner: Assigner) -> bool:
+    """Whether only depthwise layers read the codes of ``tensor``, copies included."""
+    for op in assigner.consumers.get(tensor, []):
+        if op.kind != "kpu_conv":
+            return False
+        if op.attrs["identity"]:
+            if not _depthwise_only(op.output, assigner):
+                return False
+        elif not op.attrs["depthwise"]:
+            return False
+    return True
 
 
 def _hand_on(tensor: Tensor, assigner: Assigner) -> None:
