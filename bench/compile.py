@@ -1,8 +1,8 @@
 """Compile time and memory of the built-in compiler beside nncase 1.9.0.
 
-Whole processes, each from nothing: start, read the images, calibrate, compile, write the
-kmodel. Ours reads picture files, nncase the same pictures already decoded. Rounds alternate
-so that both see the same machine; printed are medians, their ratios, and the peak memory of our processes.
+Whole processes, each from nothing: start, read the pictures, calibrate, compile, write the
+kmodel. Rounds alternate so that both see the same machine; printed are medians, their ratios,
+and the peak memory of our processes.
 A re-emit is what changing only the calibration method costs: a new process that reads the
 calibration data from its file and compiles.
 
@@ -12,7 +12,6 @@ calibration data from its file and compiles.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+from uv import find_uv_bin
 
 from k210tasks import toolchains
 from k210tasks.toolchains.environments import python_of
@@ -56,10 +55,18 @@ THEIRS = """
 import sys
 from pathlib import Path
 import numpy as np
+from PIL import Image
 import nncase
 
-tflite, pixels, mean, out = sys.argv[1:]
-samples = np.load(pixels).astype(np.float32) / 255 - float(mean)
+tflite, images, mean, out, shape = sys.argv[1:]
+_, height, width, _ = (int(n) for n in shape.split("x"))
+samples = []
+for file in sorted(Path(images).iterdir()):
+    picture = Image.open(file).convert("RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.BILINEAR)
+    samples.append(np.asarray(picture, np.float32) / 255 - float(mean))
+samples = np.stack(samples).astype(np.float32)
 options = nncase.CompileOptions()
 options.target = "k210"
 options.input_type = "float32"
@@ -92,18 +99,19 @@ def variants(folder: Path, count: int) -> Path:
     return folder
 
 
-def stacked(folder: Path, shape: str, out: Path) -> Path:
-    """All pictures of a folder as one uint8 array, for nncase, whose environment reads none."""
-    _, height, width, _ = (int(n) for n in shape.split("x"))
-    pictures = [Image.open(f).resize((width, height)) for f in sorted(folder.iterdir())]
-    np.save(out, np.stack([np.asarray(p) for p in pictures]))
-    return out
+def with_pillow(python: str, folder: Path) -> dict[str, str]:
+    """An environment in which nncase's interpreter can read pictures too."""
+    command = [find_uv_bin(), "pip", "install", "-q", "--python", python, "--target", str(folder)]
+    subprocess.run([*command, "pillow"], check=True)
+    return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-def timed(command: list[str]) -> tuple[float, float]:
+def timed(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
     """Wall seconds of a process and its peak memory in MB."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
     assert process.stderr is not None
     text = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
@@ -136,10 +144,7 @@ def main() -> None:
             ("vww_96_float", 20, "normal", "all", 1.5),
             ("vww_96_float", 20, "fast", "all", 1.0),
         ]
-        decoded = {
-            (model, count): stacked(folders[count], shape, Path(scratch, f"{model}{count}.npy"))
-            for (model, (_, shape)), count in itertools.product(models.items(), folders)
-        }
+        environment = with_pillow(theirs, Path(scratch, "pillow"))
         walls: dict[object, list[float]] = {}
         peaks: dict[object, float] = {}
         for _ in range(args.rounds):
@@ -148,9 +153,8 @@ def main() -> None:
                 mean, shape = models[model]
                 images = str(folders[count])
                 made = str(Path(scratch, "nncase.kmodel"))
-                stored = str(decoded[model, count])
-                command = [theirs, str(nncase_script), tflite, stored, mean, made]
-                walls.setdefault((model, count), []).append(timed(command)[0])
+                command = [theirs, str(nncase_script), tflite, images, mean, made, shape]
+                walls.setdefault((model, count), []).append(timed(command, environment)[0])
                 for case in cases:
                     if case[:2] != (model, count):
                         continue
