@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from k210tasks.compiler import encode_v3, encode_v4
 from k210tasks.compiler.constraints import SourceOp
-from k210tasks.compiler.ir import Graph, Op, Quant
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.ranges import Method
 from k210tasks.compiler.passes.legalise import legalise
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
-from k210tasks.compiler.passes.ranges import Range, Ranges
+from k210tasks.compiler.passes.ranges import Range, Ranges, through
 from k210tasks.compiler.passes.simplify import simplify
+from k210tasks.compiler.passes.turns import drop_idle_turns
 from k210tasks.compiler.problems import CompileError, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
 from k210tasks.compiler.source import Source
@@ -61,7 +62,10 @@ class _AnyRange(Ranges):
         super().__init__(None, method)
 
     def of_source(self, index: int | None) -> Range | None:
-        return (-1.0, 1.0)
+        return None
+
+    def of(self, tensor: Tensor) -> Range | None:
+        return tensor.range or (-1.0, 1.0)
 
 
 def check(tflite: bytes, kmodel: int = 4) -> Report:
@@ -83,7 +87,11 @@ def check(tflite: bytes, kmodel: int = 4) -> Report:
     where = _where(graph)
     rows = _rows(source, where, {})
     try:
+        for op in graph.ops:
+            if op.kind == "kpu_conv":
+                op.output.range = through(op.attrs["fn"], -1.0, 1.0)
         quantise(graph, _AnyRange(), Quant(1 / 255, 0))
+        drop_idle_turns(graph)
         memory = allocate(graph)
         model: KmodelV3 | KmodelV4
         if kmodel == 3:

@@ -238,7 +238,7 @@ RULES: dict[str, Rule] = {
     "MAXIMUM": Rule(4, (), "folded into KPU layers, or needs kmodel 4", "CPU"),
     "SQUARED_DIFFERENCE": Rule(2, (), "needs kmodel 4", "CPU"),
     "CONCATENATION": Rule(4, (one_activation,), "KPU or CPU", "KPU or CPU"),
-    "PAD": Rule(5, (constant_parameters,), "KPU, or needs kmodel 4", "KPU or CPU"),
+    "PAD": Rule(5, (constant_parameters,), "KPU or CPU, around maps", "KPU or CPU"),
     "PADV2": Rule(5, (constant_parameters,), "needs kmodel 4", "CPU"),
     "RESHAPE": Rule(1, (constant_parameters,), "CPU or nothing", "CPU or nothing"),
     "SQUEEZE": Rule(2, (), "CPU or nothing", "CPU or nothing"),

@@ -107,6 +107,13 @@ class _Encoder:
         table = _quant(op.output).encode(np.nan_to_num(reals))
         return layers.Requantize(**self._io(op), count=op.input.size, table=table)
 
+    def turn(self, op: Op) -> layers.Body:
+        """Codes turned round so that zero becomes code 0, or back."""
+        zero = round(_quant(op.input).zero_point)
+        codes = np.arange(256) + (zero if op.attrs["back"] else -zero)
+        table = (codes % 256).astype(np.uint8)
+        return layers.Requantize(**self._io(op), count=op.input.size, table=table)
+
     def window(self, op: Op) -> layers.Body:
         """Max pools, and pads and strided slices as pools of one pixel: pixels outside give
         code 0."""
@@ -220,6 +227,7 @@ LAYERS: dict[str, Callable[[_Encoder, Op], layers.Body] | None] = {
     "quantize": _Encoder.quantize,
     "dequantize": _Encoder.dequantize,
     "requantize": _Encoder.requantize,
+    "turn": _Encoder.turn,
     "pool": _Encoder.window,
     "pad": _Encoder.window,
     "slice": _Encoder.window,

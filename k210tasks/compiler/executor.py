@@ -231,6 +231,7 @@ KINDS: dict[str, Callable[..., Array]] = {
     "quantize": _quantize,
     "dequantize": lambda op, x: x,
     "requantize": lambda op, x: _quantize(op, _fn(op, x)),
+    "turn": lambda op, x: x,
     "add_padding": lambda op, x: np.repeat(x, 16, 1).reshape(op.output.shape),
     "remove_padding": lambda op, x: x[:, :, op.attrs["pixel"][0], op.attrs["pixel"][1]],
     "unary": lambda op, x: evaluate(((op.attrs["op"],),), x),

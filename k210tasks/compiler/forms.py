@@ -49,6 +49,7 @@ DEVICE: dict[str, Form] = {
     "quantize": Form((1, 1)),
     "dequantize": Form((1, 1)),
     "requantize": Form((1, 1), ("fn",)),
+    "turn": Form((1, 1), ("back",)),
     "add_padding": Form((1, 1)),
     "remove_padding": Form((1, 1), ("pixel",)),
     "unary": Form((1, 1), ("op",)),
@@ -163,6 +164,7 @@ SHAPES: dict[str, Callable[[Op], tuple[int, ...]]] = {
     "quantize": _same,
     "dequantize": _same,
     "requantize": _same,
+    "turn": _same,
     "add_padding": lambda op: (*op.input.shape[:2], 4, 4),
     "remove_padding": lambda op: op.input.shape[:2],
 }

@@ -18,6 +18,7 @@ from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.softmax import lift_logits
+from k210tasks.compiler.passes.turns import drop_idle_turns
 from k210tasks.compiler.problems import CompileError
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
@@ -85,6 +86,7 @@ def compile(
         exact_offsets(graph)
     else:
         lift_logits(graph, ranges)
+        drop_idle_turns(graph)
     forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)

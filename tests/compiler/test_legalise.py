@@ -162,19 +162,21 @@ def test_the_shift_recipe_costs_nine_bytes_a_channel(kmodel: int) -> None:
 def test_maps_smaller_than_four_pixels_are_padded(kmodel: int) -> None:
     net = build((1, 6, 6, 4), conv(8, stride=(2, 2), act="RELU"), depthwise(), conv(4, (1, 1)))
     graph = same_after_legalise(net.build(*net.outputs), kmodel)
-    assert [k for k in kinds(graph) if k not in KPU] == ["pad", "upload", "slice"]
+    left = [k for k in kinds(graph) if k not in {*KPU, "turn"}]
+    assert left == ["pad", "upload", "slice"]
+    outcome = Outcome(net.build(*net.outputs), kmodel)
+    assert "Requantize" not in outcome.layers  # zero is code 0 after a ReLU
     assert all(min(op.input.shape[2:]) >= 4 for op in graph.ops if op.kind == "kpu_conv")
     proven(net, kmodel, 28.0, *net.outputs)
 
 
-def test_kmodel_3_cannot_pad_values_below_zero() -> None:
+def test_kmodel_3_turns_codes_to_pad_values_below_zero() -> None:
     net = build((1, 6, 6, 4), conv(8, stride=(2, 2)), depthwise())
-    with pytest.raises(NeedsKmodel4) as caught:
-        same_after_legalise(net.build(*net.outputs), 3)
-    assert str(caught.value) == (
-        "DEPTHWISE_CONV_2D #1: zeros must be put around a map that also holds negative values; "
-        "needs kmodel 4"
-    )
+    outcome = proven(net, 3, 28.0, *net.outputs)
+    at = outcome.layers.index("Requantize")
+    assert outcome.layers[at : at + 4] == [
+        "Requantize", "QuantizedMaxPool2d", "Requantize", "K210Upload",
+    ]  # fmt: skip
     proven(net, 4, 28.0, *net.outputs)
 
 
@@ -270,7 +272,7 @@ def test_vww_goes_to_main_memory_once_between_its_convolutions() -> None:
         graph = same_after_legalise(fixture("vww_96_float.tflite"), kmodel)
         found = kinds(graph)
         inner = found[: max(i for i, k in enumerate(found) if k == "kpu_conv")]
-        assert [k for k in inner if k != "kpu_conv"] == ["pad", "upload"]
+        assert [k for k in inner if k not in ("kpu_conv", "turn")] == ["pad", "upload"]
 
 
 def test_what_the_device_resizes_differently_is_refused() -> None:

@@ -16,7 +16,6 @@ from k210tasks.compiler.passes.lowering import (
     MAX_WIDTH,
     Lowering,
     Value,
-    never_negative,
 )
 from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
 
@@ -105,7 +104,6 @@ def v3_carries(fn: Fn) -> bool:
 def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
     """A function of each value."""
     fn = functions.simplify(fn)
-    out.positive = never_negative(fn, v.positive)
     if dev.version == 4:
         x = dev.as_floats(v)
         for step in fn:
@@ -192,13 +190,11 @@ def pool(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     if dev.version == 3 and a["op"] == "max":
         raw = out if not a["fn"] else Value(out.shape, f"{out.name}/max")
         raw.codes = dev.emit("pool", [dev.as_codes(v)], out.shape, raw, fn=(), **attrs)
-        out.positive = v.positive
         if a["fn"]:
             function(dev, raw, out, a["fn"])
         return
     own, rest = _clamp_first(a["fn"]) if dev.version == 4 else ((), a["fn"])
     _then(dev, out, rest, _floats(dev, "pool", [dev.as_floats(v)], out.shape, fn=own, **attrs))
-    out.positive = never_negative(a["fn"], v.positive)
 
 
 def binary(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> None:
@@ -252,7 +248,6 @@ def _source_nearest(op: Op, n: int, out: int) -> list[int]:
 
 def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     attrs = {k: op.attrs[k] for k in ("mode", "align_corners", "half_pixel")}
-    out.positive = v.positive
     if op.attrs["mode"] == "nearest":
         for n, size in zip(v.shape[2:], out.shape[2:], strict=True):
             if _device_nearest(n, size) != _source_nearest(op, n, size):
@@ -303,7 +298,6 @@ def _last(dev: Lowering, v: Value, out: Value, op: Op, kind: str, **attrs: Any) 
 
 
 def softmax(dev: Lowering, v: Value, out: Value, op: Op) -> None:
-    out.positive = True
     beta = op.attrs["beta"]
     if dev.version == 3 and beta != 1:
         raise NeedsKmodel4(dev.label, f"a softmax with beta {beta:g}")

@@ -22,7 +22,6 @@ from k210tasks.compiler.passes.lowering import (
     Map,
     Value,
     fits,
-    never_negative,
 )
 
 Pads = tuple[int, int, int, int]
@@ -104,7 +103,7 @@ def conv(
         _, _, h, w = v.shape
         if not fits((1, channels, h + t + b, w + left + r)):
             return False
-        bare = Value(v.shape, v.name, v.source, v.range, codes=dev.as_codes(v), positive=v.positive)
+        bare = Value(v.shape, v.name, v.source, v.range, codes=dev.as_codes(v))
         whole = dev.uploaded(bare)
         if whole is not None and not any(_edges(full, whole, start, stride, size)):
             m = whole
@@ -187,7 +186,6 @@ def _emit(
         out.map = Map(tensor, target.offset, target.stride, target.size)
     if out.map.whole:
         out.map = Map.of(tensor)
-    out.positive = never_negative(fn)
 
 
 #: most weights a spread kernel may have; beyond, the CPU does it
@@ -265,7 +263,7 @@ def spread(
     else:
         made = {(0, 0): base}
         joined = dev.concat([_moved(dev, made, move) for move in order])
-    wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined), positive=v.positive)
+    wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined))
     inner_pads = (1 - starts[0], 1, 1 - starts[1], 1)
     return wide, np.concatenate(kernels, 1), inner_pads
 
@@ -341,7 +339,6 @@ def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], strid
         return False
     if out.map.whole:
         out.map = Map.of(out.map.tensor)
-    out.positive = v.positive
     return True
 
 
@@ -400,7 +397,6 @@ def dense(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
     if y.shape[1] > MAX_CHANNELS:
         return False
     out.vector = (y, pixel)
-    out.positive = never_negative(fn)
     return True
 
 

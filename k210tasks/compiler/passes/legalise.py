@@ -13,7 +13,7 @@ import numpy as np
 from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes import cpu, kpu_conv
-from k210tasks.compiler.passes.lowering import Lowering, Map, Value, fits, never_negative
+from k210tasks.compiler.passes.lowering import Lowering, Map, Value, fits
 from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
@@ -117,7 +117,6 @@ class _Legaliser:
         else:
             start.shape = x.shape
             v.codes = start
-        v.positive = x.range is not None and x.range[0] >= 0
         return start
 
     def _float_first(self, x: Tensor, v: Value) -> None:
@@ -236,7 +235,6 @@ def _pool(s: _Legaliser, op: Op) -> None:
         weights = np.full((c, 1, *kernel), 1 / (kernel[0] * kernel[1]), np.float32)
         if kpu_conv.conv(s.dev, v, out, op, weights, np.zeros(c, np.float32), depthwise=True,
                          stride=stride, pads=pads, fn=a["fn"]):  # fmt: skip
-            out.positive = never_negative(a["fn"], v.positive)
             return
     cpu.pool(s.dev, v, out, op)
 
@@ -257,7 +255,6 @@ def _apply(s: _Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> Non
             cpu.function(s.dev, v, out, fn)
     else:
         cpu.function(s.dev, v, out, fn)
-    out.positive = never_negative(fn, v.positive)
 
 
 def _map(s: _Legaliser, op: Op) -> None:
@@ -303,9 +300,6 @@ def _sum(s: _Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
         pre=op.attrs.get("pre"),
     )
     out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, (1, 1), m.size)
-    out.positive = never_negative(
-        op.attrs["fn"], a.positive and b.positive and op.attrs["op"] == "add"
-    )
     return True
 
 
@@ -313,7 +307,6 @@ def _concat(s: _Legaliser, op: Op) -> None:
     parts = [s.value(t) for t in op.inputs]
     out = s.new(op.output)
     constant = any(t.value is not None for t in op.inputs)
-    out.positive = all(p.positive for p in parts)
     if op.attrs["axis"] == 1 and len(out.shape) == 4 and not constant and s.wants_kpu(op.output):
         maps = [s.dev.settled(p) for p in parts]
         if all(m is not None for m in maps):
@@ -331,10 +324,11 @@ def _concat(s: _Legaliser, op: Op) -> None:
 
 def _slice(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    out.positive = v.positive
     begin, strides = op.attrs["begin"], op.attrs["strides"]
-    if v.map is not None and out.shape[:2] == v.shape[:2]:
-        m = v.map
+    spatial = len(out.shape) == 4 and out.shape[:2] == v.shape[:2]
+    # Kmodel 3 has no layer that cuts: it is left to the KPU to shift.
+    m = s.dev.as_map(v) if spatial and s.dev.version == 3 else v.map if spatial else None
+    if m is not None:
         offset = tuple(o + b * t for o, b, t in zip(m.offset, begin[2:], m.stride, strict=True))
         stride = tuple(t * u for t, u in zip(m.stride, strides[2:], strict=True))
         out.map = Map(m.tensor, offset, stride, out.shape[2:])  # type: ignore[arg-type]
@@ -344,7 +338,6 @@ def _slice(s: _Legaliser, op: Op) -> None:
 
 def _reshape(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    out.positive = v.positive
     if v.vector is not None and v.floats is None and v.codes is None and len(out.shape) == 2:
         out.vector = v.vector
         return
@@ -360,7 +353,6 @@ def _reshape(s: _Legaliser, op: Op) -> None:
 
 def _transpose(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    out.positive = v.positive
     if s.dev.version == 3:
         if op.attrs["perm"] != (0, 2, 3, 1):
             raise NeedsKmodel4(s.dev.label, f"a transpose by {list(op.attrs['perm'])}")
@@ -375,13 +367,13 @@ def _transpose(s: _Legaliser, op: Op) -> None:
 def _pad(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     pads, value = op.attrs["pads"], op.attrs["value"]
-    out.positive = v.positive and value >= 0
     if s.dev.version == 3:
         spatial = len(pads) == 4 and not any(a or b for a, b in pads[:2])
-        if value != 0 or not v.positive or not spatial:
+        if value != 0 or not spatial:
             raise NeedsKmodel4(s.dev.label, f"a pad by {[list(p) for p in pads]} with {value:g}")
     if value == 0 and (v.floats is None or s.dev.version == 3):
-        out.codes = s.dev.emit("pad", [s.dev.as_codes(v)], out.shape, out, pads=pads, value=0.0)
+        out.codes = s.dev.zeros_around(s.dev.as_codes(v), out.shape, pads)
+        out.codes.source, out.codes.range = out.source, out.range
     else:
         out.floats = s.dev.emit(
             "pad", [s.dev.as_floats(v)], out.shape, out, dtype="float32", pads=pads, value=value
@@ -394,7 +386,6 @@ def _resize(s: _Legaliser, op: Op) -> None:
 
 def _reduce(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    out.positive = v.positive
     cpu.reduce(s.dev, v, out, op)
 
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes import chunks
-from k210tasks.compiler.problems import NeedsKmodel4
 from k210tasks.kpu.layout import layout
 
 MIN_SIDE = 4  # smallest map the KPU is fed with
@@ -66,7 +65,6 @@ class Value:
     codes: Tensor | None = None
     map: Map | None = None
     vector: tuple[Tensor, tuple[int, int]] | None = None  # (1, C, 4, 4) in KPU RAM, and the pixel
-    positive: bool = False  # never below zero, so code 0 is zero
 
     @property
     def on_kpu(self) -> bool:
@@ -285,31 +283,32 @@ class Lowering:
         if grow == (0, 0):
             codes = self.as_codes(v)
             return Map.of(self.emit("upload", [codes], v.shape, v, place="kpu"))
-        return self.padded(v, (0, grow[0], 0, grow[1]), needed=False)
+        return self.padded(v, (0, grow[0], 0, grow[1]))
 
-    def padded(self, v: Value, pads: tuple[int, int, int, int], *, needed: bool = True) -> Map:
-        """The value with zeros around it (top, bottom, left, right), uploaded.
-
-        ``needed`` false: the readers may get along with anything around it.
-        """
+    def padded(self, v: Value, pads: tuple[int, int, int, int]) -> Map:
+        """The value with zeros around it (top, bottom, left, right), uploaded."""
         top, bottom, left, right = pads
         _, c, h, w = v.shape
-        clean = self.version == 4 or v.positive
-        if not clean and needed:
-            raise NeedsKmodel4(
-                self.label, "zeros must be put around a map that also holds negative values"
-            )
-        codes = self.as_codes(v)
         shape = (1, c, h + top + bottom, w + left + right)
-        wide = self.emit(
-            "pad",
-            [codes],
-            shape,
-            pads=((0, 0), (0, 0), (top, bottom), (left, right)),
-            value=0.0,
+        wide = self.zeros_around(
+            self.as_codes(v), shape, ((0, 0), (0, 0), (top, bottom), (left, right))
         )
         on_kpu = self.emit("upload", [wide], shape, place="kpu")
-        return Map(on_kpu, (top, left), (1, 1), (h, w), clean)
+        return Map(on_kpu, (top, left), (1, 1), (h, w), True)
+
+    def zeros_around(
+        self, codes: Tensor, shape: tuple[int, ...], pads: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        """Codes in main memory padded with the code of zero.
+
+        Kmodel 3 can pad with code 0 only: there the codes are turned until zero is code 0,
+        padded and turned back; the turns go where zero is code 0 anyway.
+        """
+        if self.version == 4:
+            return self.emit("pad", [codes], shape, pads=pads, value=0.0)
+        turned = self.emit("turn", [codes], codes.shape, back=False)
+        wide = self.emit("pad", [turned], shape, pads=pads, value=0.0)
+        return self.emit("turn", [wide], shape, back=True)
 
     # -- geometry of lazy maps
 
@@ -357,8 +356,7 @@ class Lowering:
             return self.grown(v)
         pool = self.pool_of_stride(m)
         if pool is None:
-            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v),
-                                        positive=v.positive))  # fmt: skip
+            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v)))
             return v.map
         kind, shift = pool
         copies = 1 if max(shift) else 0
@@ -376,8 +374,7 @@ class Lowering:
     def grown(self, v: Value) -> Map | None:
         """The value's map, carried through main memory where it is too small to be read."""
         if v.map is not None and not fits(v.map.tensor.shape):
-            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v),
-                                        positive=v.positive))  # fmt: skip
+            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v)))
         return v.map
 
     def whole(self, v: Value) -> Tensor | None:
@@ -391,18 +388,3 @@ class Lowering:
             return None
         v.map = m
         return m.tensor
-
-
-def never_negative(fn: Fn, before: bool = False) -> bool:
-    """Whether a function's results are never below zero (``before``: its inputs are not)."""
-    positive = before
-    for step in fn:
-        if step[0] in ("logistic", "exp", "abs", "square", "sqrt", "rsqrt"):
-            positive = True
-        elif step[0] == "clamp":
-            positive = step[1] >= 0 or (positive and step[2] >= 0)
-        elif step[0] in ("mul", "add"):
-            positive = positive and step[1] >= 0
-        elif step[0] not in ("leaky", "hard_swish", "tanh", "elu"):
-            positive = False
-    return positive
