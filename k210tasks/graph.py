@@ -115,6 +115,8 @@ def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[dict[str, An
     yield from _toolchain_tasks(project, prefix)
     made = {path for plan in chain.plans() for path in plan.outputs.values()}
     for plan in chain.plans():
+        if plan.even_if_failed:
+            yield _settled_task(plan)
         yield step_task(project, plan, made, prefix)
     for name, plans in chain.models.items():
         yield {
@@ -144,7 +146,7 @@ def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str
         "doc": plan.doc,
         "actions": [(execute, [project, plan])],
         "uptodate": [UpToDate(project, plan)],
-        "task_dep": [*plan.made_by, *plan.after],
+        "task_dep": [*plan.made_by, *([_settled(plan)] if plan.even_if_failed else plan.after)],
         "targets": [project.path(path.rstrip("/")) for path in outputs],
         "clean": [(clean, [project, plan])],
         # What a step says goes straight to stderr: captured, the lines of threads would mix.
@@ -162,6 +164,25 @@ def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str
     if plan.tools and not plan.optional:
         task["setup"] = [f"{prefix}toolchain:{tool}" for tool in plan.tools]
     return task
+
+
+def _settled(plan: StepPlan) -> str:
+    return f"_before-{plan.task.replace(':', '-')}"
+
+
+def _settled_task(plan: StepPlan) -> dict[str, Any]:
+    """A hidden task that ends well when all it waits for has ended, well or not.
+
+    A failed ``task_dep`` keeps a task from running, a failed ``setup`` does not; but what is
+    named in ``setup`` runs only after the task's own ``uptodate`` was asked, hence the go-between.
+    """
+    return {
+        "basename": _settled(plan),
+        "actions": [settle],
+        "uptodate": [False],
+        "setup": list(plan.after),
+        "doc": f"wait for what {plan.task} reads",
+    }
 
 
 def _toolchain_tasks(project: Project, prefix: str) -> Iterator[dict[str, Any]]:
@@ -305,6 +326,10 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
     except OSError as error:
         return failed(project, plan.task, K210Error(str(error)), plan.log)
     return None
+
+
+def settle() -> None:
+    """Nothing to do but to have waited."""
 
 
 def install(project: Project, tool: str, task: Any) -> TaskFailed | None:

@@ -16,7 +16,7 @@ from k210tasks.errors import K210Error
 from k210tasks.state import Files, Record
 from k210tasks.steps import reasons as r
 from k210tasks.steps import snapshot
-from k210tasks.steps.plan import FileInput, SamplesInput, StepPlan
+from k210tasks.steps.plan import FileInput, OptionalInput, SamplesInput, StepPlan
 from k210tasks.steps.project import Project, library_version
 from k210tasks.store_io import hash_file, hash_stamped, stamp_of
 
@@ -211,6 +211,8 @@ def key_of(
         files: Files = inputs[role]["files"]
         if isinstance(source, FileInput):
             contents[role] = files[""][0]
+        elif isinstance(source, OptionalInput):
+            contents[role] = files[""][0] if files else None
         else:
             kind = "samples" if isinstance(source, SamplesInput) else "tree"
             contents[role] = {kind: [[relative, entry[0]] for relative, entry in files.items()]}

@@ -44,7 +44,17 @@ class SamplesInput:
     count: int | None = None
 
 
-Input = FileInput | TreeInput | SamplesInput
+@dataclass(frozen=True, slots=True)
+class OptionalInput:
+    """A file that may be missing, which then counts as much as its content would.
+
+    The body gets the ``Path`` either way.
+    """
+
+    path: str
+
+
+Input = FileInput | TreeInput | SamplesInput | OptionalInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class StepPlan:
     optional: bool = False  # an unavailable toolchain skips the step instead of failing it
     made_by: tuple[str, ...] = ()  # the user's tasks that make the inputs
     after: tuple[str, ...] = ()  # our tasks that make the inputs
+    even_if_failed: bool = False  # runs when all of ``after`` have ended, well or not
     #: a file already there that we have no record of writing is refused, not overwritten
     guards_outputs: bool = False
     doc: str = ""

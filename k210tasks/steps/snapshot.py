@@ -16,7 +16,7 @@ from typing import Any
 from k210tasks.errors import K210Error
 from k210tasks.samples import Samples, evenly_spaced, scan
 from k210tasks.state import Files
-from k210tasks.steps.plan import FileInput, Input, SamplesInput, TreeInput
+from k210tasks.steps.plan import FileInput, Input, OptionalInput, SamplesInput, TreeInput
 from k210tasks.steps.project import Project
 from k210tasks.store_io import Stamp, hash_stamped, stamp_of, write_atomically
 
@@ -36,6 +36,8 @@ def names(project: Project, source: Input) -> tuple[tuple[str, ...], int]:
     """
     if isinstance(source, FileInput):
         return ("",), 0
+    if isinstance(source, OptionalInput):
+        return ("",) if os.path.isfile(project.path(source.path)) else (), 0
     if isinstance(source, TreeInput):
         return _tree(project.path(source.path), source.path), 0
     samples = listing(project, source.path)
@@ -75,6 +77,9 @@ def same_stamps(project: Project, source: Input, files: Files) -> bool:
             path = project.path(source.path)
             seen = project.seen.get(path) or stamp_of(path)
             return len(files) == 1 and files[""][1] == seen
+        if isinstance(source, OptionalInput):
+            path = project.path(source.path)
+            return files[""][1] == stamp_of(path) if files else not os.path.isfile(path)
         if tuple(files) != names(project, source)[0]:
             return False
         stamps = project.stamps.setdefault(source.path, {})

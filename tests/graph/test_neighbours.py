@@ -117,3 +117,31 @@ def test_equal_models_under_two_names_share_results(toy: Toy) -> None:
         "verify:one",
         "verify:two",
     ]
+
+
+SUMMARY = """\
+from tests.graph import toy
+
+DOIT_CONFIG = toy.config()
+DOIT_CONFIG["default_tasks"].append("summary:all")
+models = toy.WithSummary()
+"""
+
+
+def test_a_step_that_runs_also_after_failures(toy: Toy) -> None:
+    toy.write("dodo.py", SUMMARY)
+    toy.wish(one_kmodel={"fail": "no room"})
+    for args in ((), ("-n", "3")):
+        done = toy.doit(*args, status=2)
+        assert "_before" not in done.stdout
+        assert toy.read("build/summary.txt") == "one: missing\ntwo: there"
+    assert toy.computed().count("summary:all") == 1
+    assert "-- summary:all" in done.stdout
+    toy.wish()
+    toy.doit("-n", "3")
+    assert toy.read("build/summary.txt") == "one: there\ntwo: there"
+    done = toy.doit()
+    assert all(line.startswith("-- ") for line in done.stdout.splitlines())
+    (toy.root / "build/two/verify.json").unlink()
+    toy.doit("verify:two")
+    assert toy.computed().count("summary:all") == 2

@@ -19,7 +19,7 @@ from k210tasks import graph, toolchains
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.chain import Chain
 from k210tasks.steps.job import Folder, Job, StepFailed
-from k210tasks.steps.plan import StepPlan, Verdict
+from k210tasks.steps.plan import OptionalInput, StepPlan, Verdict
 
 HERE = "tests.graph.toy"
 
@@ -30,6 +30,27 @@ class Tasks(graph.Tasks):
         return Chain(
             {name: tuple(toy(plan) for plan in plans) for name, plans in real.models.items()}
         )
+
+
+class WithSummary(Tasks):
+    """With a step that looks at every model, also at failed ones."""
+
+    def chain(self, manifest: Manifest) -> Chain:
+        chain = super().chain(manifest)
+        names = list(chain.models)
+        plan = StepPlan(
+            task="summary:all",
+            step="summary",
+            subject="all",
+            version=1,
+            run=f"{HERE}:summary",
+            inputs={name: OptionalInput(f"build/{name}/verify.json") for name in names},
+            outputs={"text": "build/summary.txt"},
+            log="build/summary.log",
+            after=tuple(f"verify:{name}" for name in names),
+            even_if_failed=True,
+        )
+        return dataclasses.replace(chain, beyond=(plan,))
 
 
 def toy(plan: StepPlan) -> StepPlan:
@@ -170,3 +191,10 @@ def judge(job: Job) -> Verdict:
     if ok:
         return Verdict(True)
     return Verdict(False, f"cosine {measured['cosine']} is below {job.settings['min_cosine']}")
+
+
+def summary(job: Job) -> None:
+    there = {role: job.file(role).exists() for role in job.inputs}
+    lines = [f"{role}: {'there' if found else 'missing'}" for role, found in there.items()]
+    job.outputs["text"].write_text("\n".join(lines))
+    _end(job)
