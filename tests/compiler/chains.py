@@ -90,7 +90,8 @@ def _resize(draw: Draw, net: Net, x: int) -> int | None:
     _, h, w, _ = net.shape(x)
     if h * w > 400:
         return None
-    return net.resize(x, (h * 2, w * 2), draw(st.sampled_from(["NEAREST_NEIGHBOR", "BILINEAR"])))
+    kind = draw(st.sampled_from(["NEAREST_NEIGHBOR", "BILINEAR"]))
+    return net.resize(x, (h * 2, w * 2), kind, half=draw(st.booleans()))
 
 
 def _slice(draw: Draw, net: Net, x: int) -> int | None:

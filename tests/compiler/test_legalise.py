@@ -275,14 +275,23 @@ def test_vww_goes_to_main_memory_once_between_its_convolutions() -> None:
         assert [k for k in inner if k not in ("kpu_conv", "turn")] == ["pad", "upload"]
 
 
-def test_what_the_device_resizes_differently_is_refused() -> None:
-    net = build((1, 8, 8, 3), lambda n: n.resize(n.last, (11, 5), align=True))
-    with pytest.raises(Unsupported) as caught:
-        same_after_legalise(net.build(*net.outputs), 4)
-    assert str(caught.value) == (
-        "RESIZE_NEAREST_NEIGHBOR #0: resizing 8 to 11 pixels picks other pixels on the device; "
-        "use align_corners=False and a whole factor"
-    )
+@pytest.mark.parametrize(
+    ("kind", "size", "how"),
+    [
+        ("NEAREST_NEIGHBOR", (11, 5), {"align": True}),
+        ("NEAREST_NEIGHBOR", (11, 13), {"half": True}),
+        ("BILINEAR", (16, 16), {"half": True}),
+        ("BILINEAR", (5, 12), {"half": True}),
+        ("BILINEAR", (15, 11), {"align": True}),
+    ],
+)
+def test_resizing_picks_the_pixels_tensorflow_picks(
+    kind: str, size: tuple[int, int], how: dict[str, bool]
+) -> None:
+    net = build((1, 8, 8, 3), conv(4), lambda n: n.resize(n.last, size, kind, **how), conv(4))
+    proven(net, 4, 28.0, *net.outputs)
+    with pytest.raises(NeedsKmodel4, match="resizing"):
+        same_after_legalise(net.build(*net.outputs), 3)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler import functions
+from k210tasks.compiler import executor, functions
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes.lowering import (
@@ -248,28 +248,46 @@ def _source_nearest(op: Op, n: int, out: int) -> list[int]:
 
 def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     attrs = {k: op.attrs[k] for k in ("mode", "align_corners", "half_pixel")}
-    if op.attrs["mode"] == "nearest":
-        for n, size in zip(v.shape[2:], out.shape[2:], strict=True):
-            if _device_nearest(n, size) != _source_nearest(op, n, size):
-                raise Unsupported(
-                    dev.label,
-                    f"resizing {n} to {size} pixels picks other pixels on the device",
-                    "use align_corners=False and a whole factor",
-                )
+    sizes = list(zip(v.shape[2:], out.shape[2:], strict=True))
+    nearest = op.attrs["mode"] == "nearest"
+    if nearest and all(_device_nearest(n, m) == _source_nearest(op, n, m) for n, m in sizes):
         if v.codes is not None or v.on_kpu:
             out.codes = dev.emit("resize", [dev.as_codes(v)], out.shape, out, **attrs)
         else:
             out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
-        return
-    if dev.version == 3:
-        raise NeedsKmodel4(dev.label, "bilinear resizing")
-    if op.attrs["half_pixel"]:
-        raise Unsupported(
-            dev.label,
-            "the device has no bilinear resizing with half_pixel_centers",
-            "use align_corners, or nearest neighbour with a whole factor",
-        )
-    out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
+    elif dev.version == 3:
+        what = "resizing by other than a whole factor" if nearest else "bilinear resizing"
+        raise NeedsKmodel4(dev.label, what)
+    elif nearest or op.attrs["half_pixel"]:
+        _resize_by_matrices(dev, v, out, op)
+    else:
+        out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
+
+
+def _resize_by_matrices(dev: Lowering, v: Value, out: Value, op: Op) -> None:
+    """What the device's own layer picks other pixels for: columns, then rows, each a product
+    with the matrix that says how much of which pixel goes where."""
+    _, c, h, w = v.shape
+    _, _, oh, ow = out.shape
+    swap = (0, 1, 3, 2)
+    x = dev.as_floats(v)
+    for n, m, other in ((w, ow, h), (h, oh, ow)):
+        rows = _floats(dev, "reshape", [x], (c * other, n))
+        weights = _resize_matrix(op, n, m)
+        bias = np.zeros(m, np.float32)
+        y = _floats(dev, "dense", [rows], (c * other, m), weights=weights, bias=bias, fn=())
+        y = _floats(dev, "reshape", [y], (1, c, other, m))
+        x = _floats(dev, "transpose", [y], (1, c, m, other), perm=swap)
+    x.name, x.source, x.range = out.name, out.source, out.range
+    out.floats = x
+
+
+def _resize_matrix(op: Op, n: int, m: int) -> np.ndarray:
+    """(m, n): how ``op`` resizes n pixels of one axis to m."""
+    source, target = Tensor("", (1, 1, n, n)), Tensor("", (1, 1, m, n))
+    one = Op("resize", [source], [target], op.attrs)
+    eye = np.eye(n, dtype=np.float32).reshape(1, 1, n, n)
+    return np.asarray(executor.KINDS["resize"](one, eye)).reshape(m, n)
 
 
 def reduce(dev: Lowering, v: Value, out: Value, op: Op) -> None:

@@ -124,7 +124,9 @@ class Optimiser:
                 if tensor.value is not None:
                     inputs.append(np.asarray(tensor.value, np.float32))
                 else:
-                    inputs.append(_decode(tensor, self.values[tensor][n : n + 1]))
+                    # Samples lie behind each other, each with as many rows as the tensor has.
+                    rows = slice(n * tensor.shape[0], (n + 1) * tensor.shape[0])
+                    inputs.append(_decode(tensor, self.values[tensor][rows]))
             results.append(np.asarray(executor.KINDS[op.kind](op, *inputs)))
         return _encode(op.output, np.concatenate(results))
 
