@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.graph.processes import descendants, running
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = """\
 defaults: {compiler: nncase-1.9.0, firmware: canmv-kpu5}
@@ -156,30 +158,16 @@ def test_real_results_come_back_from_the_store(real: Real) -> None:
     assert (real.root / "workspace/digits.kmodel").read_bytes() == kept
 
 
-def descendants(pid: int) -> list[tuple[int, str]]:
-    text = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [line.split(None, 2) for line in text.splitlines()]
-    found, parents = [], {pid}
-    while True:
-        new = [(int(a), c) for a, b, c in rows if int(b) in parents and (int(a), c) not in found]
-        if not new:
-            return found
-        found += new
-        parents = {a for a, _ in new}
-
-
 @pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["serial", "parallel"])
 def test_no_worker_outlives_a_killed_doit(tmp_path: Path, args: tuple[str, ...]) -> None:
     process = project(tmp_path).popen(*args)
     end = time.monotonic() + 60
     workers: list[int] = []
     while not workers and time.monotonic() < end and process.poll() is None:
-        workers = [pid for pid, what in descendants(process.pid) if "_worker.py" in what]
+        workers = [p for p, what in descendants(process.pid).items() if "_worker.py" in what]
         time.sleep(0.05)
     assert workers
-    family = [process.pid, *(pid for pid, _ in descendants(process.pid))]
+    family = [process.pid, *descendants(process.pid)]
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=20)
     end = time.monotonic() + 20
@@ -188,10 +176,3 @@ def test_no_worker_outlives_a_killed_doit(tmp_path: Path, args: tuple[str, ...])
     assert left == []
     written = [p.name for p in (tmp_path / "workspace").iterdir()]
     assert not [name for name in written if name.startswith(".")]
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

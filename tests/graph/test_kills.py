@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.graph.conftest import DODO, Toy
+from tests.graph.processes import descendants, running
 
 STEPS = ("convert", "calibrate", "kmodel", "verify")
 
@@ -31,32 +32,17 @@ def started(toy: Toy, task: str) -> list[int]:
     return [int(line.split()[1]) for line in lines if line.split()[0] == task]
 
 
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def kill_in(toy: Toy, step: str, by: signal.Signals, *args: str, **env: str) -> None:
     """Start doit, kill it in the middle of ``step`` of the model one."""
     toy.wish(**{f"one_{step}": {"half": True, "sleep": 30}})
     process = toy.popen(*args, **env)
     assert wait_for(lambda: bool(started(toy, f"{step}:one")))
     time.sleep(0.2)
-    pids = {process.pid, *children_of(process.pid)}
+    pids = {process.pid, *descendants(process.pid)}
     process.send_signal(by)
     process.communicate(timeout=20)
-    assert wait_for(lambda: not any(alive(pid) for pid in pids), 10), "an orphan lives on"
+    assert wait_for(lambda: not any(running(pid) for pid in pids), 10), "an orphan lives on"
     toy.wish()
-
-
-def children_of(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
 
 
 def check_after(toy: Toy, step: str) -> None:
