@@ -24,12 +24,10 @@ from k210tasks.compiler.numerics import moments, weights
 
 Floats = NDArray[np.float64]
 
-RIDGE = 0.3  # pull towards the float weights, as a share of the inputs' mean power
+RIDGE = 3.0  # pull towards the float weights, as a share of the inputs' mean power
 DAMPING = 0.01  # added to H before rounding, as a share of its mean diagonal
 WIDE = 640  # weights per output channel from which on H is kept in blocks
 BLOCK = 576  # and their size: whole 3x3 windows of 64 channels
-SWEEPS = 8  # conjugate-gradient steps: enough at this ridge, and a further restraint
-WIDE_SWEEPS = 4  # for wide layers, where each costs most and few pixels restrain anyway
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,14 +81,6 @@ class Inputs:
             return np.matmul(residual.T[:, None, :], self.rows)[:, 0]
         return residual.T @ self.rows
 
-    def curve(self, w: Floats) -> Floats:
-        """``w h`` for every output channel, ``h`` whole."""
-        if self.depthwise:
-            return np.matmul(w[:, None, :], self.h[0])[:, 0]
-        if len(self.h) == 1:
-            return w @ self.h[0]
-        return (w @ self.rows.T) @ self.rows
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
@@ -118,32 +108,33 @@ def adapt(
 ) -> tuple[Floats, Floats]:
     """Weights [OC, K] and bias [OC] moved towards the target on the quantised inputs.
 
-    Minimises ``|residual|**2 + ridge * mean(diag h) * |change|**2`` by conjugate gradients;
-    with fewer pixels than weights the pull grows by their ratio.
+    Minimises ``|residual|**2 + ridge * mean(diag h) * |change|**2``, the bias free; with
+    fewer pixels than weights the pull grows by their ratio. Solved directly: an iteration
+    would let the last bits of the matrix products, which differ from one BLAS kernel to
+    another, grow.
     """
     pixels, taps = inputs.rows.shape[-2:]
     pull = ridge * max(1.0, taps / pixels) * np.maximum(inputs.power, 1e-12)
-    pull = pull[:, None] if inputs.depthwise else pull
     y = inputs.apply(w)
     bias = bias + target.residual(y + bias).mean(axis=0)
     residual = target.residual(y + bias)
+    left = residual.mean(axis=0)
+    residual = residual - left
     mean = inputs.rows.mean(axis=-2)
-    r = inputs.project(residual)
-    change = np.zeros_like(w)
-    p = r.copy()
-    rr = (r * r).sum(axis=1)
-    for _ in range(SWEEPS if len(inputs.h) == 1 else WIDE_SWEEPS):
-        ap = inputs.curve(p) + pull * p
-        pap = (p * ap).sum(axis=1)
-        alpha = np.divide(rr, pap, out=np.zeros_like(rr), where=pap > 0)[:, None]
-        change += alpha * p
-        r = r - alpha * ap
-        new = (r * r).sum(axis=1)
-        beta = np.divide(new, rr, out=np.zeros_like(rr), where=rr > 0)[:, None]
-        p = r + beta * p
-        rr = new
-    shift = (change * mean).sum(axis=1) if inputs.depthwise else change @ mean
-    return w + change, bias - shift + residual.mean(axis=0)
+    if inputs.depthwise:
+        spread = inputs.h[0] - pixels * mean[:, :, None] * mean[:, None, :]
+        spread += pull[:, None, None] * np.eye(taps)
+        change = np.linalg.solve(spread, inputs.project(residual)[:, :, None])[:, :, 0]
+        shift = (change * mean).sum(axis=1)
+    elif len(inputs.h) == 1:
+        spread = inputs.h[0] - pixels * np.outer(mean, mean) + pull * np.eye(taps)
+        change = np.linalg.solve(spread, inputs.project(residual).T).T
+        shift = change @ mean
+    else:  # wide: the same over pixels instead of weights, of which there are fewer
+        rows = inputs.rows - mean
+        change = np.linalg.solve(rows @ rows.T + pull * np.eye(pixels), residual).T @ rows
+        shift = change @ mean
+    return w + change, bias + left - shift
 
 
 def settle_bias(

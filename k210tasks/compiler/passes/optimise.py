@@ -181,9 +181,9 @@ class Optimiser:
         return Sampled(image, y, x, solving.Target(y_real.astype(np.float64), low, high))
 
     def _per_image(self, op: Op) -> int:
-        """Pixels per sample; half as many where a wide layer makes each dear."""
+        """Pixels per sample; fewer where a wide layer makes each dear."""
         wide = not op.attrs["depthwise"] and op.attrs["weights"][0].size > solving.WIDE
-        return max(1, self.effort.pixels // (2 if wide else 1) // len(self.images))
+        return max(1, self.effort.pixels // (4 if wide else 1) // len(self.images))
 
     def _measured(self, op: Op) -> tuple[
         tuple[int, ...], NDArray[np.int32], NDArray[np.float32], float, float

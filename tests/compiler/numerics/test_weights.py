@@ -142,7 +142,15 @@ class TestLayer:
             return float((inputs.apply(q.real() - w) ** 2).sum())
 
         assert error(fed) < 0.5 * error(plain)
-        assert np.allclose(inputs.curve(w), w @ (x.astype(float).T @ x.astype(float)))
+
+    def test_wide_layers_adapt_as_narrow_ones_do(self, monkeypatch):
+        target = layer.Target(self.before)
+        narrow = layer.adapt(self.w, self.b, self.inputs, target)
+        monkeypatch.setattr(layer, "WIDE", 30)
+        monkeypatch.setattr(layer, "BLOCK", 20)
+        wide = layer.adapt(self.w, self.b, layer.Inputs.of(self.x), target)
+        assert np.allclose(wide[0], narrow[0], rtol=1e-9, atol=1e-12)
+        assert np.allclose(wide[1], narrow[1], rtol=1e-9)
 
     def test_depthwise_adapts_channel_by_channel(self):
         rng = np.random.default_rng(7)
