@@ -8,6 +8,7 @@ are carried out. What readers need not see stands in HTML comments:
     <!-- test: own store -->     compute everything anew; else documents share their results
     <!-- test: run COMMAND -->   a command readers need not see
     <!-- test: file PATH -->     the next block is the content of that file
+    <!-- test: append PATH -->   the next block is added to that file, after an empty line
     <!-- test: status N -->      the last command of the next block ends with that status
     <!-- test: board -->         a board is connected: the pseudo-terminal of the firmware tests
 
@@ -38,7 +39,7 @@ _DIRECTIVE = re.compile(r"^\s*<!-- test: (.*?) -->\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``kind``: run, write, or a directive's own name. ``text``: command, content or the rest."""
+    """``kind``: a directive's name. ``text``: command or content."""
 
     kind: str
     text: str
@@ -82,11 +83,11 @@ def blocks(text: str) -> list[Block]:
 def steps(text: str) -> list[Step]:
     """What a document does, in order."""
     found: list[Step] = []
-    path, status = "", 0
+    path, status, kind = "", 0, ""
     for item in blocks_and_directives(text):
         if isinstance(item, Block):
             if path:
-                found.append(Step("write", "\n".join(item.lines) + "\n", item.line, path=path))
+                found.append(Step(kind, "\n".join(item.lines) + "\n", item.line, path=path))
             elif item.language in ("sh", "console"):
                 commands = list(_commands(item))
                 commands[-1] = Step(
@@ -96,8 +97,8 @@ def steps(text: str) -> list[Step]:
             path, status = "", 0
             continue
         word, _, rest = item[0].partition(" ")
-        if word == "file":
-            path = rest
+        if word in ("file", "append"):
+            kind, path = word, rest
         elif word == "status":
             status = int(rest)
         elif word == "run":
@@ -220,6 +221,10 @@ class Shell:
             "COLUMNS": "80",
         }
         self._state.write_text(f"cd {shlex.quote(str(folder))}\n")
+
+    def folder(self) -> Path:
+        """Where the next command would run."""
+        return Path(self.run("pwd -P")[1].strip())
 
     def set(self, name: str, value: str) -> None:
         with self._state.open("a") as file:

@@ -24,7 +24,7 @@ from tests.docs.scenario import (
     missing,
     steps,
 )
-from tests.firmware.board import SITECUSTOMIZE, board
+from tests.firmware.board import SITECUSTOMIZE, Board, board
 
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/doit"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
@@ -33,6 +33,7 @@ TEST = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin
 #: it, and the rest of the line runs as printed.
 INSTALLS = {
     SET_UP: ".venv/bin/doit",
+    "python3 -m venv .venv && .venv/bin/pip install -e .": "true",
     "python3 -m venv .venv && .venv/bin/pip install k210tasks": "true",
 }
 
@@ -87,6 +88,7 @@ class Scenario:
         self.end = end
         self.folders = 0
         self.shell: Shell | None = None
+        self.board: Board | None = None
 
     def take(self, step: Step) -> None:
         if step.kind in ("clone", "empty"):
@@ -94,16 +96,19 @@ class Scenario:
         elif step.kind == "own store":
             self.sh.set("K210_STORE", str(self.scratch / "store"))
         elif step.kind == "board":
-            target = self.end.enter_context(board())
+            self.board = target = self.end.enter_context(board())
             patch = self.scratch / "patch"
             patch.mkdir()
             (patch / "sitecustomize.py").write_text(SITECUSTOMIZE + FIND_BOARD)
             self.sh.set("PYTHONPATH", str(patch))
             self.sh.set("DOCS_BOARD", target.port)
-        elif step.kind == "write":
-            path = self.folder / step.path
+        elif step.kind == "file":
+            path = self.sh.folder() / step.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(step.text, "utf-8")
+        elif step.kind == "append":
+            path = self.sh.folder() / step.path
+            path.write_text(f"{path.read_text('utf-8')}\n{step.text}", "utf-8")
         elif step.text not in NOT_RUN:
             self.run(step)
 
@@ -123,7 +128,7 @@ class Scenario:
     def run(self, step: Step) -> None:
         command = step.text
         if command in INSTALLS:
-            make_venv(self.folder / ".venv")
+            make_venv(self.sh.folder() / ".venv")
             command = INSTALLS[command]
         status, output = self.sh.run(command)
         assert status == step.status, f"line {step.line}: {step.text}\nstatus {status}\n{output}"
@@ -148,6 +153,9 @@ def test_a_document_does_what_it_says(name: str, tmp_path: Path, shared_store: P
         scenario = Scenario(tmp_path, shared_store, end)
         for step in todo:
             scenario.take(step)
+        if scenario.board is not None:
+            assert scenario.board.rebooted
+            assert scenario.board.complaints == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
