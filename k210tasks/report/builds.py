@@ -1,0 +1,125 @@
+"""What is known of one kmodel file: from its bytes, the compiler's rows and the measurement.
+
+The same for today's file and for an earlier one out of the store, so that the two can be
+compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from k210tasks.kmodel import KmodelError, detect, parse
+from k210tasks.kmodel.listing import LayerRow, summary
+from k210tasks.kmodel.residence import residents
+from k210tasks.report import values
+from k210tasks.report.facts import Accuracy, Build, Layer
+
+
+def build_of(
+    title: str,
+    kmodel: bytes,
+    layers: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    *,
+    main_bytes: int | None = None,
+    built: float | None = None,
+) -> Build:
+    """``layers``: of layers.json; ``measured``: of verify.json or measurement.json, for this
+    very file; both may be empty. ``main_bytes``: where the format itself does not tell."""
+    rows = {row.get("index"): row for row in values.mappings(layers.get("layers"))}
+    errors = {row.get("index"): row for row in values.mappings(measured.get("layers"))}
+    told = values.whole(layers.get("main_bytes"))
+    build = Build(
+        title=title,
+        sha256=hashlib.sha256(kmodel).hexdigest(),
+        compiler=values.text(layers.get("compiler")) or None,
+        nbytes=len(kmodel),
+        main_bytes=told if told is not None else main_bytes,
+        accuracy=accuracy_of(measured),
+        built=built,
+    )
+    try:
+        version = detect(kmodel).version
+    except KmodelError as error:
+        return replace(build, notes=(str(error),))
+    build = replace(build, kmodel=version)
+    if version not in (3, 4):
+        return replace(
+            build,
+            kpu_bytes=values.whole(layers.get("kpu_bytes")),
+            notes=(f"the layers of a kmodel {version} are not told by the file",),
+        )
+    try:
+        model = parse(kmodel)
+        found = summary(model)
+        placed = tuple(residents(model))
+    except (KmodelError, ArithmeticError, ValueError, IndexError) as error:
+        return replace(build, notes=(str(error),))
+    return replace(
+        build,
+        kpu_bytes=found.kpu_bytes,
+        main_bytes=found.main_bytes,
+        macs=found.macs,
+        estimated_ms=found.estimated_kpu_ms,
+        layers=tuple(
+            _layer(row, rows.get(row.index, {}), errors.get(row.index, {})) for row in found.layers
+        ),
+        residents=placed,
+        notes=found.notes,
+    )
+
+
+def _layer(row: LayerRow, told: Mapping[str, Any], error: Mapping[str, Any]) -> Layer:
+    kpu = row.kpu
+    kernel = ""
+    if kpu is not None:
+        kernel = f"{kpu.kernel}x{kpu.kernel}{' depthwise' if kpu.depthwise else ''}"
+    # The compiler knows the shapes the file does not tell.
+    given = values.listed(told.get("input_shape")) or row.input
+    made = values.listed(told.get("output_shape")) or row.output
+    return Layer(
+        index=row.index,
+        name=row.name,
+        input=values.shape(given),
+        output=values.shape(made),
+        runs_on="KPU" if kpu is not None else "CPU",
+        kernel=kernel,
+        pool=kpu.pool if kpu and kpu.pool != "none" else "",
+        macs=kpu.macs if kpu else None,
+        weight_bytes=kpu.weight_bytes if kpu else None,
+        rows_in=kpu.rows_in if kpu else None,
+        rows_out=kpu.rows_out if kpu else None,
+        estimated_us=kpu.estimated_us if kpu else None,
+        source=values.texts(told.get("source")),
+        tensor=values.text(told.get("output")),
+        snr_db=values.number(error.get("snr_db")),
+        cosine=values.number(error.get("cosine_mean")),
+    )
+
+
+def accuracy_of(measured: Mapping[str, Any]) -> Accuracy | None:
+    """The figures of the worst output; None where nothing was measured."""
+    outputs = values.mappings(measured.get("outputs"))
+    if not outputs:
+        return None
+
+    def mean(output: Mapping[str, Any]) -> float:
+        found = values.number(output.get("cosine_mean"))
+        return -2.0 if found is None else found
+
+    worst = min(outputs, key=mean)
+    tops = [values.number(o.get("top1_agreement")) for o in outputs]
+    classes = values.mapping(measured.get("accuracy"))
+    return Accuracy(
+        cosine=values.number(worst.get("cosine_mean")),
+        snr_db=values.number(worst.get("snr_db")),
+        max_abs_error=values.number(worst.get("max_abs_error")),
+        top1=min((t for t in tops if t is not None), default=None),
+        float_accuracy=values.number(classes.get("float")),
+        kmodel_accuracy=values.number(classes.get("kmodel")),
+        samples=values.whole(measured.get("samples")),
+        held_out=measured.get("held_out") is not False,
+    )

@@ -1,0 +1,58 @@
+"""Firmware images: where their parts lie in flash, from the kfpkg, or from what is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from k210tasks.errors import K210Error
+from k210tasks.firmware import kfpkg
+from k210tasks.firmware.layout import PREFIX_BYTES
+from k210tasks.firmware.profiles import PROFILES
+from k210tasks.manifest.model import Firmware
+from k210tasks.report import values
+from k210tasks.report.facts import FlashPart, ImageFacts, Status
+
+
+def image_facts(
+    image: Firmware, root: Path, record: Mapping[str, Any], failure: str | None
+) -> ImageFacts:
+    """``record``: what is known of its task; ``failure``: what it failed with last, if so."""
+    profile = PROFILES[image.profile]
+    data = values.read_bytes(root / f"build/{image.name}.kfpkg")
+    parts: tuple[FlashPart, ...] = ()
+    messages = [] if failure is None else [failure]
+    status: Status = "missing" if data is None else "verified"
+    if data is not None:
+        try:
+            parts = tuple(_part(part) for part in kfpkg.read(data, f"{image.name}.kfpkg").parts)
+        except K210Error as error:
+            messages.append(str(error))
+            status = "failed"
+    if failure is not None:
+        status = "failed"
+    elif record.get("outcome") == "skipped":
+        status = "skipped"
+        messages.append(values.text(record.get("because")))
+    judged = values.text(values.nested(record, "judge", "message"))
+    return ImageFacts(
+        name=image.name,
+        profile=image.profile,
+        status=status,
+        messages=tuple(m for m in (*messages, judged) if m),
+        parts=parts,
+        filesystem=profile.filesystem,
+        nbytes=None if data is None else len(data),
+        built=values.number(record.get("finished")) if data is not None else None,
+    )
+
+
+def _part(part: kfpkg.Part) -> FlashPart:
+    return FlashPart(
+        name=part.source or part.bin,
+        address=part.address,
+        nbytes=len(part.data) + (PREFIX_BYTES if part.sha256_prefix else 0),
+        is_model=part.is_model,
+        kmodel=part.kmodel,
+    )

@@ -1,0 +1,252 @@
+"""One model: every file its steps may have left, read as far as it is there and makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k210tasks.errors import K210Error
+from k210tasks.firmware.contract import Contract
+from k210tasks.firmware.profiles import PROFILES, SRAM_BYTES
+from k210tasks.firmware.snippets import Entry, load_snippet
+from k210tasks.manifest.model import Model
+from k210tasks.report import values
+from k210tasks.report.builds import build_of
+from k210tasks.report.facts import Build, Log, ModelFacts, Outcome
+from k210tasks.report.histograms import histograms
+from k210tasks.report.past import Previous
+from k210tasks.report.samples import samples
+from k210tasks.report.wording import count, plain
+
+STEPS = ("convert", "calibrate", "kmodel", "verify")
+#: Of a log, its end: the verdict and the error stand there.
+LOG_CHARACTERS = 12_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a model beside its files.
+
+    ``records``: step -> the record of its last success. ``failures``: step -> the message it
+    failed with last. ``address``: where it lies in flash.
+    """
+
+    records: Mapping[str, Mapping[str, Any]]
+    failures: Mapping[str, str]
+    address: int
+
+
+def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> ModelFacts:
+    """Everything a page shows of ``model``. Never fails: what is not there is not known."""
+    folder = root / "build" / model.name
+    kmodel = values.read_bytes(root / f"workspace/{model.name}.kmodel")
+    layers = values.read_json(folder / "layers.json")
+    verify = values.read_json(folder / "verify.json")
+    contract = _contract(folder / "contract.json")
+    record = known.records.get("kmodel", {})
+
+    build: Build | None = None
+    before, why = None, "there is no kmodel yet"
+    outdated = bool(set(known.failures) & {"convert", "calibrate", "kmodel"}) and kmodel is not None
+    if kmodel is not None:
+        digest = _digest(record, "outputs", "kmodel")
+        measured = verify if _digest(known.records.get("verify", {}), "inputs", "kmodel") in (
+            digest,
+            None,
+        ) else {}  # fmt: skip
+        outdated = outdated or (bool(verify) and not measured)
+        build = build_of(
+            "this build",
+            kmodel,
+            layers,
+            measured,
+            main_bytes=None if contract is None else contract.main_memory,
+            built=values.number(record.get("finished")),
+        )
+        before, why = previous.of(model.name, build.sha256)
+    sram = values.mapping(verify.get("sram"))
+    images = None if model.verify is None else (model.verify.images or model.images)
+    snippet, snippet_name = _snippet(model, contract, known.address, build)
+    labels = model.labels or (() if contract is None else contract.labels)
+    return ModelFacts(
+        name=model.name,
+        source=model.source,
+        compiler=model.compiler,
+        profile=model.firmware,
+        kmodel=model.kmodel,
+        outcome=_outcome(model, known, verify, outdated, built=kmodel is not None),
+        build=build,
+        previous=before,
+        no_previous=why,
+        sram_needed=_needed(sram, build),
+        sram_limit=values.whole(sram.get("available"))
+        or model.sram_free
+        or PROFILES[model.firmware].sram_free
+        or SRAM_BYTES,
+        sram_note=values.text(sram.get("sentence")),
+        histograms=()
+        if build is None
+        else histograms(
+            folder / "calibration.npz", values.mappings(layers.get("layers")), build.layers
+        ),
+        samples=samples(verify, labels, root / images) if images else (),
+        images=images,
+        contract=_contract_rows(contract),
+        snippet=snippet,
+        snippet_name=snippet_name,
+        logs=tuple(_logs(folder, model.name)),
+        settings=_settings(model),
+    )
+
+
+def _digest(record: Mapping[str, Any], kind: str, role: str) -> str | None:
+    """The hash of a file a record names."""
+    return values.text(
+        values.at(values.nested(record, kind, role, "files", ""), 0)
+    ) or None  # fmt: skip
+
+
+def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:
+    """Bytes of SRAM a board needs: the file and its working memory."""
+    if (told := values.whole(sram.get("needed"))) is not None:
+        return told
+    if build is None or build.nbytes is None:
+        return None
+    return build.nbytes + (build.main_bytes or 0)
+
+
+def _outcome(
+    model: Model, known: Known, verify: Mapping[str, Any], outdated: bool, *, built: bool
+) -> Outcome:
+    headline = values.text(verify.get("headline"))
+    warnings = values.texts(verify.get("warnings"))
+    for step in STEPS:
+        record = known.records.get(step, {})
+        if record.get("outcome") == "skipped":
+            because = values.text(record.get("because"))
+            return Outcome("skipped", headline, step, (because,), warnings, outdated)
+        if step in known.failures:
+            told = values.texts(verify.get("failures")) if step == "verify" else ()
+            messages = told or (known.failures[step],)
+            return Outcome("failed", headline, step, messages, warnings, outdated)
+    if not built:
+        return Outcome("missing", "not built yet")
+    if verify.get("verified") is True:
+        return Outcome("verified", headline, warnings=warnings, outdated=outdated)
+    if verify.get("verified") is False:
+        failures = values.texts(verify.get("failures"))
+        return Outcome("failed", headline, "verify", failures, warnings, outdated)
+    return Outcome(
+        "unverified",
+        headline or ("not verified (verify: off)" if model.verify is None else "not verified yet"),
+        warnings=warnings,
+        outdated=outdated,
+    )
+
+
+def _contract(path: Path) -> Contract | None:
+    data = values.read_bytes(path)
+    if data is None:
+        return None
+    try:
+        return Contract.from_json(data)
+    except (K210Error, UnicodeDecodeError):
+        return None
+
+
+def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
+    """The contract as a firmware's author reads it."""
+    if contract is None:
+        return ()
+    given = contract.input
+    order = {"planar": "channels, height, width; one plane after the other", "flat": "row-major"}
+    rows = [
+        ("input", f"{given.name}: {given.dtype} {values.shape(given.shape)}"),
+        ("order", order[given.layout]),
+        ("input bytes", count(given.nbytes)),
+    ]
+    if given.color is not None:
+        rows.append(("colour", given.color))
+    if given.layout == "planar":
+        stated = "" if given.stated else " (not stated in models.yaml: the defaults)"
+        meaning = f"(pixel / 255 − {given.mean:g}) / {given.std:g}{stated}"
+        feed = "raw pixels 0..255; the model computes" if given.dtype == "uint8" else "floats:"
+        rows.append(("values", f"{feed} {meaning}"))
+    if given.scale is not None:
+        rows.append(
+            ("quantised", f"real = {plain(given.scale, 6)} × (code − {plain(given.zero_point, 6)})")
+        )
+    for i, out in enumerate(contract.outputs):
+        text = f"{out.name}: {out.dtype} {values.shape(out.shape)}"
+        if out.scale is not None:
+            text += f", real = {plain(out.scale, 6)} × (code − {plain(out.zero_point, 6)})"
+        rows.append((f"output {i}", text))
+    if contract.labels:
+        rows.append(("labels", ", ".join(contract.labels)))
+    if contract.sha256:
+        rows.append(("sha256", contract.sha256))
+    return tuple(rows)
+
+
+def _snippet(
+    model: Model, contract: Contract | None, address: int, build: Build | None
+) -> tuple[str | None, str]:
+    if contract is None or build is None or build.nbytes is None:
+        return None, ""
+    entry = Entry(contract, address, build.nbytes, model.anchors)
+    try:
+        made = load_snippet(model.name, PROFILES[model.firmware], [entry])
+    except (K210Error, ValueError, ArithmeticError, IndexError):
+        return None, ""
+    return made.text, f"load{made.suffix}"
+
+
+def _logs(folder: Path, name: str) -> list[Log]:
+    found = []
+    for step in STEPS:
+        data = values.read_bytes(folder / f"{step}.log")
+        if data is not None:
+            text = data.decode("utf-8", "replace")
+            cut = len(text) > LOG_CHARACTERS
+            found.append(Log(step, f"build/{name}/{step}.log", text[-LOG_CHARACTERS:], cut))
+    return found
+
+
+def _settings(model: Model) -> tuple[tuple[str, str], ...]:
+    """What models.yaml says of it, defaults filled in."""
+    pre = model.preprocess
+    rows: list[tuple[str, Any]] = [
+        ("source", model.source),
+        ("images", model.images or "none"),
+        ("firmware", model.firmware),
+        ("compiler", model.compiler),
+        ("kmodel", model.kmodel),
+        ("calibrate", f"{model.calibrate.method}, at most {model.calibrate.samples} samples"),
+        (
+            "preprocess",
+            f"mean {pre.effective_mean:g}, std {pre.effective_std:g}"
+            f"{'' if pre.stated else ' (not stated)'}, {pre.resize}",
+        ),
+    ]
+    if model.compiler == "builtin":
+        rows.append(("effort", model.effort))
+        rows.append(("weights", f"{model.weights} bits"))
+    if model.verify is not None:
+        top1 = "" if model.verify.min_top1 is None else f", min_top1 {model.verify.min_top1:g}"
+        rows.append(("verify", f"min_cosine {model.verify.min_cosine:g}{top1}"))
+    else:
+        rows.append(("verify", "off"))
+    return tuple((key, str(value)) for key, value in rows)
+
+
+def addresses(manifest_images: Sequence[Any], placed: Mapping[str, int]) -> dict[str, int]:
+    """Where models lie: as packed, else as models.yaml places them."""
+    given = {
+        part.model: part.address
+        for image in reversed(manifest_images)
+        for part in image.parts
+        if part.model is not None and part.address is not None
+    }
+    return {**given, **placed}
