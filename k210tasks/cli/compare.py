@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = (
     "k210 compare workspace/nn_xo.tflite workspace/nn_xo.kmodel "
-    "--images images/nn_xo/verification --mean 0 --std 1"
+    "--images images/nn_xo/verification --mean 0 --std 1 --labels cross,circle"
 )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from k210tasks.firmware.kfpkg import Kfpkg
     from k210tasks.manifest.model import Firmware, Manifest
 
-EXAMPLE = "k210 flash demo --port /dev/ttyUSB0"
+EXAMPLE = "k210 flash demo"
 
 
 class NoSuchImage(K210Error):

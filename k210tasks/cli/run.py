@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from k210tasks.simulator import Input
 
-EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/xo/verification/cross/1.png"
+EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/nn_xo/verification/cross/000.png"
 
 
 class NoPicture(K210Error):
