@@ -20,8 +20,8 @@ from k210tasks.compiler.problems import NoCalibration
 
 #: kinds whose output codes are input codes, moved, selected or repeated
 MOVING = {
-    "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool", "add_padding",
-    "remove_padding",
+    "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool",
+    "add_padding", "remove_padding",
 }  # fmt: skip
 
 Range = tuple[float, float]
