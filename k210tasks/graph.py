@@ -20,7 +20,7 @@ from doit.exceptions import InvalidDodoFile, TaskFailed
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
 from k210tasks.state import Record
-from k210tasks.steps import watch
+from k210tasks.steps import report, watch
 from k210tasks.steps.chain import Chain, chain_of
 from k210tasks.steps.current import skipped_before, unchanged
 from k210tasks.steps.opening import open_project
@@ -39,6 +39,8 @@ GROUPS = {
     "vectors": "raw inputs and expected outputs → build/MODEL/vectors/",
     "firmware": "verified models and binaries → build/IMAGE.kfpkg",
 }
+
+REPORT = "what there is to see, of failed models too → build/report/index.html"
 
 #: what ``doit_config`` has read and ``create_doit_tasks`` is about to use
 _loaded: dict[str, tuple[Project, Manifest]] = {}
@@ -74,6 +76,7 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
         "default_tasks": [
             *(f"{prefix}verify:{model.name}" for model in manifest.models),
             *(f"{prefix}firmware:{image.name}" for image in manifest.firmware),
+            f"{prefix}report",
         ],
         "continue": True,
         "backend": "k210",
@@ -103,7 +106,9 @@ def tasks_of(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        yield from _tasks(project, chain_from(manifest), prefix)
+        chain = chain_from(manifest)
+        yield from _tasks(project, chain, prefix)
+        yield from _report_tasks(project, manifest, chain, prefix)
         gc.freeze()
     finally:
         if collecting:
@@ -116,7 +121,7 @@ def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[dict[str, An
     made = {path for plan in chain.plans() for path in plan.outputs.values()}
     for plan in chain.plans():
         if plan.even_if_failed:
-            yield _settled_task(plan)
+            yield _settled_task(plan.task, plan.after)
         yield step_task(project, plan, made, prefix)
     for name, plans in chain.models.items():
         yield {
@@ -140,13 +145,14 @@ def _groups(chain: Chain, prefix: str) -> Iterator[dict[str, Any]]:
 def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str) -> dict[str, Any]:
     """The task of one step. ``made``: paths our own tasks write."""
     outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
+    after = [_settled(plan.task)] if plan.even_if_failed else plan.after
     task: dict[str, Any] = {
         "basename": plan.task.rpartition(":")[0],
         "name": plan.subject,
         "doc": plan.doc,
         "actions": [(execute, [project, plan])],
         "uptodate": [UpToDate(project, plan)],
-        "task_dep": [*plan.made_by, *([_settled(plan)] if plan.even_if_failed else plan.after)],
+        "task_dep": [*plan.made_by, *after],
         "targets": [project.path(path.rstrip("/")) for path in outputs],
         "clean": [(clean, [project, plan])],
         # What a step says goes straight to stderr: captured, the lines of threads would mix.
@@ -166,22 +172,42 @@ def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str
     return task
 
 
-def _settled(plan: StepPlan) -> str:
-    return f"_before-{plan.task.replace(':', '-')}"
+def _settled(task: str) -> str:
+    return f"_before-{task.replace(':', '-')}"
 
 
-def _settled_task(plan: StepPlan) -> dict[str, Any]:
+def _settled_task(task: str, after: Iterable[str]) -> dict[str, Any]:
     """A hidden task that ends well when all it waits for has ended, well or not.
 
     A failed ``task_dep`` keeps a task from running, a failed ``setup`` does not; but what is
     named in ``setup`` runs only after the task's own ``uptodate`` was asked, hence the go-between.
     """
     return {
-        "basename": _settled(plan),
+        "basename": _settled(task),
         "actions": [settle],
         "uptodate": [False],
-        "setup": list(plan.after),
-        "doc": f"wait for what {plan.task} reads",
+        "setup": list(after),
+        "doc": f"wait for what {task} reads",
+    }
+
+
+def _report_tasks(
+    project: Project, manifest: Manifest, chain: Chain, prefix: str
+) -> Iterator[dict[str, Any]]:
+    """The report, after every step whose result it shows, good or bad."""
+    plans = [plan for plan in chain.plans() if plan.step != "vectors"]
+    task = f"{prefix}report"
+    yield _settled_task(task, [p.task for p in plans if p.step in ("verify", "firmware")])
+    yield {
+        "basename": task,
+        "doc": REPORT,
+        "actions": [(write_report, [project, manifest, plans])],
+        "uptodate": [ReportFresh(project, manifest, plans)],
+        "task_dep": [_settled(task)],
+        "targets": [project.path(report.INDEX)],
+        "clean": [(clean_report, [project])],
+        "io": {"capture": False},
+        "meta": {"k210": {"step": "report", "subject": ""}},
     }
 
 
@@ -288,6 +314,23 @@ class Installed:
         return f"the receipt of {self.tool}"
 
 
+class ReportFresh:
+    """Whether the report shows what there is."""
+
+    __signature__ = inspect.Signature()
+
+    def __init__(self, project: Project, manifest: Manifest, plans: list[StepPlan]) -> None:
+        self.project = project
+        self.manifest = manifest
+        self.plans = plans
+
+    def __call__(self) -> bool:
+        return report.is_fresh(self.project, self.manifest, self.plans)
+
+    def __repr__(self) -> str:
+        return "what the report shows"
+
+
 class StampChecker(FileChangedChecker):
     """doit's look at a ``file_dep``: a file counts as unchanged if its stamp or its content is.
 
@@ -330,6 +373,31 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
 
 def settle() -> None:
     """Nothing to do but to have waited."""
+
+
+def write_report(
+    project: Project, manifest: Manifest, plans: list[StepPlan], task: Any
+) -> TaskFailed | None:
+    """Write the pages, whatever results there are."""
+    try:
+        report.write(project, manifest, plans)
+    except (K210Error, OSError) as error:
+        return failed(project, task.name, K210Error(str(error)))
+    return None
+
+
+def clean_report(project: Project, dryrun: bool) -> None:
+    """Remove the pages and their folders."""
+    paths = [project.path(page) for page in report.pages(project)]
+    for path in paths:
+        if os.path.isfile(path):
+            print(f"report - removing file '{path}'")
+            if not dryrun:
+                os.remove(path)
+    for folder in sorted({os.path.dirname(path) for path in paths}, reverse=True):
+        if not dryrun:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def install(project: Project, tool: str, task: Any) -> TaskFailed | None:

@@ -34,7 +34,7 @@ def test_nothing_changed(built: Toy) -> None:
     assert built.run() == []
     lines = built.last.stdout.splitlines()
     assert all(line.startswith("-- ") for line in lines)
-    assert len(lines) == 8
+    assert len(lines) == 9  # the report too
     assert built.last.stderr == ""
 
 

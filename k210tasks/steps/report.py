@@ -1,0 +1,201 @@
+"""``report``: when it is fresh, and how it is written.
+
+It is no step like the others: it reads whatever results there are, of failed models too, the
+history and the store, so it has no key and is never restored. Its record holds what it has
+read; the history counts only by what it tells about failures, for it grows in every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from k210tasks.manifest.model import Manifest
+from k210tasks.state import Record, file_name
+from k210tasks.steps.current import unchanged
+from k210tasks.steps.plan import StepPlan
+from k210tasks.steps.project import Project
+from k210tasks.steps.versions import VERSIONS
+from k210tasks.store_io import stamp_of
+
+TASK = "report"
+INDEX = "build/report/index.html"
+#: What a record of a step says that a page shows; stamps are not among it.
+_SHOWN = ("outcome", "because", "key", "finished", "settings")
+
+
+def is_fresh(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> bool:
+    """Whether the pages are in place and show what there is."""
+    record = project.states.load(TASK)
+    if record is None or record.get("version") != VERSIONS[TASK]:
+        return False
+    if record.get("manifest") != _manifest_digest(manifest):
+        return False
+    failures = dict(record["failures"])
+    size, changed = _follow(project, record["history"], failures)
+    if failures != record["failures"]:
+        return False
+    by_id = {plan.id: plan for plan in plans} if failures else {}
+    for task in failures:
+        plan = by_id.get(task)
+        # Failed, and mended since without running: put back as it was.
+        if plan is None or unchanged(project, plan, project.states.load(task)):
+            return False
+    for path, (digest, stamp) in record["read"].items():
+        now = _stamp(project.path(path))
+        if now != stamp:
+            if _digest(project, path) != digest:
+                return False
+            record["read"][path] = [digest, now]
+            changed = True
+    if any(_stamp(project.path(path)) != stamp for path, stamp in record["pages"].items()):
+        return False
+    if changed:
+        record["history"] = size
+        with contextlib.suppress(OSError):
+            project.states.save(TASK, record)
+    return True
+
+
+def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> str:
+    """Write every page; returns the path of the first one, as this process can open it.
+
+    Raises OSError where they cannot be written.
+    """
+    from pathlib import Path
+
+    from k210tasks import __version__
+    from k210tasks.report.collect import collect
+    from k210tasks.report.pages import write_pages
+    from k210tasks.report.past import last_failures
+
+    plans = list(plans)
+    by_id = {plan.id: plan for plan in plans}
+    size = _size(project)
+    # Before the files: what changes while they are read makes the report stale again.
+    read = {path: [_digest(project, path), _stamp(project.path(path))] for path in _read(manifest)}
+    entries = list(project.history.entries())
+    failures = {
+        task: message
+        for task, message in last_failures(entries).items()
+        if task in by_id and not unchanged(project, by_id[task], project.states.load(task))
+    }
+    facts = collect(
+        manifest,
+        Path(project.root),
+        project.states,
+        project.store,
+        entries,
+        failures,
+        tasks=[plan.id for plan in plans if plan.step != "vectors"],
+        written=time.time(),
+        version=__version__,
+    )
+    pages = write_pages(facts, Path(project.root))
+    record: Record = {
+        "outcome": "done",
+        "version": VERSIONS[TASK],
+        "manifest": _manifest_digest(manifest),
+        "history": size,
+        "failures": failures,
+        "read": read,
+        "pages": {path: _stamp(project.path(path)) for path in pages},
+        "outputs": {"index": {"path": INDEX, "files": {}}},
+    }
+    project.states.save(TASK, record)
+    return project.path(INDEX)
+
+
+def pages(project: Project) -> list[str]:
+    """The pages the last report wrote, relative to the project."""
+    return list((project.states.load(TASK) or {}).get("pages", {}))
+
+
+# -- what it depends on ----------------------------------------------------------------------
+
+
+def _read(manifest: Manifest) -> Iterator[str]:
+    """The files whose content decides; those they stand for are not named again."""
+    state = ".k210/state"
+    for model in manifest.models:
+        for step in ("convert", "calibrate", "kmodel", "verify"):
+            yield f"{state}/{file_name(f'{step}:{model.name}')}"
+        yield f"workspace/{model.name}.kmodel"
+        yield f"build/{model.name}/verify.json"
+    for image in manifest.firmware:
+        yield f"{state}/{file_name(f'firmware:{image.name}')}"
+        yield f"build/{image.name}.kfpkg"
+
+
+def _digest(project: Project, path: str) -> str | None:
+    """Of a file's content; of a step's record, only of what a page shows."""
+    try:
+        with open(project.path(path), "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    if path.endswith(".json") and path.startswith(".k210"):
+        with contextlib.suppress(ValueError, AttributeError):
+            record = json.loads(data)
+            shown = {key: record.get(key) for key in _SHOWN}
+            judge = record.get("judge") or {}
+            shown["judge"] = [judge.get("ok"), judge.get("message"), judge.get("settings")]
+            data = json.dumps(shown, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        return list(stamp_of(path))
+    except OSError:
+        return None
+
+
+def _size(project: Project) -> int:
+    try:
+        return os.stat(project.history.path).st_size
+    except OSError:
+        return 0
+
+
+def _follow(project: Project, seen: int, failures: dict[str, str]) -> tuple[int, bool]:
+    """Bring ``failures`` up to date with what the history tells since it had ``seen`` bytes.
+
+    Returns its size, and whether that is another one.
+    """
+    size = _size(project)
+    if size == seen:
+        return size, False
+    from k210tasks.report.past import note_outcome
+
+    with contextlib.suppress(OSError), open(project.history.path, "rb") as file:
+        if size > seen:
+            file.seek(seen)
+        for line in file:
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    note_outcome(failures, entry)
+    return size, True
+
+
+def _manifest_digest(manifest: Manifest) -> str:
+    """Of what models.yaml says: comments, order of keys and lines do not count."""
+    said = repr([_plain(entry) for entry in (*manifest.models, *manifest.firmware)])
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return [_plain(getattr(value, f.name)) for f in fields(value) if f.compare]
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
