@@ -6,7 +6,7 @@ are carried out. What readers need not see stands in HTML comments:
     <!-- test: clone -->         start in a copy of this repository
     <!-- test: empty -->         start in an empty folder
     <!-- test: own store -->     compute everything anew; else documents share their results
-    <!-- test: run COMMAND -->   a command readers need not see
+    <!-- test: run COMMAND -->   a command readers need not see; $REPOSITORY is where we are
     <!-- test: file PATH -->     the next block is the content of that file
     <!-- test: append PATH -->   the next block is added to that file, after an empty line
     <!-- test: status N -->      the last command of the next block ends with that status
@@ -216,6 +216,7 @@ class Shell:
             **{k: v for k, v in os.environ.items() if not k.startswith(dropped)},
             "PATH": f"{scratch / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "K210_STORE": str(store),
+            "REPOSITORY": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
             "TERM": "dumb",
             "COLUMNS": "80",
