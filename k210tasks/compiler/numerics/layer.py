@@ -97,9 +97,9 @@ class Target:
         """By how much ``predicted`` values before the activation should change."""
         r = self.values - predicted
         if self.low > -math.inf:
-            r = np.where(self.values <= self.low, np.minimum(r, 0.0), r)
+            np.minimum(r, 0.0, out=r, where=self.values <= self.low)
         if self.high < math.inf:
-            r = np.where(self.values >= self.high, np.maximum(r, 0.0), r)
+            np.maximum(r, 0.0, out=r, where=self.values >= self.high)
         return r
 
 

@@ -25,6 +25,8 @@ from k210tasks.kpu.blas import one_thread
 from k210tasks.kpu.conv import ConvLayer
 from k210tasks.kpu.pools import Pool
 
+SMALL = 1 << 18  # codes of a map, all samples together, below which a thread costs more
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -43,7 +45,7 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(images=16, elements=12_000_000, pixels=1024, feedback=300, passes=0),
+    "fast": Effort(images=8, elements=12_000_000, pixels=768, feedback=300, passes=0),
     "normal": Effort(images=24, elements=24_000_000, pixels=3072, feedback=2400, passes=0),
     "high": Effort(images=24, elements=1 << 40, pixels=6144, feedback=1 << 20, passes=3),
 }
@@ -231,7 +233,7 @@ def _in_two_threads(
 ) -> NDArray[np.uint8]:
     """``run`` of each half of the samples, at once; the same result as of all in one."""
     codes = x.view(np.uint8)
-    if len(codes) == 1:
+    if len(codes) == 1 or codes.size < SMALL:
         return run(codes)
     half = (len(codes) + 1) // 2
     parts: list[NDArray[np.uint8] | BaseException] = [codes, codes]
