@@ -370,3 +370,21 @@ def test_the_executor_agrees_that_shifts_move_by_one() -> None:
     values = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     got = executor.outputs(Graph([x], [y], [op]), values)[0]
     np.testing.assert_array_equal(got[0, 0, :3, :3], values[0, 0, 1:, 1:])
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("act", ["RELU", "LOGISTIC", "HARD_SWISH"])
+def test_a_layer_that_calibration_never_woke_compiles(act: str, kmodel: int) -> None:
+    """All its outputs are zero: no scale can be read off them, and any will do."""
+    net = Net((1, 8, 8, 3))
+    kernel = net.const(np.full((4, 1, 1, 3), 40, np.float32))
+    bias = net.const(np.full(4, -5000, np.float32))
+    x = net.op("CONV_2D", [net.input, kernel, bias], (1, 8, 8, 4), "Conv2DOptions", Padding=0,
+               StrideH=1, StrideW=1, DilationHFactor=1, DilationWFactor=1)  # fmt: skip
+    dead = net.unary("RELU", x)
+    after = net.unary(act, net.conv(dead, 4, gain=50.0))
+    outcome = Outcome(net.build(dead, after), kmodel)
+    for reference, got in zip(outcome.reference, outcome.got, strict=True):
+        assert not got[0].any()
+        spread = np.abs(reference[1]).max()
+        np.testing.assert_allclose(got[1], reference[1], atol=0.02 * spread + 0.01)

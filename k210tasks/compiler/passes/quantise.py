@@ -17,7 +17,7 @@ from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics import tables, weights
 from k210tasks.compiler.numerics.fixed import batch_norm
-from k210tasks.compiler.passes.ranges import Assigner, Ranges
+from k210tasks.compiler.passes.ranges import FINEST_STEP, Assigner, Ranges
 from k210tasks.kpu.tables import Activation, BatchNorm
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def _stages(
     else:
         low_real, high_real = pre_range or _bounds(scale, bias, spread)
         low_real, high_real = min(low_real, 0.0), max(high_real, 0.0)
-        unit = max(high_real - low_real, 1e-6) / 255
+        reach = float((scale * spread + np.abs(bias)).max())
+        unit = max((high_real - low_real) / 255, reach * FINEST_STEP, 1e-9)
         made = batch_norm(
             scale / unit,
             bias / unit,

@@ -24,6 +24,10 @@ MOVING = {
     "add_padding", "remove_padding",
 }  # fmt: skip
 
+#: least step of an output as a share of what its layer can reach: the batch norm's multiplier
+#: and sum have to fit their registers, and a channel's own step may be 50 times finer
+FINEST_STEP = 2.0**-25
+
 Range = tuple[float, float]
 
 
@@ -98,7 +102,23 @@ class Assigner:
         if op.kind == "kpu_concat":
             assert given is not None
             return given
-        return quant_of(*self._needed(tensor))
+        quant = quant_of(*self._needed(tensor))
+        if op.kind == "kpu_conv":
+            least = self._reach(op) * FINEST_STEP
+            if quant.scale < least:  # an output that is next to nothing, or never woke up
+                wider = max(least / quant.scale, 1.0)
+                quant = quant_of(quant.low * wider, quant.high * wider)
+        return quant
+
+    def _reach(self, op: Op) -> float:
+        """The largest magnitude a layer can compute before its function."""
+        before = self.producers.get(op.input)
+        joined = before is not None and before.kind == "kpu_concat"
+        parts = before.inputs if joined and before is not None else [op.input]
+        quants = [t.quant for t in parts if t.quant is not None]
+        largest = max(max(-q.low, q.high) for q in quants)
+        weights = np.abs(op.attrs["weights"]).sum((1, 2, 3)).max(initial=0.0)
+        return float(weights * largest + np.abs(op.attrs["bias"]).max(initial=0.0))
 
     def _needed(self, tensor: Tensor) -> Range:
         found = self.ranges.of(tensor)
