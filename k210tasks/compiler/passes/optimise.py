@@ -46,7 +46,7 @@ class Effort:
 
 EFFORTS = {
     "fast": Effort(images=8, elements=12_000_000, pixels=768, feedback=300, passes=0),
-    "normal": Effort(images=24, elements=24_000_000, pixels=3072, feedback=2400, passes=0),
+    "normal": Effort(images=16, elements=24_000_000, pixels=2048, feedback=2400, passes=0),
     "high": Effort(images=24, elements=1 << 40, pixels=6144, feedback=1 << 20, passes=3),
 }
 
@@ -185,7 +185,7 @@ class Optimiser:
     def _per_image(self, op: Op) -> int:
         """Pixels per sample; fewer where a wide layer makes each dear."""
         wide = not op.attrs["depthwise"] and op.attrs["weights"][0].size > solving.WIDE
-        return max(1, self.effort.pixels // (4 if wide else 1) // len(self.images))
+        return max(1, self.effort.pixels // (3 if wide else 1) // len(self.images))
 
     def _measured(self, op: Op) -> tuple[
         tuple[int, ...], NDArray[np.int32], NDArray[np.float32], float, float
