@@ -17,6 +17,7 @@ from k210tasks.errors import K210Error
 VERBS: dict[str, str] = {
     "check": "say whether a .tflite can be compiled, op by op, with memory and estimated time",
     "compare": "compare a .kmodel with its float model on images",
+    "completion": "print a script for a shell to complete verbs, options and names",
     "convert": "turn one .tflite into a .kmodel, without a models.yaml",
     "diff": "compare two kmodels, or a model's current and previous build",
     "doctor": "show interpreters, toolchains, cache and disk",

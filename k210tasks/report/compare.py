@@ -60,7 +60,7 @@ _FIGURES: tuple[tuple[str, str, Any, bool | None], ...] = (
     ("main_bytes", "main memory, bytes", count, True),
     ("macs", "MACs on the KPU", count, True),
     ("estimated_ms", "KPU time, estimated", milliseconds, True),
-    ("layer_count", "layers", count, True),
+    ("layer_count", "layers", count, None),
 )
 _ACCURACY: tuple[tuple[str, str, Any, bool | None], ...] = (
     ("cosine", "cosine to float", lambda v: decimals(v, 5), False),
@@ -86,7 +86,9 @@ def compare(before: Build, after: Build) -> Comparison:
         pair = [None if b.accuracy is None else getattr(b.accuracy, key) for b in (before, after)]
         figures.append(_change(what, key, pair[0], pair[1], write, less))
     known = [f for f in figures if f.before is not None or f.after is not None]
-    return Comparison(tuple(known), tuple(_layers(before.layers, after.layers)))
+    # Where one file does not tell its layers, nothing is known to differ.
+    layers = _layers(before.layers, after.layers) if before.layers and after.layers else []
+    return Comparison(tuple(known), tuple(layers))
 
 
 def _change(
@@ -101,7 +103,9 @@ def _change(
             difference = after - before
             change = ("+" if difference > 0 else "−") + write(abs(difference))
             if isinstance(before, int) and before:
-                change += f" ({100 * difference / before:+.1f} %)".replace("-", "−")
+                percent = 100 * difference / before
+                places = 1 if abs(percent) < 100 else 0
+                change += f" ({percent:+.{places}f} %)".replace("-", "−")
             if less_is_better is not None:
                 direction = "better" if (difference < 0) == less_is_better else "worse"
             if texts[0] == texts[1]:

@@ -57,7 +57,7 @@ def ram_drawing(build: Build) -> Markup:
         *parts,
         label="KPU RAM over the layers",
         class_="ram",
-        style=f"min-width:{width:.0f}px;max-width:{1.5 * width:.0f}px",
+        style=f"min-width:{width:.0f}px;max-width:{1.25 * width:.0f}px",
     )
 
 

@@ -52,7 +52,7 @@ def decimals(value: float, places: int) -> str:
 
 def plain(value: float | None, digits: int = 4) -> str:
     """A number of any size, or an en dash."""
-    return "–" if value is None else f"{value:.{digits}g}"
+    return "–" if value is None else f"{value + 0.0:.{digits}g}".replace("-", "−", 1)
 
 
 def hexadecimal(value: int) -> str:
