@@ -149,13 +149,18 @@ class Store:
                     os.chmod(temporary, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
                     new[digest] = temporary
             record = {"format": FORMAT, "key": key, "outputs": outputs, **about}
-            data = json.dumps(record, ensure_ascii=False, indent=1).encode()
+            # Finished inside the work folder: what a kill leaves of it is swept with the rest.
+            told = os.path.join(work.path, "result")
+            write_atomically(
+                told, json.dumps(record, ensure_ascii=False, indent=1).encode(), sync=True
+            )
             with self._lock_all():
                 for digest, temporary in new.items():
                     path = self._object(digest)
                     os.makedirs(os.path.dirname(path), exist_ok=True)
                     os.replace(temporary, path)
-                write_atomically(self._result(key), data, sync=True)
+                os.makedirs(os.path.dirname(self._result(key)), exist_ok=True)
+                os.replace(told, self._result(key))
 
     def _has(self, digest: str, source: str) -> bool:
         """Whether the object is there with the right size; its content is checked on restore."""

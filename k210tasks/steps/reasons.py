@@ -41,7 +41,7 @@ class WasSkipped(Reason):
     because: str
 
     def __str__(self) -> str:
-        return f"it was skipped last time: {self.because}"
+        return f"it was skipped last time: {self.because.splitlines()[0] if self.because else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,11 @@ def _uv_find(versions: Sequence[str]) -> Iterator[Finding]:
             yield ask(path, f"{where}: {path}", versions)
 
 
+def _cause(lines: Sequence[str]) -> str:
+    """What uv says last is the deepest cause of its error."""
+    return lines[-1].removeprefix("cause: ") if lines else ""
+
+
 def _uv_install(version: str, say: Callable[[str], None]) -> Finding:
     where = f"uv python install {version}"
     say(f"no usable Python found; {where}")
@@ -211,10 +216,13 @@ def _uv_install(version: str, say: Callable[[str], None]) -> Finding:
             text=True,
             timeout=1200,
             stdin=subprocess.DEVNULL,
+            # The last resort, and asked again on every run that still lacks it: where there is
+            # no way out to the network, uv's usual three retries are eight seconds of nothing.
+            env={"UV_HTTP_RETRIES": "1", **os.environ},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding(where, why_not=str(error))
     if done.returncode:
         lines = [line.strip() for line in done.stderr.strip().splitlines()]
-        return Finding(where, why_not=lines[-1] if lines else f"exit code {done.returncode}")
+        return Finding(where, why_not=_cause(lines) or f"exit code {done.returncode}")
     return next(_uv_find([version]))

@@ -1,6 +1,6 @@
 """The real chain on the real examples: TensorFlow, nncase, LiteRT, through the command line.
 
-Skipped where the toolchains are not installed: nothing is fetched here. Get them with
+Skipped where the toolchains are not installed; continuous integration has them. Get them with
 ``doit toolchain:tensorflow toolchain:nncase-1.9.0``.
 """
 
@@ -39,6 +39,9 @@ models:
     calibrate: {samples: 20}
     verify: {images: images/digits/verification, min_cosine: 0.98, min_top1: 0.98}
 """
+#: the tests of one project follow on each other: on one worker, in order
+pytestmark = pytest.mark.xdist_group("real chain")
+
 STEPS = ("calibrate", "convert", "kmodel", "verify")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,30 @@ def test_the_place_of_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("K210_STORE", "here")
     assert place("/p") == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_what_a_killed_put_leaves_is_swept(store: Store, tmp_path: Path, moment: int) -> None:
+    code = (
+        "import os, sys\n"
+        "from tests.store.test_store import Store, Path, put\n"
+        "real, left = os.replace, [int(sys.argv[1])]\n"
+        "def replace(source, target):\n"
+        "    left[0] -= 1\n"
+        "    if left[0] < 0:\n"
+        "        os._exit(9)\n"
+        "    real(source, target)\n"
+        "os.replace = replace\n"
+        "put(Store(sys.argv[2]), Path(sys.argv[3]), 'ab' * 32, a='one')\n"
+    )
+    assert store.root is not None
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(moment), store.root, str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+    )
+    assert ended.returncode == 9
+    store.sweep()
+    assert list(Path(store.root, "tmp").iterdir()) == []
+    assert [p for p in Path(store.root).rglob("*") if p.suffix == ".tmp"] == []
+    assert store.find("ab" * 32) is None
