@@ -148,12 +148,11 @@ def collect(
     gathered = [_Gathered()]
 
     def work(model: FloatModel, into: _Gathered) -> None:
-        while (item := feed.next()) is not None:
-            try:
+        try:  # of the samples' own errors too: a sample left out would go unnoticed
+            while (item := feed.next()) is not None:
                 _look(model, wanted, movers, feed, into, *item)
-            except BaseException as error:
-                feed.failure = error
-                return
+        except BaseException as error:
+            feed.failure = error
 
     helpers = []
     for _ in range(threads - 1):
