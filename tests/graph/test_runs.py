@@ -191,6 +191,7 @@ def test_list_is_tidy(toy: Toy) -> None:
         "convert     source graphs → workspace/MODEL.tflite",
         "kmodel      .tflite + calibration → workspace/MODEL.kmodel",
         "model       the whole chain of a model",
+        "report      what there is to see, of failed models too → build/report/index.html",
         "toolchain   vendor tools, fetched into the user's cache when a task needs them",
         "verify      the kmodel against the float model → build/MODEL/verify.json",
     ]
