@@ -94,7 +94,8 @@ def _scale(low: int, high: int, top: float, width: float) -> list[Markup]:
         row = low + (high - low) * i / 4
         y = top + _RAM * (1 - i / 4)
         parts.append(element("line", x1=_LEFT, x2=width - _RIGHT, y1=y, y2=y, class_="grid"))
-        label = f"{row * ROW_BYTES / 1024:.0f} KiB"
+        nbytes = row * ROW_BYTES
+        label = f"{nbytes:.0f} B" if high - low < 512 else f"{nbytes / 1024:.0f} KiB"
         parts.append(element("text", label, x=_LEFT - 6, y=y + 4, class_="axis end"))
     return parts
 

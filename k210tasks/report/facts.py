@@ -89,6 +89,12 @@ class Scores:
 
     rows: tuple[tuple[str, float | None, float | None], ...]
 
+    def width(self, value: float | None) -> float:
+        """How long a score's bar is, in percent of 0..1, or of wider scores where they are."""
+        known = [v for _, *pair in self.rows for v in pair if v is not None]
+        low, high = min([0.0, *known]), max([1.0, *known])
+        return 0.0 if value is None else round(100 * (value - low) / (high - low), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Plot:

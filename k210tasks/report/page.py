@@ -59,7 +59,6 @@ def _environment() -> Any:
         "utc": utc,
         "page": model_page,
         "percent_of": percent_of,
-        "score_width": lambda v: 0.0 if v is None else round(100 * min(max(v, 0.0), 1.0), 1),
     }
     environment.globals |= {
         "STATUS": STATUS,

@@ -13,6 +13,7 @@ from typing import Any
 from k210tasks.report import values
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Event, Run
+from k210tasks.report.wording import flowing
 from k210tasks.store import Store
 
 
@@ -33,7 +34,7 @@ def event_of(entry: Mapping[str, Any]) -> Event | None:
         ok=entry.get("ok") is not False,
         seconds=values.number(entry.get("seconds")) or 0.0,
         time=when,
-        message=values.text(entry.get("message")),
+        message=flowing(values.text(entry.get("message"))),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 
 def count(value: float) -> str:
@@ -28,7 +29,9 @@ def big(value: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """``12.3 ms``, ``0.45 ms``."""
+    """``12.3 ms``, ``0.45 ms``, ``3.1 µs``."""
+    if value < 0.05:
+        return f"{1000 * value:.1f} µs"
     return f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
 
 
@@ -57,3 +60,8 @@ def plain(value: float | None, digits: int = 4) -> str:
 
 def hexadecimal(value: int) -> str:
     return f"{value:#x}"
+
+
+def flowing(message: str) -> str:
+    """A message made for 80 columns, its wrapped lines joined again."""
+    return re.sub(r"\n {8,}", " ", message)
