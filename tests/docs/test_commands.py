@@ -40,7 +40,12 @@ INSTALLS = {
 #: What is printed and not carried out here, each with the reason.
 NOT_RUN = {
     TEST: "is this suite: continuous integration runs the line itself",
-    "git clone https://example.org/our-models.git": "stands for the reader's own repository",
+    "ruff check .": "is a step of continuous integration, which runs it on this tree",
+    "ruff format --check .": "likewise",
+    "mypy": "likewise",
+    "pytest": "is this suite",
+    "tests/all_pythons.sh": "is this suite, once for every Python",
+    "python tests/fuzz_kmodel.py 100000": "takes the better part of an hour",
 }
 
 #: The chapters that need a vendor's tool, which is several hundred megabytes.
@@ -88,7 +93,7 @@ class Scenario:
         self.end = end
         self.folders = 0
         self.shell: Shell | None = None
-        self.board: Board | None = None
+        self.boards: list[Board] = []
 
     def take(self, step: Step) -> None:
         if step.kind in ("clone", "empty"):
@@ -96,9 +101,10 @@ class Scenario:
         elif step.kind == "own store":
             self.sh.set("K210_STORE", str(self.scratch / "store"))
         elif step.kind == "board":
-            self.board = target = self.end.enter_context(board())
+            target = self.end.enter_context(board())
+            self.boards.append(target)
             patch = self.scratch / "patch"
-            patch.mkdir()
+            patch.mkdir(exist_ok=True)
             (patch / "sitecustomize.py").write_text(SITECUSTOMIZE + FIND_BOARD)
             self.sh.set("PYTHONPATH", str(patch))
             self.sh.set("DOCS_BOARD", target.port)
@@ -153,9 +159,9 @@ def test_a_document_does_what_it_says(name: str, tmp_path: Path, shared_store: P
         scenario = Scenario(tmp_path, shared_store, end)
         for step in todo:
             scenario.take(step)
-        if scenario.board is not None:
-            assert scenario.board.rebooted
-            assert scenario.board.complaints == []
+        for target in scenario.boards:
+            assert target.rebooted
+            assert target.complaints == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
