@@ -58,6 +58,7 @@ def _environment() -> Any:
         "hex": wording.hexadecimal,
         "utc": utc,
         "page": model_page,
+        "breakable": breakable,
         "percent_of": percent_of,
     }
     environment.globals |= {
@@ -93,6 +94,13 @@ def utc(moment: float) -> str:
 def model_page(name: str) -> str:
     """The address of a model's page from the index."""
     return f"models/{quote(name)}.html"
+
+
+def breakable(path: str) -> Any:
+    """A path that is broken behind its slashes before it is broken anywhere else."""
+    from markupsafe import Markup, escape
+
+    return Markup("/<wbr>").join(escape(part) for part in path.split("/"))
 
 
 def percent_of(value: float | None, limit: float | None) -> float:

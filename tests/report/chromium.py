@@ -145,12 +145,15 @@ class Chromium:
             raise ChromiumError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def screenshot(self, path: Path, *, whole: bool = False, selector: str | None = None) -> None:
+    def screenshot(
+        self, path: Path, *, whole: bool = False, selector: str | None = None, margin: int = 0
+    ) -> None:
         """The window, the whole page, or the first element that matches, as a PNG."""
         more: dict[str, Any] = {}
         if selector is not None:
             box = self.js(
-                f"(r => [r.x + scrollX, r.y + scrollY, r.width, r.height])"
+                f"(r => [r.x + scrollX - {margin}, r.y + scrollY - {margin},"
+                f" r.width + {2 * margin}, r.height + {2 * margin}])"
                 f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
             )
             more = {"clip": dict(zip(("x", "y", "width", "height"), box, strict=True))}
