@@ -367,7 +367,11 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
     except K210Error as error:
         return failed(project, plan.task, error, plan.log)
     except OSError as error:
-        return failed(project, plan.task, K210Error(str(error)), plan.log)
+        from k210tasks.steps.failures import FULL, DiskFull
+
+        full = error.errno in FULL
+        told = DiskFull(plan.task, project.root) if full else K210Error(str(error))
+        return failed(project, plan.task, told, plan.log)
     return None
 
 

@@ -14,7 +14,14 @@ from typing import Any, TextIO
 from k210tasks.errors import K210Error
 from k210tasks.steps import snapshot
 from k210tasks.steps.decide import Decision
-from k210tasks.steps.failures import CannotWrite, InputChanged, OutputNotWritten, StepCrashed
+from k210tasks.steps.failures import (
+    FULL,
+    CannotWrite,
+    DiskFull,
+    InputChanged,
+    OutputNotWritten,
+    StepCrashed,
+)
 from k210tasks.steps.job import Folder, Job, Progress
 from k210tasks.steps.placing import temporary
 from k210tasks.steps.plan import SamplesInput, StepPlan
@@ -86,6 +93,8 @@ def call(project: Project, plan: StepPlan, function: str, job: Job, log: TextIO)
     except Exception as error:
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc(file=log)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise DiskFull(plan.task, project.root) from error
         raise StepCrashed(plan.task, error, project.path(plan.log)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from k210tasks.steps.job import StepFailed
@@ -44,6 +45,18 @@ class StepCrashed(StepFailed):
 class CannotWrite(StepFailed):
     def __init__(self, path: str, error: OSError) -> None:
         super().__init__(f"{path} cannot be written: {error.strerror or error}")
+
+
+#: errno of a disk, or of a user's share of it, that is full
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+class DiskFull(StepFailed):
+    def __init__(self, task: str, folder: str) -> None:
+        super().__init__(
+            f"{task}: no space is left on the disk of {folder}; free some (k210 gc removes "
+            "results nothing names any more), then run doit again: nothing finished is lost"
+        )
 
 
 class ToolFailedBefore(StepFailed):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -45,6 +47,26 @@ def test_a_crash_of_a_body_is_told_without_a_traceback(toy: Toy) -> None:
         "!! convert:one: unexpected ValueError: oh no; the traceback is in build/one/convert.log\n"
     )
     assert "Traceback (most recent call last)" in toy.read("build/one/convert.log")
+
+
+def test_a_full_disk_is_told_with_the_way_out(toy: Toy) -> None:
+    toy.wish(one_calibrate={"full": True})
+    toy.run("model:one", status=2)
+    assert (
+        f"!! calibrate:one: no space is left on the disk of {toy.root}; free some (k210 gc removes "
+        "results nothing names any more), then run doit again: nothing finished is lost\n"
+    ) in toy.last.stderr
+    toy.wish()
+    assert "convert:one" not in toy.run("model:one")
+
+
+def test_no_room_for_what_a_step_starts_with(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("k210tasks.steps.runner.work_folder", full)
+    toy.run("convert:one", status=1)
+    assert f"!! convert:one: no space is left on the disk of {toy.root}; " in toy.last.stderr
 
 
 def test_a_step_that_forgets_an_output(toy: Toy) -> None:

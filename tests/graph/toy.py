@@ -7,6 +7,7 @@ Each body reads its inputs, writes its outputs, and appends its name to ``comput
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -125,6 +126,8 @@ def _begin(job: Job) -> dict[str, Any]:
         (root / wish["touch"]).write_text(wish["content"])
     if "fail" in wish:
         raise StepFailed(wish["fail"])
+    if "full" in wish:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "crash" in wish:
         raise ValueError(wish["crash"])
     if "kill" in wish:
