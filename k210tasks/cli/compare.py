@@ -38,8 +38,10 @@ class OtherContract(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL.tflite", type=Path)
-    parser.add_argument("kmodel", metavar="FILE.kmodel", type=Path)
+    parser.add_argument("model", metavar="MODEL.tflite", help="the float model", type=Path)
+    parser.add_argument(
+        "kmodel", metavar="FILE.kmodel", help="what a compiler made of it", type=Path
+    )
     parser.add_argument(
         "--images",
         metavar="DIR",
