@@ -126,7 +126,12 @@ def _tool_reasons(tool: str, old: Any, new: Any) -> list[r.Reason]:
             r.ToolChanged(f"{tool}, {change.field}", change.old, change.new)
             for change in r.differences("", old, new)
         ]
-    return [r.ToolChanged(tool, old, new)]
+    # One of them is none: its version says enough of the other.
+    return [r.ToolChanged(tool, _version(old), _version(new))]
+
+
+def _version(pin: Any) -> Any:
+    return pin["version"] if isinstance(pin, dict) and "version" in pin else pin
 
 
 def _input_reasons(
