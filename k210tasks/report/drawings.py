@@ -32,8 +32,7 @@ def histogram_drawing(histogram: Histogram) -> Markup:
     for i, counted in enumerate(histogram.counts):
         tall = (_HEIGHT - 6) * math.log1p(counted) / most
         a, b = x(low + i * step), x(low + (i + 1) * step)
-        middle = low + (i + 0.5) * step
-        inside = begin - step / 2 <= middle <= end + step / 2
+        inside = low + (i + 1) * step > begin and low + i * step < end
         bars.append(
             element(
                 "rect",

@@ -11,10 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from k210tasks.manifest.model import Manifest
 from k210tasks.state import Record, file_name
@@ -187,15 +186,5 @@ def _follow(project: Project, seen: int, failures: dict[str, str]) -> tuple[int,
 
 def _manifest_digest(manifest: Manifest) -> str:
     """Of what models.yaml says: comments, order of keys and lines do not count."""
-    said = repr([_plain(entry) for entry in (*manifest.models, *manifest.firmware)])
+    said = re.sub(r", line=\d+", "", repr((manifest.models, manifest.firmware)))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return [_plain(getattr(value, f.name)) for f in fields(value) if f.compare]
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
