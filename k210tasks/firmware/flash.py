@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ BAUD = 1_500_000
 #: Seconds of silence after which the flasher is taken to wait for a board that is gone. A
 #: frame of 64 KiB takes under six at the slowest rate.
 STALL_SECONDS = 45.0
+#: Seconds it may knock at a board's boot ROM, board after board: it repeats a refused command
+#: without end, printing all the while, so silence alone does not tell.
+KNOCK_SECONDS = 180.0
 
 #: Done and total in bytes of flash content, and what is being written.
 Progress = Callable[[int, int, str], None]
@@ -46,6 +50,7 @@ def flash(
     baud: int = BAUD,
     progress: Progress = lambda done, total, what: None,
     stall_seconds: float = STALL_SECONDS,
+    knock_seconds: float = KNOCK_SECONDS,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Write the kfpkg at ``path``, which holds ``image``, to a board.
@@ -67,8 +72,16 @@ def flash(
     watch = _Watch(image, progress)
     try:
         limit = max(stall_seconds, STALL_SECONDS)  # it may take its time to start
+        knock_until = time.monotonic() + knock_seconds
         while (line := lines.next(limit)) is not None:
             watch.see(line)
+            if not watch.answered and time.monotonic() > knock_until:
+                raise _silent(
+                    _named_port("\n".join(watch.last)) or port or "the port",
+                    board,
+                    baud,
+                    watch.said,
+                )
             limit = stall_seconds
         code = process.wait(stall_seconds)
     except (queue.Empty, subprocess.TimeoutExpired):
@@ -128,6 +141,7 @@ class _Watch:
         self._written: set[str] = set()
         self.last: deque[str] = deque(maxlen=30)
         self.where = "before the first byte was written"
+        self.answered = False  # whether the boot ROM took the first bytes
 
     @property
     def complete(self) -> bool:
@@ -147,6 +161,7 @@ class _Watch:
             self.where = f"while {match[1]} was written to {int(match[2], 16):#x}"
 
     def _see_percent(self, loader: bool, percent: float) -> None:
+        self.answered = True
         if loader or self._bin not in self._sizes:
             self._progress(0, self._total, "the flash program")
             return

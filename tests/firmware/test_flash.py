@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import importlib.util
+import os
 import random
 import re
 import struct
@@ -107,6 +108,27 @@ def test_a_board_that_falls_silent_is_not_waited_for_forever(package: Path, tmp_
         "the board stopped answering while nn_xo.kmodel was written to 0x300000; what is in its"
         " flash is incomplete: check the cable, reset the board and flash again, with a lower"
         " --baud (115200) if it happens twice"
+    )
+
+
+def test_a_board_that_is_knocked_at_in_vain_is_not_waited_for_forever(
+    package: Path, tmp_path: Path
+) -> None:
+    """A flasher that repeats a refused command without end is never silent."""
+    (tmp_path / "kflash.py").write_text(
+        "import time\nwhile True:\n    print('[WARN] Retrying', flush=True)\n    time.sleep(0.05)\n"
+    )
+    with pytest.raises(FlashFailed) as error:
+        flash(
+            package,
+            IMAGE,
+            port="/dev/k210",
+            knock_seconds=0.5,
+            environment={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
+    assert str(error.value).startswith(
+        "no answer from a K210 on /dev/k210, reset as any known board; check that it is the"
+        " board's port and that the cable carries data, name the board with --board (dan, "
     )
 
 
