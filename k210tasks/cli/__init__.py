@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
+from k210tasks.cli import output
 from k210tasks.errors import K210Error
 
 #: verb -> the one line of ``k210 --help``; the module is ``k210tasks.cli.<verb>``.
@@ -33,13 +35,6 @@ VERBS: dict[str, str] = {
 }
 
 
-def available() -> dict[str, str]:
-    """The verbs whose module exists."""
-    from importlib.util import find_spec
-
-    return {v: text for v, text in VERBS.items() if find_spec(f"k210tasks.cli.{v}")}
-
-
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """The parser of ``k210``; only the module of ``verb`` is imported (None: all of them)."""
     parser = argparse.ArgumentParser(
@@ -47,9 +42,10 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     )
     from k210tasks import __version__
 
-    parser.add_argument("--version", action="version", version=f"k210tasks {__version__}")
+    version = f"k210tasks {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, text in available().items():
+    for name, text in VERBS.items():
         sub = verbs.add_parser(
             name,
             help=text,
@@ -59,24 +55,50 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         if verb is None or verb == name:
             module = importlib.import_module(f"k210tasks.cli.{name}")
             module.add_arguments(sub)
-            sub.epilog = f"example:\n  {module.EXAMPLE}"
+            sub.epilog = f"example:\n  {wrapped(module.EXAMPLE)}"
             sub.set_defaults(run=module.run)
     return parser
+
+
+def wrapped(command: str) -> str:
+    """A command line over several lines of at most 80 columns, as a shell takes it.
+
+    It is cut before options, which keep their values.
+    """
+    first, *options = re.split(r" (?=-)", command)
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) < 70:
+            lines[-1] += f" {option}"
+        else:
+            lines.append(option)
+    return " \\\n      ".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Exit status: 0 done, 1 a refusal or failure in a sentence, 2 usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    output.take_any_character()
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = build_parser(verb if verb in VERBS else "")
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        output.flush()
+        return status
     except K210Error as error:
         print(f"k210 {args.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        output.abandon()
         return 141
+    except OSError as error:
+        output.abandon()
+        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+        print(f"k210 {args.verb}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1

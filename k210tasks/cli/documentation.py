@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from k210tasks.cli import available, build_parser
+from k210tasks.cli import VERBS, build_parser
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "verbs.md"
 
@@ -32,13 +32,13 @@ line of `k210`, 130 interrupted.
 
 def document() -> str:
     """The text of docs/verbs.md."""
-    verbs = available()
+    verbs = VERBS
     parsers = _verbs_of(build_parser())
     parts = [_HEAD + "".join(f"| [`{v}`](#{v}) | {text} |\n" for v, text in verbs.items())]
     for verb, text in verbs.items():
         parts.append(f"\n## {verb}\n\n{text[0].upper()}{text[1:]}.\n\n")
         parts.append("".join(_arguments(parsers[verb])))
-        example = str(parsers[verb].epilog or "").partition("\n")[2].strip()
+        example = str(parsers[verb].epilog or "").partition("\n  ")[2].replace("\n  ", "\n")
         parts.append(f"```sh\n{example}\n```\n")
     return "".join(parts)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.cli import available, main
+from k210tasks.cli import VERBS, main
 from k210tasks.cli.completion import SCRIPTS, verbs
 
 MANIFEST = """\
@@ -56,7 +56,7 @@ def complete(folder: Path, *words: str) -> list[str]:
 
 
 def test_bash_offers_the_verbs(folder: Path) -> None:
-    assert complete(folder, "") == [*available(), "--help", "--version"]
+    assert complete(folder, "") == [*VERBS, "--help", "--version"]
     assert complete(folder, "di") == ["diff"]
 
 

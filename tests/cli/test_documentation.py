@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from k210tasks.cli import available, build_parser, documentation
+from k210tasks.cli import VERBS, build_parser, documentation
 
 
 def test_the_reference_is_current() -> None:
@@ -22,7 +22,7 @@ def test_every_verb_and_argument_is_in_it() -> None:
             assert all(
                 option in text for option in action.option_strings if option not in "-h--help"
             )
-    assert list(available()) == sorted(available())
+    assert list(VERBS) == sorted(VERBS)
 
 
 def test_help_shows_the_example() -> None:
