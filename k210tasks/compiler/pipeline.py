@@ -42,7 +42,7 @@ def _silent(done: int, total: int, what: str) -> None:
     """Shows nothing."""
 
 
-def lowered(tflite: bytes, kmodel: int, *, float_input: bool = False) -> Graph:
+def lowered(tflite: bytes | Source, kmodel: int, *, float_input: bool = False) -> Graph:
     """Read, simplify and legalise, with the checker after each."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
@@ -75,7 +75,7 @@ def compile(
     float_input = options.input == "float" or (
         options.input is None and not pixels and options.kmodel == 4
     )
-    graph = lowered(tflite, options.kmodel, float_input=float_input)
+    graph = lowered(source, options.kmodel, float_input=float_input)
     say(1, steps, "quantising")
     contract = None
     if graph.input.dtype == "uint8" and pixels:

@@ -47,12 +47,12 @@ class SeveralInputs(CompileError):
         )
 
 
-def load(tflite: bytes) -> Graph:
-    """The graph of a TFLite file; all unsupported ops are named at once.
+def load(tflite: bytes | Source) -> Graph:
+    """The graph of a TFLite file (or what was read of it); all unsupported ops are named at once.
 
     Raises :class:`BadModel`, :class:`SeveralInputs` or :class:`UnsupportedOps`.
     """
-    source = Source(tflite)
+    source = tflite if isinstance(tflite, Source) else Source(tflite)
     if len(source.inputs) != 1:
         raise SeveralInputs([t.name for t in source.inputs])
     found = [(op, reasons) for op in source.ops if (reasons := violations(op))]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.kmodel.codec import F32, I32, U32, Array, Items, Packed
+from k210tasks.kmodel.codec import F32, I32, U32, Array, Items, Packed, Record
 from k210tasks.kpu.registers import LayerRegisters
 from k210tasks.kpu.tables import Activation, BatchNorm
 
@@ -46,8 +46,8 @@ class Output(NamedTuple):
 Shape3 = Annotated[WHC, Packed("3I", WHC)]
 
 
-@dataclass(kw_only=True, eq=False)
-class Body:
+@dataclass(kw_only=True, eq=False, repr=False)
+class Body(Record):
     """What every layer body starts with."""
 
     TYPE: ClassVar[int]
@@ -69,7 +69,7 @@ def _layer(type_id: int, name: str) -> Any:
 
 
 @_layer(1, "Add")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Add(Body):
     a_mem: U32
     b_mem: U32
@@ -78,7 +78,7 @@ class Add(Body):
 
 
 @_layer(2, "QuantizedAdd")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedAdd(Body):
     a_mem: U32
     b_mem: U32
@@ -96,7 +96,7 @@ class QuantizedAdd(Body):
 
 
 @_layer(5, "GlobalAveragePool")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class GlobalAveragePool(Body):
     in_mem: U32
     out_mem: U32
@@ -104,7 +104,7 @@ class GlobalAveragePool(Body):
     channels: U32
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Pool2d(Body):
     in_mem: U32
     out_mem: U32
@@ -119,25 +119,25 @@ class Pool2d(Body):
 
 
 @_layer(7, "MaxPool2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class MaxPool2d(Pool2d):
     """Float maximum; no device runtime has a handler for it."""
 
 
 @_layer(8, "QuantizedMaxPool2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedMaxPool2d(Pool2d):
     pass
 
 
 @_layer(9, "AveragePool2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class AveragePool2d(Pool2d):
     act: U32 = 0  # 0 linear, 1 relu, 2 relu6; runtimes ignore it
 
 
 @_layer(11, "Quantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Quantize(Body):
     in_mem: U32
     out_mem: U32
@@ -147,7 +147,7 @@ class Quantize(Body):
 
 
 @_layer(12, "Dequantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Dequantize(Body):
     in_mem: U32
     out_mem: U32
@@ -157,7 +157,7 @@ class Dequantize(Body):
 
 
 @_layer(13, "Requantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Requantize(Body):
     in_mem: U32
     out_mem: U32
@@ -166,7 +166,7 @@ class Requantize(Body):
 
 
 @_layer(14, "L2Normalization")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class L2Normalization(Body):
     in_mem: U32
     out_mem: U32
@@ -174,7 +174,7 @@ class L2Normalization(Body):
 
 
 @_layer(15, "Softmax")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Softmax(Body):
     in_mem: U32
     out_mem: U32
@@ -182,7 +182,7 @@ class Softmax(Body):
 
 
 @_layer(16, "Concat")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Concat(Body):
     out_mem: U32
     n: U32
@@ -196,13 +196,13 @@ class Concat(Body):
 
 
 @_layer(17, "QuantizedConcat")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedConcat(Concat):
     pass
 
 
 @_layer(18, "FullyConnected")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class FullyConnected(Body):
     in_mem: U32
     out_mem: U32
@@ -214,7 +214,7 @@ class FullyConnected(Body):
 
 
 @_layer(20, "TensorflowFlatten")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class TensorflowFlatten(Body):
     """CHW to HWC, so that dense weights of TensorFlow apply unchanged."""
 
@@ -224,7 +224,7 @@ class TensorflowFlatten(Body):
 
 
 @_layer(22, "ResizeNearestNeighbor")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ResizeNearestNeighbor(Body):
     in_mem: U32
     out_mem: U32
@@ -235,13 +235,13 @@ class ResizeNearestNeighbor(Body):
 
 
 @_layer(23, "QuantizedResizeNearestNeighbor")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedResizeNearestNeighbor(ResizeNearestNeighbor):
     pass
 
 
 @_layer(24, "ChannelwiseDequantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ChannelwiseDequantize(Body):
     in_mem: U32
     out_mem: U32
@@ -251,7 +251,7 @@ class ChannelwiseDequantize(Body):
 
 
 @_layer(25, "Logistic")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Logistic(Body):
     in_mem: U32
     out_mem: U32
@@ -259,7 +259,7 @@ class Logistic(Body):
 
 
 @_layer(10240, "K210Conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class K210Conv(Body):
     """A KPU layer. ``weights`` is (OC, IC, k, k), depthwise (C, 1, k, k), uint8 or uint16."""
 
@@ -277,7 +277,7 @@ class K210Conv(Body):
 
 
 @_layer(10241, "K210AddPadding")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class K210AddPadding(Body):
     in_mem: U32
     out_kpu: U32
@@ -285,7 +285,7 @@ class K210AddPadding(Body):
 
 
 @_layer(10242, "K210RemovePadding")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class K210RemovePadding(Body):
     in_mem: U32
     out_mem: U32
@@ -293,7 +293,7 @@ class K210RemovePadding(Body):
 
 
 @_layer(10243, "K210Upload")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class K210Upload(Body):
     in_mem: U32
     out_kpu: U32

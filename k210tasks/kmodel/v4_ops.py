@@ -26,6 +26,7 @@ from k210tasks.kmodel.codec import (
     PadField,
     QuantField,
     RangeField,
+    Record,
     Rest,
     Scalar,
     ScalarField,
@@ -72,8 +73,8 @@ class ResizeMode(IntEnum):
     NEAREST = 1
 
 
-@dataclass(kw_only=True, eq=False)
-class Node:
+@dataclass(kw_only=True, eq=False, repr=False)
+class Node(Record):
     """What every node has."""
 
     OPCODE: ClassVar[int]
@@ -94,7 +95,7 @@ def _node(opcode: int, name: str) -> Any:
 
 
 @_node(0x00, "binary")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Binary(Node):
     a: Mem
     b: Mem
@@ -107,7 +108,7 @@ class Binary(Node):
 
 
 @_node(0x01, "concat")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Concat(Node):
     out: Mem
     inner: U32  # bytes of one step along the concatenated axis
@@ -119,7 +120,7 @@ class Concat(Node):
     dims: Annotated[list[int], Items(Packed("i"), lambda b: b.n, MAX_INPUTS)]
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conv2dBase(Node):
     """The fields float and quantised convolution share."""
 
@@ -143,7 +144,7 @@ def _conv_shape(b: Any) -> tuple[int, ...]:
 
 
 @_node(0x02, "conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conv2d(Conv2dBase):
     act: RangeField = NO_RANGE
     weights: Annotated[NDArray[np.float32], Array("<f4", _conv_shape)]  # OC, IC/g, fh, fw
@@ -151,7 +152,7 @@ class Conv2d(Conv2dBase):
 
 
 @_node(0x03, "dequantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Dequantize(Node):
     input: Mem
     out: Mem
@@ -159,7 +160,7 @@ class Dequantize(Node):
 
 
 @_node(0x04, "matmul")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Matmul(Node):
     a: Mem
     b: Mem
@@ -172,7 +173,7 @@ class Matmul(Node):
 
 
 @_node(0x05, "pad")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class PadNode(Node):
     input: Mem
     out: Mem
@@ -185,7 +186,7 @@ class PadNode(Node):
 
 
 @_node(0x06, "quantize")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Quantize(Node):
     input: Mem
     out: Mem
@@ -193,7 +194,7 @@ class Quantize(Node):
 
 
 @_node(0x07, "reduce")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Reduce(Node):
     input: Mem
     out: Mem
@@ -204,7 +205,7 @@ class Reduce(Node):
 
 
 @_node(0x08, "reduce_window2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ReduceWindow2d(Node):
     input: Mem
     out: Mem
@@ -223,14 +224,14 @@ class ReduceWindow2d(Node):
 
 
 @_node(0x09, "memory_copy")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class MemoryCopy(Node):
     input: Mem
     out: Mem
 
 
 @_node(0x0A, "resize_image")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ResizeImage(Node):
     input: Mem
     out: Mem
@@ -242,7 +243,7 @@ class ResizeImage(Node):
 
 
 @_node(0x0B, "softmax")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Softmax(Node):
     input: Mem
     out: Mem
@@ -252,7 +253,7 @@ class Softmax(Node):
 
 
 @_node(0x0C, "transpose")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Transpose(Node):
     input: Mem
     out: Mem
@@ -261,7 +262,7 @@ class Transpose(Node):
 
 
 @_node(0x0D, "strided_slice")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class StridedSlice(Node):
     input: Mem
     out: Mem
@@ -277,7 +278,7 @@ class StridedSlice(Node):
 
 
 @_node(0x0E, "unary")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Unary(Node):
     input: Mem
     out: Mem
@@ -285,7 +286,7 @@ class Unary(Node):
 
 
 @_node(0x0F, "quantized_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedConv2d(Conv2dBase):
     in_offset: I32
     filter_offset: I32
@@ -297,7 +298,7 @@ class QuantizedConv2d(Conv2dBase):
 
 
 @_node(0x10, "quantized_matmul")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedMatmul(Node):
     a: Mem
     b: Mem
@@ -314,7 +315,7 @@ class QuantizedMatmul(Node):
 
 
 @_node(0x11, "quantized_binary")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantizedBinary(Node):
     a: Mem
     b: Mem
@@ -335,7 +336,7 @@ class QuantizedBinary(Node):
 
 
 @_node(0x12, "table_lookup1d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class TableLookup1d(Node):
     input: Mem
     table: Mem
@@ -343,7 +344,7 @@ class TableLookup1d(Node):
 
 
 @_node(0x13, "conv2d_transpose")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conv2dTranspose(Node):
     input: Mem
     out: Mem
@@ -370,14 +371,14 @@ class Conv2dTranspose(Node):
 
 
 @_node(0x14, "nnil_unary_method")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class NnilUnary(Node):
     input: Mem
     out: Mem
     code: Annotated[bytes, Rest()]
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuWindow(Node):
     """The geometry every NHWC operation has; ``shape`` is N, H, W, C."""
 
@@ -395,7 +396,7 @@ def _nhwc_depthwise(b: Any) -> tuple[int, ...]:
 
 
 @_node(0x1001, "cpu_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuConv2d(CpuWindow):
     out_channels: I32
     pad_h: PadField
@@ -412,7 +413,7 @@ class CpuConv2d(CpuWindow):
 
 
 @_node(0x1002, "cpu_depthwise_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuDepthwiseConv2d(CpuWindow):
     pad_h: PadField
     pad_w: PadField
@@ -428,7 +429,7 @@ class CpuDepthwiseConv2d(CpuWindow):
 
 
 @_node(0x1003, "cpu_reduce_window2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuReduceWindow2d(Node):
     input: Mem
     out: Mem
@@ -447,7 +448,7 @@ class CpuReduceWindow2d(Node):
 
 
 @_node(0x1004, "cpu_quantized_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuQuantizedConv2d(CpuWindow):
     out_channels: I32
     pad_h: PadField
@@ -468,7 +469,7 @@ class CpuQuantizedConv2d(CpuWindow):
 
 
 @_node(0x1005, "cpu_quantized_depthwise_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CpuQuantizedDepthwiseConv2d(CpuWindow):
     pad_h: PadField
     pad_w: PadField
@@ -488,7 +489,7 @@ class CpuQuantizedDepthwiseConv2d(CpuWindow):
 
 
 @_node(0x2001, "kpu_upload")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class KpuUpload(Node):
     input: Mem
     out: Mem
@@ -496,7 +497,7 @@ class KpuUpload(Node):
 
 
 @_node(0x2002, "kpu_conv2d")
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class KpuConv2d(Node):
     """A KPU layer. ``weights`` is uint8 (OC, IC, k, k), depthwise (C, 1, k, k).
 

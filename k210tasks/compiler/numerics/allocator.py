@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from random import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def place(
         total, address = put(order)
         if total < best_total:
             best_total, best_address, best_order = total, address, order
-    random = np.random.default_rng(0)
+    random = Random(0)  # the same on any machine and under any numpy
     for _ in range(rounds if live else 0):
         if best_total <= goal:
             break
@@ -116,8 +115,8 @@ def place(
         worst = max(order, key=lambda i: (best_address[i] + sizes[i], -i))
         source = order.index(worst)
         if source == 0 or random.random() < 0.5:
-            source = int(random.integers(len(order)))
-        order.insert(int(random.integers(source + 1)), order.pop(source))
+            source = int(random.random() * len(order))
+        order.insert(int(random.random() * (source + 1)), order.pop(source))
         total, address = put(order)
         if total <= best_total:
             best_total, best_address, best_order = total, address, order

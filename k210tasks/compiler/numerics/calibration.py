@@ -167,10 +167,11 @@ def _palette(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     if not kept.size:
         return plain
     # Few pixels tell already whether values are pixels; only then all are looked at.
-    values = np.unique(kept.reshape(-1)[:4096])
-    if not 2 <= len(values) <= 256:
+    gaps = np.diff(np.sort(kept.reshape(-1)[:4096]))
+    gaps = gaps[gaps > 0]
+    if not 1 <= len(gaps) <= 255:
         return plain
-    step = float(np.diff(values).min())
+    step = float(gaps.min())
     low, high = float(kept.min()), float(kept.max())
     if not step > 0 or high - low > 255.25 * step:
         return plain

@@ -49,7 +49,7 @@ def grid(w: Floats, *, bits: int = 8) -> tuple[int, Floats]:
     low = np.maximum(-w.min(axis=1), 0.0)
     span = np.maximum(high + low, 1e-30)
     # 16 bits: 255 choices are as good as 65535.
-    points = np.unique(np.rint(np.linspace(0, top, 256)).astype(np.int64))
+    points = np.rint(np.linspace(0, top, 256)).astype(np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
         up = np.where(high[:, None] > 0, high[:, None] / (top - points), 0.0)
         down = np.where(low[:, None] > 0, low[:, None] / points, 0.0)
