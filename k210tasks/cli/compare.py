@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli.contract_args import add_contract, count, preprocess
-from k210tasks.cli.files import read_bytes
+from k210tasks.cli.files import UnreadableKmodel, read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
     from k210tasks.firmware.contract import Contract
     from k210tasks.preprocess import Preprocess
-    from k210tasks.steps.job import Folder
+    from k210tasks.steps.engines import NncaseSimulator, ProjectSimulator
     from k210tasks.steps.signature import Signature
 
 EXAMPLE = (
@@ -24,9 +27,22 @@ EXAMPLE = (
 )
 
 
-class UnreadableKmodel(K210Error):
-    def __init__(self, shown: str, why: object) -> None:
-        super().__init__(f"{shown}: {why}")
+class Swapped(K210Error):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} is a kmodel: the float model, a .tflite, comes first")
+
+
+class OtherModel(K210Error):
+    def __init__(self, kmodel: str, takes: object, model: str, shape: Sequence[int]) -> None:
+        super().__init__(
+            f"{kmodel} takes {takes}, {model} takes {'x'.join(map(str, shape))}: it was not made "
+            "of this model"
+        )
+
+
+class UnusableContract(K210Error):
+    def __init__(self, path: str, error: Exception) -> None:
+        super().__init__(f"{path}: {str(error).removeprefix('contract.json: ')}")
 
 
 class OtherContract(K210Error):
@@ -61,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--contract",
         metavar="JSON",
         type=Path,
-        help="contract.json of the kmodel: how its input and outputs are quantised",
+        help="contract.json of the kmodel: how its input and outputs are quantised, and its "
+        "mean, std, colours and labels",
     )
     add_contract(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -72,73 +89,111 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.progress import shown
     from k210tasks.samples import evenly_spaced, scan
     from k210tasks.steps.accuracy import class_folders
-    from k210tasks.steps.engines import engine_for
     from k210tasks.steps.job import Folder
     from k210tasks.steps.jsontext import pretty
     from k210tasks.steps.judge import Facts, Thresholds, judge
     from k210tasks.steps.measure import measure
     from k210tasks.steps.reference import Reference
-    from k210tasks.steps.signature import read_model
+    from k210tasks.steps.signature import read_signature
     from k210tasks.steps.table import table
 
-    tflite, signature = read_model(args.model, str(args.model))
+    tflite = read_bytes(str(args.model))
+    _refuse_kmodel(str(args.model), tflite)
+    signature = read_signature(tflite, str(args.model))
     found = scan(args.images)
     files = found.files if args.samples is None else evenly_spaced(found.files, args.samples)
-    folder = Folder(args.images, files, found.ignored)
-    asked = preprocess(args)
-    contract = contract_for(args, signature, asked, folder)
-    log = io.StringIO()
+    kmodel = read_bytes(str(args.kmodel))
+    contract = _given_contract(args, kmodel)
+    given_labels = () if contract is None else contract.labels
+    asked = _preprocess(args, contract)
+    if contract is None:
+        contract = _told_by_file(args.kmodel, kmodel, signature, asked, files[0])
+    # Of all the folders, also where a sample leaves some of them out.
+    named = tuple(args.labels.split(",")) if args.labels else given_labels
+    labels = named or class_folders(found.files)
     with shown(f"compare {args.kmodel.name}", quiet=args.json) as progress:
-
-        def installed(name: str) -> Any:
-            from k210tasks import toolchains
-
-            toolchain = toolchains.get(name)
-            toolchain.install(progress.tell, progress)
-            return toolchain
-
         reference = Reference(tflite)
         result = measure(
             reference,
-            engine_for(contract.kmodel, args.kmodel, installed, log),
+            _engine(args, contract, signature, progress),
             contract,
             Loader(reference.shape, asked),
-            folder,
-            # Of all the folders, also where a sample leaves some of them out.
-            labels=args.labels.split(",") if args.labels else class_folders(found.files),
+            Folder(args.images, files, found.ignored),
+            labels=labels,
             progress=progress,
         )
     stated = asked.stated or found.kind == "tensors"
     # Nothing is judged here, so no threshold can be missed.
-    doubts = judge(result, Thresholds(-1.0), Facts(stated)).warnings
+    doubts = [_as_options(d) for d in judge(result, Thresholds(-1.0), Facts(stated)).warnings]
+    if args.labels:
+        doubts += _useless_labels(result, args.labels)
     if args.json:
-        print(pretty({**result, "warnings": list(doubts)}), end="")
+        print(pretty({**result, "warnings": doubts}), end="")
         return 0
     print("\n".join(table(result)))
     for doubt in doubts:
-        print(f"warning: {doubt.replace(_KEYS, '--mean and --std')}")
+        print(
+            textwrap.fill(
+                f"warning: {doubt}",
+                80,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
     return 0
 
 
-_KEYS = "preprocess.mean and preprocess.std"
+def _refuse_kmodel(shown: str, data: bytes) -> None:
+    from k210tasks.kmodel import KmodelError, detect
+
+    try:
+        detect(data)
+    except KmodelError:
+        return
+    raise Swapped(shown)
 
 
-def contract_for(
-    args: argparse.Namespace, signature: Signature, asked: Preprocess, folder: Folder
+def _given_contract(args: argparse.Namespace, kmodel: bytes) -> Contract | None:
+    """What ``--contract`` names; raises where it is of another file."""
+    from k210tasks.firmware.contract import Contract, ContractError
+
+    if args.contract is None:
+        return None
+    try:
+        contract = Contract.from_json(read_bytes(str(args.contract)))
+    except ContractError as error:
+        raise UnusableContract(str(args.contract), error) from error
+    if contract.sha256 not in (None, hashlib.sha256(kmodel).hexdigest()):
+        raise OtherContract(str(args.contract), str(args.kmodel))
+    return contract
+
+
+def _preprocess(args: argparse.Namespace, contract: Contract | None) -> Preprocess:
+    """What the arguments state and, where they are silent, the contract."""
+    from dataclasses import replace
+
+    asked = preprocess(args)
+    if contract is None:
+        return asked
+    given = contract.input
+    if asked.color is None:
+        asked = replace(asked, color=given.color)
+    if asked.mean is None and asked.std is None and given.stated:
+        asked = replace(asked, mean=given.mean, std=given.std)
+    return asked
+
+
+def _told_by_file(
+    path: Path, data: bytes, signature: Signature, asked: Preprocess, first: str
 ) -> Contract:
-    """The contract given, or what the kmodel's bytes and the arguments tell."""
+    """The contract that the kmodel's bytes and the arguments tell; ``first``: a sample's name."""
     from k210tasks.firmware.contract import Contract
     from k210tasks.kmodel import KmodelError, detect
     from k210tasks.samples import kind_of
     from k210tasks.steps.made import model_input, model_outputs
     from k210tasks.steps.vendor import listed
 
-    data = read_bytes(str(args.kmodel))
-    if args.contract is not None:
-        contract = Contract.from_json(read_bytes(str(args.contract)))
-        if contract.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-            raise OtherContract(str(args.contract), str(args.kmodel))
-        return contract
     try:
         version = detect(data).version
         if version in (3, 4):
@@ -146,10 +201,53 @@ def contract_for(
             given, outputs = made.input, made.outputs
         else:
             # Version 5 is not read here: nncase refuses an input of the wrong type.
-            pixels = kind_of(Path(folder.files[0]).name) == "images"
-            pixels = pixels and len(signature.input.shape) == 4
+            pixels = kind_of(Path(first).name) == "images" and len(signature.input.shape) == 4
             given = model_input(signature, asked, pixels=pixels)
             outputs = model_outputs(signature, version)
     except KmodelError as error:
+        raise UnreadableKmodel(str(path), error) from error
+    return Contract(path.stem, version, "", given, outputs)
+
+
+def _engine(
+    args: argparse.Namespace, contract: Contract, signature: Signature, progress: Any
+) -> ProjectSimulator | NncaseSimulator:
+    """What runs the kmodel, which must take what the float model takes."""
+    from k210tasks.kmodel import KmodelError
+    from k210tasks.steps.engines import ProjectSimulator, engine_for
+
+    def installed(name: str) -> Any:
+        from k210tasks import toolchains
+
+        toolchain = toolchains.get(name)
+        toolchain.install(progress.tell, progress)
+        return toolchain
+
+    try:
+        engine = engine_for(contract.kmodel, args.kmodel, installed, io.StringIO())
+    except KmodelError as error:
         raise UnreadableKmodel(str(args.kmodel), error) from error
-    return Contract(args.kmodel.stem, version, "", given, outputs)
+    if isinstance(engine, ProjectSimulator):
+        takes = engine.simulator.input
+        if takes.nbytes != contract.input.nbytes:
+            raise OtherModel(str(args.kmodel), takes, str(args.model), signature.input.shape)
+    return engine
+
+
+def _as_options(doubt: str) -> str:
+    """A warning that speaks of keys of models.yaml, in the words of a command line."""
+    doubt = doubt.replace("preprocess.mean and preprocess.std", "--mean and --std")
+    doubt = re.sub(r"with mean (\S+) std ([^\s:]+)", r"with --mean \1 --std \2", doubt)
+    return re.sub(
+        r"with labels \[(.*)\]:", lambda m: f"with --labels {m[1].replace(', ', ',')}:", doubt
+    )
+
+
+def _useless_labels(result: Mapping[str, Any], labels: str) -> list[str]:
+    """What to say where labels were given and nothing came of it, nor was said."""
+    if result["accuracy"] is not None or any("no accuracy" in n for n in result["notes"]):
+        return []
+    return [
+        f"no accuracy: images must lie in one folder a class, named as in --labels {labels}, "
+        f"below {result['folder']}"
+    ]

@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.names:
-        print("\n".join(names(args.file)))
+        for name in names(args.file):
+            print(name)
         return 0
     print(SCRIPTS[args.shell](verbs()), end="")
     return 0

@@ -89,17 +89,17 @@ def _build(name: str, file: str) -> Build:
 
 def _of_file(path: Path, title: str) -> Build:
     """What the file tells, and what is known of it where it is the build of a project."""
-    from k210tasks.cli.files import read_bytes
-    from k210tasks.cli.inspect import Unreadable
-    from k210tasks.kmodel import KmodelError, detect
+    from k210tasks.cli.files import UnreadableKmodel, read_bytes
+    from k210tasks.kmodel import KmodelError, detect, parse
     from k210tasks.report import values
     from k210tasks.report.builds import build_of
 
     data = read_bytes(str(path))
     try:
-        detect(data)
+        if detect(data).readable:
+            parse(data)
     except KmodelError as error:
-        raise Unreadable(str(path), error) from error
+        raise UnreadableKmodel(str(path), error) from error
     folder = path.resolve().parent.parent / "build" / path.stem
     contract = values.read_json(folder / "contract.json")
     layers: dict[str, Any] = {}

@@ -20,8 +20,29 @@ class CannotWrite(K210Error):
         super().__init__(f"{path} cannot be written: {why}")
 
 
+class UnreadableKmodel(K210Error):
+    """What is wrong with a kmodel, the file's name in front and a way out behind."""
+
+    def __init__(self, path: str, error: Exception):
+        super().__init__(f"{path}: {error}{_way_out(error)}")
+
+
+def _way_out(error: Exception) -> str:
+    from k210tasks.kmodel import NotAKmodel, Truncated
+
+    if isinstance(error, Truncated):
+        return "; copy or build it again"
+    if isinstance(error, NotAKmodel) and "TFLite" in error.problem:
+        return "; k210 convert makes a kmodel of it"
+    if isinstance(error, NotAKmodel) and "kfpkg" in error.problem:
+        return "; k210 inspect lists what a kfpkg holds"
+    return ""
+
+
 def read_bytes(path: str) -> bytes:
     """A whole file; raises :class:`CannotRead` naming it."""
+    if not path:
+        raise CannotRead("''", "no file is named; is a variable of the shell empty?")
     try:
         if Path(path).is_dir():
             raise CannotRead(path, "it is a folder")

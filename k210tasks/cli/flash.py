@@ -45,6 +45,7 @@ class NoImageFile(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from k210tasks.cli.contract_args import count
     from k210tasks.firmware.flash import BAUD, BOARDS
 
     parser.add_argument("image", metavar="NAME", help="an image of models.yaml, or a file X.kfpkg")
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how it is reset: {', '.join(BOARDS)}; default: tried one after the other",
     )
     parser.add_argument(
-        "--baud", type=int, default=BAUD, metavar="N", help=f"bits a second (default {BAUD})"
+        "--baud", type=count, default=BAUD, metavar="N", help=f"bits a second (default {BAUD})"
     )
     parser.add_argument("--only", metavar="MODEL", help="write that model and nothing else")
     parser.add_argument(

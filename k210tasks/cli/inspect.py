@@ -38,10 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def offset(text: str) -> int:
-    """A byte offset, decimal or 0x…; ValueError for anything else."""
-    value = int(text, 0)
+    """A byte offset, decimal or 0x…."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
     if value < 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text} is no byte offset such as 4096 or 0x100000")
     return value
 
 
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def look(path: str, data: bytes, base: int = 0) -> Summary:
     """The summary of the kmodel in ``data``; raises :class:`K210Error` naming ``path``."""
+    from k210tasks.cli.files import UnreadableKmodel
     from k210tasks.kmodel import KmodelError, detect, parse
     from k210tasks.kmodel.listing import summary
 
@@ -72,14 +76,7 @@ def look(path: str, data: bytes, base: int = 0) -> Summary:
             raise NotListed(path, kind.version, kind.producer, loaders(kind.version))
         return summary(parse(data, base))
     except KmodelError as error:
-        raise Unreadable(path, error) from error
-
-
-class Unreadable(K210Error):
-    """A kmodel error with the file's name in front."""
-
-    def __init__(self, path: str, error: Exception):
-        super().__init__(f"{path}: {error}")
+        raise UnreadableKmodel(path, error) from error
 
 
 def loaders(version: int) -> list[str]:

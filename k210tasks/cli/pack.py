@@ -16,8 +16,13 @@ class SameName(K210Error):
 
 
 class NotAPart(K210Error):
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: object) -> None:
         super().__init__(f"{path} ends in .kmodel and is none: {reason}")
+
+
+class NoAddress(K210Error):
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(f"{path}@{text}: {text!r} is no address; write it like {path}@0x300000")
 
 
 class OutputIsPart(K210Error):
@@ -35,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a kmodel, or a binary such as the firmware, and where in flash it goes (0x…); "
         "without an address: the next free 64 KiB from the profile's base",
     )
-    parser.add_argument("-o", "--output", metavar="OUT.kfpkg", required=True, type=Path)
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.kfpkg", required=True, type=Path, help="the file to write"
+    )
     parser.add_argument(
         "--firmware",
         metavar="PROFILE",
@@ -78,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         content[title], versions[title] = content_of, version
         if version is not None:
             layout.check_loads(name, title, version, profile)
+            _refuse_damaged(path, content_of)
     placed = layout.plan(name, list(pieces.values()), profile)
     parts = tuple(
         Part(
@@ -117,6 +125,9 @@ def _read(image: str, path: str) -> tuple[bytes, int | None]:
     from k210tasks.kmodel import KmodelError, detect
 
     if not Path(path).exists():
+        file, _, address = path.rpartition("@")
+        if file and Path(file).exists():
+            raise NoAddress(file, address)
         raise BinMissing(image, path)
     data = read_bytes(path)
     if not path.lower().endswith(".kmodel"):
@@ -124,4 +135,16 @@ def _read(image: str, path: str) -> tuple[bytes, int | None]:
     try:
         return data, detect(data).version
     except KmodelError as error:
-        raise NotAPart(path, str(error)) from None
+        raise NotAPart(path, error) from None
+
+
+def _refuse_damaged(path: str, data: bytes) -> None:
+    """A kmodel that is cut short is found here, not on the board."""
+    from k210tasks.cli.files import UnreadableKmodel
+    from k210tasks.kmodel import KmodelError, detect, parse
+
+    try:
+        if detect(data).readable:
+            parse(data)
+    except KmodelError as error:
+        raise UnreadableKmodel(path, error) from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k210tasks.cli.files import CannotRead, CannotWrite, read_bytes
+from k210tasks.cli.files import CannotRead, CannotWrite, UnreadableKmodel, read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -21,12 +22,23 @@ if TYPE_CHECKING:
 EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/nn_xo/verification/cross/000.png"
 
 
+class OtherOrder(K210Error):
+    def __init__(self, path: str, shape: tuple[int, ...], wanted: Input):
+        given = "x".join(map(str, shape))
+        way_out = "give it that shape, or a flat one"
+        channels = wanted.shape[-3] if wanted.shape else 0
+        if len(shape) == 3 and shape[-1] == channels:
+            way_out = "whole planes, one after the other; save x.transpose(2, 0, 1)"
+        super().__init__(f"{path} is {given}, the model takes {wanted}: {way_out}")
+
+
 class NoPicture(K210Error):
     def __init__(self, path: str, wanted: Input, why: str):
         super().__init__(f"{path}: the model takes {wanted}, {why}; give it as an .npy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from k210tasks.cli.contract_args import finite, nonzero
     from k210tasks.cli.inspect import offset
 
     parser.add_argument("file", metavar="FILE", help=".kmodel of version 3 or 4")
@@ -50,22 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--color", choices=("rgb", "bgr", "gray"), help="order of a picture's colours (default rgb)"
     )
     parser.add_argument(
-        "--mean", type=float, help="of a picture given to a model with float input (default 0)"
+        "--mean",
+        type=finite,
+        metavar="M",
+        help="of a picture given to a model with float input (default 0)",
     )
-    parser.add_argument("--std", type=float, help="likewise; (x/255 - mean)/std is fed (default 1)")
+    parser.add_argument(
+        "--std",
+        type=nonzero,
+        metavar="S",
+        help="likewise; (x/255 - mean)/std is fed (default 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
-def nonzero(text: str) -> float:
-    """A number that can be divided by; ValueError for anything else."""
-    value = float(text)
-    if not value or value != value:
-        raise ValueError
-    return value
-
-
 def run(args: argparse.Namespace) -> int:
-    from k210tasks.cli.inspect import Unreadable
     from k210tasks.kmodel import KmodelError, parse
     from k210tasks.simulator import Simulator
 
@@ -73,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         simulator = Simulator(parse(data, args.base))
     except KmodelError as error:
-        raise Unreadable(args.file, error) from error
+        raise UnreadableKmodel(args.file, error) from error
     x = read_input(args, simulator.input)
     start = time.perf_counter()
     outputs = simulator.run(x)
@@ -115,15 +126,19 @@ def run(args: argparse.Namespace) -> int:
 def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
     """The array to feed: an .npy as it is, a picture by the preprocessing contract."""
     path = Path(args.input)
-    if path.suffix.lower() == ".npy":
-        return read_npy(args.input)
+    if path.suffix.lower() in (".npy", ".npz"):
+        unused(args, ("color", "mean", "std"), "an array is fed as it is")
+        return in_order(args.input, read_npy(args.input), wanted)
     from k210tasks.images import Loader, planar
     from k210tasks.preprocess import Preprocess
 
     if wanted.shape is None or len(wanted.shape) != 3:
         raise NoPicture(args.input, wanted, "which no picture can be")
     if not path.is_file():
-        raise CannotRead(args.input, "there is no such file")
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise CannotRead(args.input, why)
+    if wanted.dtype == "uint8":
+        unused(args, ("mean", "std"), "the model takes raw pixels and scales them itself")
     channels, height, width = wanted.shape
     loader = Loader(
         (1, height, width, channels), Preprocess(color=args.color, mean=args.mean, std=args.std)
@@ -131,6 +146,24 @@ def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
     if wanted.dtype == "uint8":
         return loader.pixels(path)
     return planar(loader.tensor(path))
+
+
+def unused(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None:
+    """Say which of ``options`` were given and play no part."""
+    given = [f"--{option}" for option in options if getattr(args, option) is not None]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        print(f"k210 run: {' and '.join(given)} {verb} not used: {why}", file=sys.stderr)
+
+
+def in_order(path: str, x: NDArray[Any], wanted: Input) -> NDArray[Any]:
+    """``x``, unless it holds as many values as the model takes in another order of axes."""
+    if wanted.shape is None or x.ndim < 2 or x.size != math.prod(wanted.shape):
+        return x  # flat: the user's own order; another size: the simulator's to refuse
+    long_axes = [[n for n in shape if n != 1] for shape in (x.shape, wanted.shape)]
+    if long_axes[0] != long_axes[1]:
+        raise OtherOrder(path, x.shape, wanted)
+    return x
 
 
 def read_npy(path: str) -> NDArray[Any]:
@@ -151,17 +184,18 @@ def read_npy(path: str) -> NDArray[Any]:
 
 def save(path: str, outputs: list[NDArray[Any]]) -> None:
     """Write the outputs to ``path`` at once: a failure leaves no half-written file."""
+    import io
+
     import numpy as np
 
-    target = Path(path)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    from k210tasks.store_io import write_atomically
+
+    arrays: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(outputs)}
+    file = io.BytesIO()
+    np.savez(file, **arrays)
     try:
-        with scratch.open("wb") as file:
-            arrays: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(outputs)}
-            np.savez(file, **arrays)
-        scratch.replace(target)
+        write_atomically(path, file.getvalue())
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise CannotWrite(path, error.strerror or str(error)) from error
 
 

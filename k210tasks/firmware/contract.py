@@ -34,6 +34,13 @@ class ContractError(K210Error):
         super().__init__(f"contract.json: {where} is {found!r}; it must be {allowed}")
 
 
+class NotJson(ContractError):
+    """No contract at all."""
+
+    def __init__(self, why: str) -> None:
+        K210Error.__init__(self, f"contract.json: it is no JSON written by k210tasks: {why}")
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """The one input of a kmodel.
@@ -149,11 +156,11 @@ class Contract:
 
     @staticmethod
     def from_json(text: str | bytes) -> Contract:
-        """Read contract.json. Raises :class:`ContractError` naming the field that is wrong."""
+        """Read contract.json. Raises :class:`ContractError` naming what is wrong."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ContractError("the file", str(error), "JSON written by k210tasks") from None
+            raise NotJson(str(error)) from None
         return Contract.from_dict(value)
 
     @staticmethod

@@ -64,7 +64,7 @@ _FIGURES: tuple[tuple[str, str, Any, bool | None], ...] = (
 )
 _ACCURACY: tuple[tuple[str, str, Any, bool | None], ...] = (
     ("cosine", "cosine to float", lambda v: decimals(v, 5), False),
-    ("snr_db", "SNR, dB", lambda v: decimals(v, 1), False),
+    ("snr_db", "SNR, dB", lambda v: f"{v:.1f}", False),
     ("max_abs_error", "largest error", lambda v: f"{v:.4g}", True),
     ("top1", "top-1 agreement", share, False),
     ("float_accuracy", "accuracy, float", share, None),

@@ -37,8 +37,10 @@ def test_the_wrong_mean_shows(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out.splitlines()
     assert float(out[1].split()[1]) < 0.98
     assert out[4].startswith("2 samples, worst ")
-    assert out[5].startswith("warning: mean and std are not stated, 0 and 1 are used")
-    assert out[5].endswith("state --mean and --std")
+    assert out[5:7] == [
+        "warning: mean and std are not stated, 0 and 1 are used: the commonest fault is a",
+        "  wrong pair; state --mean and --std",
+    ]
 
 
 @real
@@ -75,13 +77,27 @@ def test_refusals(
         "simulator, kmodel 5 in that of nncase-1.9.0\n"
     )
     assert refused([iris, iris, *FACES], capsys) == (
-        f"k210 compare: {iris}: byte 0 (0x0), identifier: this is a TFLite model, not a kmodel\n"
+        f"k210 compare: {iris}: byte 0 (0x0), identifier: this is a TFLite model, not a kmodel; "
+        "k210 convert makes a kmodel of it\n"
     )
     kmodel = str(FIXTURES / "kmodel/v4/iris.kmodel")
-    assert refused([LANDMARK[0], kmodel, *FACES], capsys).startswith("k210 compare: ")
+    assert refused([LANDMARK[0], kmodel, *FACES], capsys) == (
+        f"k210 compare: {kmodel} takes float32 1x1x4 (CHW), {LANDMARK[0]} takes 1x240x320x3: it was "
+        "not made of this model\n"
+    )
+    assert refused([kmodel, iris, *FACES], capsys) == (
+        f"k210 compare: {kmodel} is a kmodel: the float model, a .tflite, comes first\n"
+    )
+    assert refused([str(tmp_path), kmodel, *FACES], capsys) == (
+        f"k210 compare: {tmp_path} cannot be read: it is a folder\n"
+    )
     (tmp_path / "contract.json").write_text("{}")
     assert refused([iris, kmodel, *FACES, "--contract", "contract.json"], capsys) == (
         "k210 compare: contract.json: version is None; it must be given\n"
+    )
+    (tmp_path / "mine.json").write_text("no")
+    assert refused([iris, kmodel, *FACES, "--contract", "mine.json"], capsys).startswith(
+        "k210 compare: mine.json: it is no JSON written by k210tasks: "
     )
 
 
@@ -96,9 +112,54 @@ def test_a_contract_says_what_the_file_does_not(
     (tmp_path / "contract.json").write_text(contract.to_json())
     arguments = [*LANDMARK, *FACES, "--contract", "contract.json", "--mean", "0.5", "--std", "1"]
     assert main(["compare", *arguments]) == 0
-    capsys.readouterr()
+    stated = capsys.readouterr().out
+    assert main(["compare", *arguments[:-4]]) == 0  # the contract states mean and std
+    assert capsys.readouterr().out == stated
     (tmp_path / "contract.json").write_text(replace(contract, sha256="0" * 64).to_json())
     assert refused(arguments, capsys) == (
         f"k210 compare: contract.json was written for another file than {LANDMARK[1]} (their "
         "sha256 differ); give the contract.json of this very kmodel, or none\n"
+    )
+
+
+@pytest.fixture
+def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A model of three scores, and samples in the folders of the classes it gives them."""
+    from k210tasks.litert import FloatModel
+
+    monkeypatch.chdir(tmp_path)
+    tflite = FIXTURES / "tflite/iris.tflite"
+    model, random = FloatModel(tflite.read_bytes()), np.random.default_rng(5)
+    counts = [0, 0, 0]
+    while min(counts) < 4:
+        x = random.uniform(0, 8, size=(1, 4)).astype(np.float32)
+        picked = int(np.argmax(model.run(x)[0]))
+        counts[picked] += 1
+        folder = tmp_path / "flowers" / ("setosa", "iris", "lily")[picked]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{sum(counts)}.npy", x)
+    return [str(tflite), str(FIXTURES / "kmodel/v4/iris.kmodel"), "--images", "flowers"]
+
+
+@real
+def test_labels_in_the_order_of_the_scores(
+    classes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *classes, "--labels", "setosa,iris,lily"]) == 0
+    right = capsys.readouterr().out.splitlines()
+    assert right[3:] == ["accuracy: float 100 %, kmodel 100 %"]
+    assert main(["compare", *classes]) == 0
+    wrong = capsys.readouterr().out.splitlines()
+    assert " ".join(" ".join(wrong[4:]).split()).endswith(
+        "; with --labels setosa,iris,lily: 100 %; labels are in the order of the model's scores"
+    )
+    assert max(map(len, wrong)) <= 80
+
+
+@real
+def test_labels_that_are_no_folders(classes: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *classes, "--labels", "a,b,c"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith(
+        "warning: no accuracy: images must lie in one folder a class, named as in --labels a,b,c, "
+        "below flowers"
     )

@@ -17,6 +17,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "a.kmodel").write_bytes(worked_example().to_bytes())
     (tmp_path / "b.kmodel").write_bytes(models.net_v4().to_bytes())
     (tmp_path / "text.kmodel").write_text("no kmodel")
+    (tmp_path / "cut.kmodel").write_bytes(models.net_v4().to_bytes()[:-20])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,6 +55,7 @@ def test_a_file_with_itself(files: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["a.kmodel"], "a.kmodel is a file: give the kmodel to compare it with as well"),
         (["a.kmodel", "missing.kmodel"], "missing.kmodel cannot be read: "),
         (["a.kmodel", "text.kmodel"], "text.kmodel: "),
+        (["a.kmodel", "cut.kmodel"], "cut.kmodel: byte "),
         (["nobody"], "there is no file nobody, and models.yaml has no model of that name"),
     ],
 )

@@ -82,14 +82,33 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["dense.kmodel", "--input", "x.png"],
          "x.png: the model takes float32 16 bytes, which no picture can be; give it as an .npy"),
         (["cut.kmodel", "--input", "x.npy"], "cut.kmodel: byte "),
-        (["net.kmodel", "--input", "x.npy", "--output", "no/such/o.npz"],
-         "no/such/o.npz cannot be written: No such file or directory"),
+        (["cut.kmodel", "--input", "x.npy"], "cut short or damaged; copy or build it again\n"),
+        (["", "--input", "x.npy"], "'' cannot be read: no file is named"),
+        (["model.tflite", "--input", "x.npy"],
+         "this is a TFLite model, not a kmodel; k210 convert makes a kmodel of it\n"),
+        (["image.kfpkg", "--input", "x.npy"], "; k210 inspect lists what a kfpkg holds\n"),
+        (["net.kmodel", "--input", "hwc.npy"],
+         "hwc.npy is 12x20x3, the model takes uint8 3x12x20 (CHW): whole planes, one after the "
+         "other; save x.transpose(2, 0, 1)\n"),
+        (["net.kmodel", "--input", "chw.npy"],
+         "chw.npy is 3x20x12, the model takes uint8 3x12x20 (CHW): give it that shape, or a flat "
+         "one\n"),
+        (["net.kmodel", "--input", "folder"], "folder cannot be read: it is a folder\n"),
+        (["net.kmodel", "--input", "two.npz"], "it holds several arrays (.npz); give one .npy\n"),
+        (["net.kmodel", "--input", "x.npy", "--output", "net.kmodel/o.npz"],
+         "net.kmodel/o.npz cannot be written: Not a directory"),
     ],
 )  # fmt: skip
 def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.npy").write_bytes(b"\x93NUMPY\x01\0\x10\0{'shape': (9")
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     Path("cut.kmodel").write_bytes(Path("net.kmodel").read_bytes()[:700])
+    Path("model.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(99))
+    Path("image.kfpkg").write_bytes(b"PK\x03\x04" + bytes(99))
+    np.save("hwc.npy", np.zeros((12, 20, 3), np.uint8))
+    np.save("chw.npy", np.zeros((3, 20, 12), np.uint8))
+    np.savez("two.npz", a=np.zeros(3))
+    Path("folder").mkdir()
     assert main(["run", *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error
@@ -112,3 +131,39 @@ def test_a_picture_for_a_model_with_float_input_is_normalised() -> None:
     assert main(["run", "float.kmodel", *arguments]) == 0
     got = np.load("o.npz")["output_0"].reshape(3, 4, 5)
     np.testing.assert_allclose(got, -(x.transpose(2, 0, 1) / 255 - 0.25) / 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(720,), (1, 3, 12, 20), (3, 12, 20, 1)])
+def test_an_array_of_the_same_order_is_taken(shape: tuple[int, ...]) -> None:
+    np.save("shaped.npy", np.load("x.npy").reshape(shape))
+    for name in ("x", "shaped"):
+        assert main(["run", "net.kmodel", "--input", f"{name}.npy", "--output", f"{name}.npz"]) == 0
+    assert Path("x.npz").read_bytes() == Path("shaped.npz").read_bytes()
+
+
+def test_options_that_play_no_part_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.load("x.npy").transpose(1, 2, 0)).save("x.png")
+    assert main(["run", "net.kmodel", "--input", "x.png", "--mean", "0.5", "--std", "0.5"]) == 0
+    assert capsys.readouterr().err == (
+        "k210 run: --mean and --std are not used: the model takes raw pixels and scales them "
+        "itself\n"
+    )
+    assert main(["run", "net.kmodel", "--input", "x.npy", "--color", "bgr"]) == 0
+    assert capsys.readouterr().err == "k210 run: --color is not used: an array is fed as it is\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "-1"], "argument --base: -1 is no byte offset such as 4096 or 0x100000"),
+        (["--base", "1k"], "argument --base: 1k is no byte offset such as 4096 or 0x100000"),
+        (["--std", "0"], "argument --std: std divides, so it cannot be 0"),
+        (["--mean", "half"], "argument --mean: 'half' is not a number"),
+    ],
+)
+def test_values_that_are_none(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "net.kmodel", "--input", "x.npy", *arguments])
+    assert capsys.readouterr().err.endswith(f"k210 run: error: {message}\n")

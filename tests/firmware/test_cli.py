@@ -34,6 +34,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     Path("fw.bin").write_bytes(b"program" * 10)
     Path("a.kmodel").write_bytes(KMODEL)
     Path("four.kmodel").write_bytes(KMODEL4)
+    Path("cut.kmodel").write_bytes(KMODEL[:-12])
 
     def run(*args: str) -> tuple[int, str, str]:
         status = main(args)
@@ -85,6 +86,15 @@ def test_pack_makes_an_image_and_lists_it(say: Say) -> None:
             f"k210 pack: firmware x: model a at 0xd00000..{0xD00000 + len(KMODEL) - 1:#x} lies in"
             " the file system of profile maixpy (0xd00000..0xffffff), which the firmware writes to;"
             " end it below 0xd00000\n",
+        ),
+        (
+            ["cut.kmodel"],
+            "k210 pack: cut.kmodel: byte 44 (0x2c), layer 0 (Softmax): body: needs 20 bytes, 8 are"
+            " left; the file is cut short or damaged; copy or build it again\n",
+        ),
+        (
+            ["a.kmodel@3M"],
+            "k210 pack: a.kmodel@3M: '3M' is no address; write it like a.kmodel@0x300000\n",
         ),
         (["a.kmodel", "a.kmodel"], "k210 pack: a.kmodel is given twice; a part is given once\n"),
     ],

@@ -96,7 +96,7 @@ def test_a_missing_field_and_no_json_are_said() -> None:
     del data["outputs"][1]["scale"]
     with pytest.raises(ContractError, match=r"^contract.json: outputs\[1\].scale is None; it must"):
         Contract.from_dict(data)
-    with pytest.raises(ContractError, match=r"^contract\.json: the file is 'Expecting"):
+    with pytest.raises(ContractError, match=r"^contract\.json: it is no JSON written by k210"):
         Contract.from_json("{")
     with pytest.raises(ContractError, match=r"^contract.json: the file is \[\]; it must be an ob"):
         Contract.from_json("[]")
