@@ -8,13 +8,8 @@ from dataclasses import dataclass
 EXAMPLE = "k210 completion bash"
 
 SHELLS = ("bash", "zsh", "fish")
-#: Positional arguments that are names of models.yaml; the others are files.
-NAMED = {
-    "why": "MODEL",
-    "forget": "MODEL[:STEP]",
-    "diff": "A",
-    "flash": "IMAGE",
-}
+#: Verbs whose arguments are names of models.yaml; whether they may be files as well.
+NAMED = {"why": False, "forget": False, "diff": True, "flash": True}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "shell",
         nargs="?",
         choices=SHELLS,
-        help='whose script to print; in ~/.bashrc: eval "$(k210 completion bash)"',
+        help="whose script to print; to have it: "
+        'eval "$(k210 completion bash)" in ~/.bashrc, '
+        'eval "$(k210 completion zsh)" in ~/.zshrc, '
+        "k210 completion fish | source in ~/.config/fish/config.fish",
     )
     what.add_argument(
         "--names", action="store_true", help="print the models and images of models.yaml"
@@ -69,7 +67,8 @@ class Verb:
     help: str
     options: tuple[Option, ...]
     words: tuple[str, ...] = ()  # choices of a positional argument
-    named: bool = False  # its arguments are names of models.yaml
+    named: bool = False  # its arguments may be names of models.yaml
+    files: bool = False  # its arguments may be files
 
 
 def verbs() -> list[Verb]:
@@ -81,15 +80,15 @@ def verbs() -> list[Verb]:
     found = []
     for name, verb in sub.choices.items():
         actions = [a for a in verb._actions if a.help != argparse.SUPPRESS]
+        arguments = [a for a in actions if not a.option_strings]
         found.append(
             Verb(
                 name,
                 VERBS[name],
                 tuple(_option(a) for a in actions if a.option_strings),
-                tuple(
-                    str(word) for a in actions if not a.option_strings for word in a.choices or ()
-                ),
+                tuple(str(word) for a in arguments for word in a.choices or ()),
                 name in NAMED,
+                NAMED.get(name, any(a.choices is None for a in arguments)),
             )
         )
     return found
@@ -102,11 +101,6 @@ def _option(action: argparse.Action) -> Option:
         action.nargs != 0,
         tuple(str(choice) for choice in action.choices or ()),
     )
-
-
-def _quoted(text: str) -> str:
-    """One word for any of the shells, in single quotes."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "").replace("\n", " ") + "'"
 
 
 def bash(found: list[Verb]) -> str:
@@ -122,9 +116,9 @@ def bash(found: list[Verb]) -> str:
             if option.takes
         )
         more = " ".join(verb.words)
-        plain = f'words="{more}"' if more else "names=1" if verb.named else "files=1"
+        plain = f'words="{more}"' if more else "files=1" if verb.files else ":"
         if verb.named:
-            plain = "names=1; files=1"
+            plain = f"names=1{'; files=1' if verb.files else ''}"
         cases.append(
             f"      {verb.name})\n"
             f'        case "$previous" in\n{values}\n'
@@ -165,10 +159,11 @@ complete -F _k210 k210
 
 
 def zsh(found: list[Verb]) -> str:
-    """For zsh with its completion system: save it as ``_k210`` in a folder of ``fpath``."""
+    """For zsh: evaluated in ``~/.zshrc``, or saved as ``_k210`` in a folder of ``fpath``."""
 
     def described(word: str, text: str) -> str:
-        return _quoted(f"{word}:{text}".replace(":", "\\:").replace("\\:", ":", 1))
+        text = text.replace("\\", "\\\\").replace(":", "\\:").replace("'", "'\\''")
+        return f"'{word}:{text}'"
 
     listed = " ".join(described(verb.name, verb.help) for verb in found)
     cases = []
@@ -183,9 +178,12 @@ def zsh(found: list[Verb]) -> str:
             for option in verb.options
             if option.takes
         )
-        words = f"compadd -- {' '.join(verb.words)}" if verb.words else "_files"
+        words = f"compadd -- {' '.join(verb.words)}"
         if verb.named:
-            words = 'compadd -- ${(f)"$(k210 completion --names 2>/dev/null)"}; _files'
+            words = 'compadd -- ${(f)"$(k210 completion --names --file $file 2>/dev/null)"}'
+            words += "; _files" if verb.files else ""
+        elif not verb.words:
+            words = "_files" if verb.files else "_message 'no more arguments'"
         cases.append(
             f"      {verb.name})\n"
             f"        case $words[CURRENT-1] in\n{values}\n        esac\n"
@@ -200,6 +198,10 @@ def zsh(found: list[Verb]) -> str:
 # zsh completion of k210; made by: k210 completion zsh
 _k210() {{
   local -a verbs options
+  local file=models.yaml i
+  for ((i = 2; i < CURRENT; i++)); do
+    case $words[i] in -f|--file) file=${{(Q)words[i+1]}} ;; esac
+  done
   verbs=({listed})
   if (( CURRENT == 2 )); then
     _describe verb verbs
@@ -209,34 +211,57 @@ _k210() {{
     esac
   fi
 }}
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _k210 "$@"; else compdef _k210 k210; fi
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  _k210 "$@"
+else
+  (( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}
+  compdef _k210 k210
+fi
 """
 
 
 def fish(found: list[Verb]) -> str:
     """For fish 3."""
+
+    def quoted(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    def listed(words: tuple[str, ...]) -> str:
+        # A word and its own description, empty: else each is given the option's.
+        return quoted(" ".join(f"{word}\\t" for word in words))
+
     lines = [
         "# fish completion of k210; made by: k210 completion fish",
+        "function __k210_names",
+        "    set -l words (commandline -opc)",
+        "    set -l file models.yaml",
+        "    for i in (seq (count $words))",
+        "        contains -- $words[$i] -f --file; and set file $words[(math $i + 1)]",
+        "    end",
+        "    k210 completion --names --file $file 2>/dev/null",
+        "end",
         "complete -c k210 -n __fish_use_subcommand -f",
         *(
-            f"complete -c k210 -n __fish_use_subcommand -a {verb.name} -d {_quoted(verb.help)}"
+            f"complete -c k210 -n __fish_use_subcommand -a {verb.name} -d {quoted(verb.help)}"
             for verb in found
         ),
     ]
     for verb in found:
         seen = f"complete -c k210 -n '__fish_seen_subcommand_from {verb.name}'"
         if verb.words:
-            lines.append(f"{seen} -f -a {_quoted(' '.join(verb.words))}")
+            lines.append(f"{seen} -a {quoted(' '.join(verb.words))}")
         if verb.named:
-            lines.append(f"{seen} -a '(k210 completion --names 2>/dev/null)'")
+            lines.append(f"{seen} -a '(__k210_names)'")
+        if not verb.files:
+            lines.append(f"{seen} -f")
         for option in verb.options:
             flags = " ".join(
                 f"-l {word[2:]}" if word.startswith("--") else f"-s {word[1:]}"
                 for word in option.words
             )
             takes = " -r" if option.takes else ""
-            values = f" -f -a {_quoted(' '.join(option.values))}" if option.values else ""
-            lines.append(f"{seen} {flags}{takes}{values} -d {_quoted(option.help)}")
+            values = f" -f -a {listed(option.values)}" if option.values else ""
+            lines.append(f"{seen} {flags}{takes}{values} -d {quoted(option.help)}")
     return "\n".join(lines) + "\n"
 
 

@@ -82,8 +82,8 @@ def test_refusals(
     )
     kmodel = str(FIXTURES / "kmodel/v4/iris.kmodel")
     assert refused([LANDMARK[0], kmodel, *FACES], capsys) == (
-        f"k210 compare: {kmodel} takes float32 1x1x4 (CHW), {LANDMARK[0]} takes 1x240x320x3: it was "
-        "not made of this model\n"
+        f"k210 compare: {kmodel} takes float32 1x1x4 (CHW), {LANDMARK[0]} takes 1x240x320x3: "
+        "it was not made of this model\n"
     )
     assert refused([kmodel, iris, *FACES], capsys) == (
         f"k210 compare: {kmodel} is a kmodel: the float model, a .tflite, comes first\n"

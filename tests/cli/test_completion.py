@@ -1,7 +1,8 @@
-"""``k210 completion``: the scripts, bash's in a real bash."""
+"""``k210 completion``: the scripts, each in its real shell."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -73,11 +74,99 @@ def test_bash_offers_options_choices_and_files(folder: Path) -> None:
     assert complete(folder, "init", "--firmware", "maixpy-l") == ["maixpy-lvgl"]
     assert complete(folder, "inspect", "a") == ["a file.kmodel"]
     assert complete(folder, "completion", "") == ["bash", "zsh", "fish"]
+    assert complete(folder, "gc", "") == [""]
 
 
-def test_a_models_yaml_that_cannot_be_read_offers_nothing(folder: Path) -> None:
+def test_a_models_yaml_that_cannot_be_read_offers_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "models.yaml").write_text("models: [")
     assert complete(folder, "why", "nothing") == [""]
+    assert main(["completion", "--names", "-f", str(folder / "models.yaml")]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def ask(folder: Path, shell: str, script: str, line: str) -> str:
+    """What ``script`` prints in that shell, in the project; ``line`` is its argument."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine")
+    done = subprocess.run(
+        {"fish": ["fish", "-N", "-c"], "zsh": ["zsh", "-f", "-c"]}[shell]
+        + [script, *([] if shell == "fish" else ["zsh"]), line],
+        cwd=folder,
+        env={
+            "PATH": f"{folder / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(folder),
+            "TERM": "xterm",
+            "LANG": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def fish(folder: Path, line: str) -> list[str]:
+    """What fish offers at the end of ``line``: words with their descriptions."""
+    script = "k210 completion fish | source; complete -C $argv[1]"
+    return ask(folder, "fish", script, line).splitlines()
+
+
+#: A zsh in a pseudo-terminal, since its completion lives in the line editor: Tab lists what
+#: there is, and a mark says that it has.
+ZSH = r"""
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'stty -echo cols 200 rows 100; PS1= PROMPT_EOL_MARK=; eval "$(k210 completion zsh)"'
+zpty -w shell 'tell() { zle list-choices; zle -R; print -r -- "<DONE>" }; zle -N tell; bindkey "^I" tell'
+zpty -w shell 'print -r -- "<READY"">"'
+while zpty -r shell line; do [[ $line == *"<READY>"* ]] && break; done
+zpty -w -n shell "$1"$'\t'
+while zpty -r shell line; do print -r -- $line; [[ $line == *"<DONE>"* ]] && break; done
+zpty -d shell
+"""
+
+
+def zsh(folder: Path, line: str) -> str:
+    """What zsh shows when Tab is pressed at the end of ``line``."""
+    shown = ask(folder, "zsh", ZSH, line)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
+
+
+def test_fish_offers_verbs_with_what_they_do(folder: Path) -> None:
+    offered = fish(folder, "k210 ")
+    assert [line.split("\t") for line in offered] == [[*pair] for pair in VERBS.items()]
+
+
+def test_fish_offers_names_options_choices_and_files(folder: Path) -> None:
+    assert fish(folder, "k210 why ") == ["demo", "nn_two", "nn_xo"]
+    assert fish(folder, "k210 why -f other.yaml an") == ["another"]
+    assert fish(folder, "k210 inspect --j") == ["--json\tprint JSON, for programs"]
+    assert fish(folder, "k210 init --firmware maixpy-l") == ["maixpy-lvgl"]
+    assert fish(folder, "k210 inspect a") == ["a file.kmodel"]
+    assert fish(folder, "k210 completion ") == ["bash", "fish", "zsh"]
+    assert fish(folder, "k210 gc ") == []
+
+
+def test_zsh_offers_verbs_with_what_they_do(folder: Path) -> None:
+    shown = zsh(folder, "k210 ")
+    for verb, text in VERBS.items():
+        assert re.search(rf"^{verb} +-- {re.escape(text)}", shown, re.MULTILINE), verb
+
+
+def test_zsh_offers_names_and_choices(folder: Path) -> None:
+    assert {"demo", "nn_two", "nn_xo"} <= set(zsh(folder, "k210 why ").split())
+    assert "another" in zsh(folder, "k210 why -f other.yaml ").split()
+    assert "maixpy-lvgl" in zsh(folder, "k210 init --firmware ").split()
+
+
+def test_zsh_offers_options_and_files(folder: Path) -> None:
+    assert re.search(r"^--json +-- print JSON, for programs", zsh(folder, "k210 inspect --"), re.M)
+    assert "a\\ file.kmodel" in zsh(folder, "k210 inspect ")
+    assert ".kmodel" not in zsh(folder, "k210 gc ")
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)
