@@ -55,8 +55,8 @@ def pooled(dev: Lowering, m: Map, kind: int, shift: tuple[int, int]) -> Tensor |
     small = map_rows(channels, h // stride, w // stride)
     unit = max(layout(n).channels_per_group for n in (w, w // stride, op.input.shape[3]))
     room = KPU_RAM_ROWS - SPARE - _rows(op.input) - small
-    count = min(room // map_rows(unit, h, w) * unit, MOST)
-    if count < unit or count >= channels:
+    count = min(room // map_rows(unit, h, w) * unit, MOST, channels)
+    if count < min(unit, channels):
         return None
     parts = []
     depthwise, computes = op.attrs["depthwise"], op.attrs["computes"]
@@ -78,4 +78,4 @@ def pooled(dev: Lowering, m: Map, kind: int, shift: tuple[int, int]) -> Tensor |
         )
         dev.producers[full].attrs["pre"] = op.attrs["pre"]
         parts.append(dev.copy(full, pool=kind, tap=shift))
-    return dev.concat(parts)
+    return parts[0] if len(parts) == 1 else dev.concat(parts)
