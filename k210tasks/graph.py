@@ -1,32 +1,28 @@
 """models.yaml as doit tasks: the only module that knows doit's task dictionaries.
 
-Whether a task runs is decided by one picklable ``uptodate`` object from our own records;
-doit orders the tasks and reports. Intermediate files are ordered by ``task_dep``; only what
-comes from outside the chain is a ``file_dep``, so that a user's own task may make it.
+doit orders the tasks and reports; whether one runs is decided in ``graph_uptodate``, and what
+it does is in ``graph_actions``. Intermediate files are ordered by ``task_dep``; only what comes
+from outside the chain is a ``file_dep``, so that a user's own task may make it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from doit.dependency import FileChangedChecker
-from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.exceptions import InvalidDodoFile
 
 from k210tasks.errors import K210Error
+from k210tasks.graph_actions import clean, clean_report, execute, install, settle, write_report
+from k210tasks.graph_uptodate import Installed, ReportFresh, StampChecker, UpToDate
 from k210tasks.manifest.model import Manifest
-from k210tasks.state import Record
 from k210tasks.steps import report, watch
 from k210tasks.steps.chain import Chain, chain_of
-from k210tasks.steps.current import skipped_before, unchanged
 from k210tasks.steps.opening import open_project
 from k210tasks.steps.plan import FileInput, StepPlan
-from k210tasks.steps.project import Project, say
-from k210tasks.store_io import hash_stamped, stamp_of
+from k210tasks.steps.project import Project
 
 #: the groups of ``doit list``, in the order of the chain
 GROUPS = {
@@ -223,237 +219,3 @@ def _toolchain_tasks(project: Project, prefix: str) -> Iterator[dict[str, Any]]:
             "uptodate": [Installed(project, name)],
             "io": {"capture": False},
         }
-
-
-# -- is there anything to do? --------------------------------------------------------------
-
-
-class UpToDate:
-    """Whether a step's result is in place and judged good, from our own record of it."""
-
-    #: doit asks for the signature of every object on every run; this answers at once.
-    __signature__ = inspect.Signature(
-        [inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    )
-
-    def __init__(self, project: Project, plan: StepPlan) -> None:
-        self.project = project
-        self.plan = plan
-        self.reasons: list[str] = []
-
-    def __call__(self, task: Any) -> bool:
-        # Its file_dep has served to order the tasks. doit's own look at the file would run
-        # the task whenever doit's database is lost, and our record knows more.
-        task.file_dep = set()
-        project, plan = self.project, self.plan
-        record = project.states.load(plan.id)
-        try:
-            if plan.made_by:
-                for source in plan.inputs.values():
-                    project.forget_looks(source.path)
-            if unchanged(project, plan, record):
-                return True
-            if because := skipped_before(project, plan):
-                self.reasons = [f"what it reads was skipped: {because}"]
-                return False
-        except K210Error as error:
-            self.reasons = [str(error)]
-        else:
-            if self._explain(record):
-                return True
-        project.seen.clear()
-        return False
-
-    def _explain(self, record: Record | None) -> bool:
-        """Look closer: whether all is equal but the stamps; else there are reasons now."""
-        from k210tasks.steps.decide import decide
-        from k210tasks.steps.reasons import listing
-
-        project, plan = self.project, self.plan
-        try:
-            decision = decide(project, plan, record)
-        except K210Error as error:  # the action says it properly
-            self.reasons = [str(error)]
-            return False
-        if decision.refreshed is not None:
-            with contextlib.suppress(OSError):
-                project.states.save(plan.id, decision.refreshed)
-            return True
-        self.reasons = listing([*decision.reasons, *decision.judge], 50)
-        if plan.tools:
-            from k210tasks.steps.runner import would_compute
-
-            computes = would_compute(project, plan, decision)
-            for tool in plan.tools:
-                project.demand[tool] = computes or project.demand.get(tool, False)
-        return False
-
-    def __repr__(self) -> str:
-        return "; ".join(self.reasons) or f"the record of {self.plan.task}"
-
-
-class Installed:
-    """Whether a toolchain's receipt matches its pin, or nobody needs it in this run."""
-
-    __signature__ = inspect.Signature()
-
-    def __init__(self, project: Project, tool: str) -> None:
-        self.project = project
-        self.tool = tool
-
-    def __call__(self) -> bool:
-        # The tasks that name it have been looked at first, unless it was asked for by name.
-        if self.project.demand.get(self.tool) is False:
-            return True
-        try:
-            return bool(self.project.toolchain(self.tool).installed())
-        except K210Error:
-            return False
-
-    def __repr__(self) -> str:
-        return f"the receipt of {self.tool}"
-
-
-class ReportFresh:
-    """Whether the report shows what there is."""
-
-    __signature__ = inspect.Signature()
-
-    def __init__(self, project: Project, manifest: Manifest, plans: list[StepPlan]) -> None:
-        self.project = project
-        self.manifest = manifest
-        self.plans = plans
-
-    def __call__(self) -> bool:
-        return report.is_fresh(self.project, self.manifest, self.plans)
-
-    def __repr__(self) -> str:
-        return "what the report shows"
-
-
-class StampChecker(FileChangedChecker):
-    """doit's look at a ``file_dep``: a file counts as unchanged if its stamp or its content is.
-
-    doit's own checker believes a file whose mtime was set back.
-    """
-
-    def check_modified(self, file_path: str, file_stat: os.stat_result, state: Any) -> bool:
-        try:
-            digest, stamp = state
-        except (TypeError, ValueError):
-            return True
-        if stamp == stamp_of(file_path):
-            return False
-        return bool(hash_stamped(file_path)[0] != digest)
-
-    def get_state(self, dep: str, current_state: Any) -> list[Any] | None:
-        if current_state and current_state[1] == stamp_of(dep):
-            return None
-        return list(hash_stamped(dep))
-
-
-# -- actions: module-level, so that every start method can pickle them -----------------------
-
-
-def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
-    """Carry out a step. Its failure is told here, once, and only counted by doit."""
-    from k210tasks.progress import shown
-    from k210tasks.steps.runner import Runner
-
-    quiet = task.verbosity == 0
-    try:
-        with shown(plan.task, quiet=quiet) as progress:
-            Runner(project, progress.tell, progress).run(plan)
-    except K210Error as error:
-        return failed(project, plan.task, error, plan.log)
-    except OSError as error:
-        from k210tasks.steps.failures import FULL, DiskFull
-
-        full = error.errno in FULL
-        told = DiskFull(plan.task, project.root) if full else K210Error(str(error))
-        return failed(project, plan.task, told, plan.log)
-    return None
-
-
-def settle() -> None:
-    """Nothing to do but to have waited."""
-
-
-def write_report(
-    project: Project, manifest: Manifest, plans: list[StepPlan], task: Any
-) -> TaskFailed | None:
-    """Write the pages, whatever results there are."""
-    try:
-        report.write(project, manifest, plans)
-    except (K210Error, OSError) as error:
-        return failed(project, task.name, K210Error(str(error)))
-    return None
-
-
-def clean_report(project: Project, dryrun: bool) -> None:
-    """Remove the pages and their folders."""
-    paths = [project.path(page) for page in report.pages(project)]
-    for path in paths:
-        if os.path.isfile(path):
-            print(f"report - removing file '{path}'")
-            if not dryrun:
-                os.remove(path)
-    for folder in sorted({os.path.dirname(path) for path in paths}, reverse=True):
-        if not dryrun:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-
-
-def install(project: Project, tool: str, task: Any) -> TaskFailed | None:
-    """Fetch and prove a toolchain, or note for its users in this run that it cannot be had."""
-    from k210tasks.progress import shown
-
-    state = f"toolchain:{tool}"
-    try:
-        with shown(state, quiet=task.verbosity == 0) as progress:
-            project.toolchain(tool).install(progress.tell, progress)
-    except K210Error as error:
-        project.states.save(state, {"outcome": "failed", "run": project.run_id})
-        return failed(project, task.name, error)
-    project.states.remove(state)
-    return None
-
-
-def failed(project: Project, task: str, error: K210Error, log: str = "") -> TaskFailed:
-    """Tell a failure on stderr, with the log's path, and keep doit from telling it again."""
-    text = str(error)
-    if not text.startswith(f"{task}: "):
-        text = f"{task}: {text}"
-    if log:
-        path = project.path(log)
-        if path not in text and os.path.exists(path):
-            text += f"\nfull log: {path}"
-    say(f"!! {text}")
-    return TaskFailed(text, report=False)
-
-
-def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
-    """Remove what the step wrote; its result stays in the store."""
-    record = project.states.load(plan.id)
-    ours = {place["path"] for place in (record or {}).get("outputs", {}).values()}
-    outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
-    folders: set[str] = set()
-    for shown in [*outputs, plan.log]:
-        path = project.path(shown)
-        if plan.guards_outputs and shown in plan.outputs.values() and shown not in ours:
-            continue
-        inside = [path]
-        if shown.endswith("/"):
-            inside = sorted(os.path.join(d, n) for d, _, names in os.walk(path) for n in names)
-            folders.update(d for d, _, _ in os.walk(path))
-        for file in inside:
-            if os.path.isfile(file):
-                print(f"{plan.task} - removing file '{file}'")
-                if not dryrun:
-                    os.remove(file)
-        folders.add(os.path.dirname(path.rstrip("/")))
-    build = project.path(f"build/{plan.subject}")
-    for folder in sorted(folders, reverse=True):
-        if f"{folder}/".startswith((f"{build}/", f"{build}.firmware/")) and not dryrun:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
