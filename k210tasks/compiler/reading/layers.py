@@ -1,0 +1,167 @@
+"""Convolutions, dense layers, pools, reductions and what works along one axis, as read."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler.constraints import SourceOp
+from k210tasks.compiler.ir import nchw
+from k210tasks.compiler.problems import Unsupported
+from k210tasks.compiler.reading.state import AXIS, Handler, Reader, floats
+
+
+def _pads(
+    op: SourceOp, size: tuple[int, int], kernel: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """TFLite's padding (top, bottom, left, right) for effective ``kernel`` on ``size``."""
+    if op.options["padding"] == "VALID":
+        return (0, 0, 0, 0)
+    out: list[int] = []
+    for n, k, s in zip(size, kernel, op.options["stride"], strict=True):
+        total = max(0, (math.ceil(n / s) - 1) * s + k - n)
+        out += [total // 2, total - total // 2]
+    return (out[0], out[1], out[2], out[3])
+
+
+def _conv(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    kernel = floats(op.inputs[1])
+    channels = x.shape[1]
+    dilation = op.options["dilation"]
+    if op.name == "DEPTHWISE_CONV_2D":
+        weights = kernel.transpose(3, 0, 1, 2)
+        groups = channels
+    else:
+        weights = kernel.transpose(0, 3, 1, 2)
+        groups = channels // kernel.shape[3]
+    k = weights.shape[2:]
+    effective = ((k[0] - 1) * dilation[0] + 1, (k[1] - 1) * dilation[1] + 1)
+    r.finish(
+        op,
+        "conv",
+        [x],
+        weights=np.ascontiguousarray(weights),
+        bias=_bias(op, weights.shape[0]),
+        groups=groups,
+        stride=op.options["stride"],
+        dilation=dilation,
+        pads=_pads(op, (x.shape[2], x.shape[3]), effective),
+        fn=r.activation(op),
+    )
+
+
+def _bias(op: SourceOp, count: int) -> NDArray[np.float32]:
+    bias = op.inputs[2] if len(op.inputs) > 2 else None
+    return np.zeros(count, np.float32) if bias is None else floats(bias).reshape(count)
+
+
+def _transpose_conv(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[2])
+    weights = floats(op.inputs[1]).transpose(0, 3, 1, 2)
+    out = op.outputs[0].shape
+    pads: list[int] = []
+    for n, k, s, given in zip(
+        out[1:3], weights.shape[2:], op.options["stride"], x.shape[2:], strict=True
+    ):
+        whole = (given - 1) * s + k
+        total = max(0, whole - n) if op.options["padding"] == "SAME" else 0
+        pads += [total // 2, whole - n - total // 2]
+    bias = op.inputs[3] if len(op.inputs) > 3 else None
+    r.finish(
+        op,
+        "deconv",
+        [x],
+        weights=np.ascontiguousarray(weights),
+        bias=np.zeros(out[3], np.float32) if bias is None else floats(bias),
+        stride=op.options["stride"],
+        pads=tuple(pads),
+        fn=r.activation(op),
+    )
+
+
+def _dense(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    if op.name == "BATCH_MATMUL":
+        matrix = floats(op.inputs[1])
+        weights = matrix if op.options.get("adj_y") else matrix.T
+        if op.options.get("adj_x"):
+            raise Unsupported(op.label, "the first factor is transposed")
+    else:
+        weights = floats(op.inputs[1])
+    x = r.as_source(x)
+    columns = weights.shape[1]
+    rows = x.size // columns
+    if x.shape != (rows, columns):
+        x = r.emit("reshape", [x], (rows, columns))
+    attrs = {
+        "weights": np.ascontiguousarray(weights),
+        "bias": _bias(op, weights.shape[0]),
+        "fn": r.activation(op),
+    }
+    if op.outputs[0].shape == (rows, weights.shape[0]):
+        r.finish(op, "dense", [x], **attrs)
+    else:
+        y = r.emit("dense", [x], (rows, weights.shape[0]), **attrs)
+        y.source = op.outputs[0].index
+        y.range = r.like(op.outputs[0]).range
+        r.reshape_to(op, y)
+
+
+def _pool(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    kernel = op.options["filter"]
+    r.finish(
+        op,
+        "pool",
+        [x],
+        op="max" if op.name == "MAX_POOL_2D" else "mean",
+        kernel=kernel,
+        stride=op.options["stride"],
+        pads=_pads(op, (x.shape[2], x.shape[3]), kernel),
+        fn=r.activation(op),
+    )
+
+
+def _reduce(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    rank = len(x.shape)
+    const = op.const(1)
+    assert const is not None
+    axes = sorted({int(a) % rank for a in np.ravel(const)})
+    ours = tuple(sorted(AXIS[a] for a in axes)) if rank == 4 else tuple(axes)
+    kind = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}[op.name]
+    shape = tuple(1 if i in ours else n for i, n in enumerate(x.shape))
+    if nchw(op.outputs[0].shape) == shape:
+        r.finish(op, "reduce", [x], op=kind, axes=ours)
+    else:
+        y = r.emit("reduce", [x], shape, op=kind, axes=ours)
+        y.source = op.outputs[0].index if rank == 4 and ours == (2, 3) else None
+        r.reshape_to(op, r.as_source(y))
+
+
+def _softmax(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    axis = 1 if len(x.shape) == 4 else len(x.shape) - 1
+    r.finish(op, "softmax", [x], beta=float(op.options.get("beta", 1.0)), axis=axis)
+
+
+def _l2norm(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    r.finish(op, "l2norm", [x], axis=1 if len(x.shape) == 4 else len(x.shape) - 1)
+
+
+HANDLERS: dict[str, Handler] = {
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _conv,
+    "TRANSPOSE_CONV": _transpose_conv,
+    "FULLY_CONNECTED": _dense,
+    "BATCH_MATMUL": _dense,
+    "AVERAGE_POOL_2D": _pool,
+    "MAX_POOL_2D": _pool,
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), _reduce),
+    "SOFTMAX": _softmax,
+    "L2_NORMALIZATION": _l2norm,
+}

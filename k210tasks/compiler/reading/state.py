@@ -1,0 +1,104 @@
+"""The graph under construction while a TFLite file is read, and what its handlers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler import functions
+from k210tasks.compiler.constraints import SourceOp, SourceTensor
+from k210tasks.compiler.functions import Fn
+from k210tasks.compiler.ir import Op, Tensor, nchw, nhwc, to_nchw
+from k210tasks.compiler.problems import BadModel
+from k210tasks.compiler.source import real
+
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
+AXIS = {0: 0, 1: 2, 2: 3, 3: 1}  # TFLite axis of a feature map -> ours
+
+_FUSED: dict[str, Fn] = {
+    "NONE": (),
+    "RELU": (functions.RELU,),
+    "RELU6": (functions.RELU6,),
+    "RELU_N1_TO_1": (functions.RELU_N1_TO_1,),
+}
+
+
+class Reader:
+    """The tensors read so far, by index in the file, and the ops that compute them.
+
+    ``label`` names the source op under way, for messages.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[int, Tensor] = {}
+        self.ops: list[Op] = []
+        self.label = ""
+
+    # -- tensors
+
+    def like(self, t: SourceTensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """A new tensor holding what ``t`` holds."""
+        out = Tensor(t.name, nchw(t.shape) if shape is None else shape, source=t.index)
+        if t.scale is not None and t.zero_point is not None and t.type in ("INT8", "UINT8"):
+            codes = (-128, 127) if t.type == "INT8" else (0, 255)
+            low, high = ((c - t.zero_point[0]) * t.scale[0] for c in codes)
+            out.range = (float(low), float(high))
+        return out
+
+    def get(self, t: SourceTensor | None) -> Tensor:
+        assert t is not None
+        if t.index not in self.values:
+            if t.value is None:
+                raise BadModel(f"tensor {t.name!r} is read by {self.label} before it is written")
+            value = to_nchw(real(t))
+            self.values[t.index] = Tensor(t.name, value.shape, value=value, source=t.index)
+        return self.values[t.index]
+
+    def emit(
+        self, kind: str, inputs: list[Tensor], shape: tuple[int, ...], /, **attrs: Any
+    ) -> Tensor:
+        name = f"{inputs[0].name}/{kind}"
+        out = Tensor(name, tuple(int(n) for n in shape))
+        self.ops.append(Op(kind, inputs, [out], attrs, (self.label,)))
+        return out
+
+    def finish(self, op: SourceOp, kind: str, inputs: list[Tensor], /, **attrs: Any) -> None:
+        """The last op of a source op: it writes the source op's output."""
+        out = self.like(op.outputs[0])
+        self.ops.append(Op(kind, inputs, [out], attrs, (self.label,)))
+        self.values[op.outputs[0].index] = out
+
+    def as_source(self, x: Tensor) -> Tensor:
+        """``x`` with its elements in TFLite's order."""
+        if len(x.shape) != 4:
+            return x
+        if x.value is not None:
+            value = x.value.transpose(TO_NHWC)
+            return Tensor(x.name, value.shape, value=value)
+        return self.emit("transpose", [x], nhwc(x.shape), perm=TO_NHWC)
+
+    def reshape_to(self, op: SourceOp, x: Tensor, which: int = 0) -> None:
+        """Write ``x``, in TFLite's order, reshaped, as an output of ``op``."""
+        target = op.outputs[which]
+        out = self.like(target)
+        if len(target.shape) == 4:
+            flat = self.emit("reshape", [x], target.shape)
+            self.ops.append(Op("transpose", [flat], [out], {"perm": TO_NCHW}, (self.label,)))
+        else:
+            self.ops.append(Op("reshape", [x], [out], {}, (self.label,)))
+        self.values[target.index] = out
+
+    def activation(self, op: SourceOp) -> Fn:
+        return _FUSED[op.options.get("activation", "NONE")]
+
+
+def floats(t: SourceTensor | None) -> NDArray[np.float32]:
+    assert t is not None
+    return real(t).astype(np.float32)
+
+
+Handler = Callable[[Reader, SourceOp], None]
