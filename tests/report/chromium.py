@@ -118,10 +118,10 @@ class Chromium:
             mobile=width < 600,
         )
 
-    def scheme(self, name: str) -> None:
-        """The user's preference: "light" or "dark"."""
+    def scheme(self, name: str, media: str = "screen") -> None:
+        """The user's preference, "light" or "dark"; ``media``: "screen" or "print"."""
         feature = {"name": "prefers-color-scheme", "value": name}
-        self._call("Emulation.setEmulatedMedia", features=[feature])
+        self._call("Emulation.setEmulatedMedia", media=media, features=[feature])
 
     def open(self, path: Path) -> None:
         """Load a file, and wait until it is there."""

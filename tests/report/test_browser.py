@@ -62,6 +62,38 @@ def test_every_page_is_quiet_and_fits(
     )
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_printed_page_is_dark_on_white_and_whole(
+    built: Path, browser: Chromium, name: str, scheme: str
+) -> None:
+    browser.size(718)  # A4 less the margins, in pixels of 1/96 inch
+    browser.scheme(scheme, "print")
+    try:
+        browser.open(page(built, name))
+        colours = """["color", "backgroundColor"].map(key => getComputedStyle(document.body)[key]
+            .match(/[0-9]+/g).map(Number).reduce((a, b) => a + b))"""
+        text, paper = browser.js(colours)
+        assert text < 200
+        assert paper == 3 * 255
+        # What is wider than the paper, or scrolls, is lost.
+        lost = """Array.from(document.querySelectorAll("table, svg, pre, .scroll")).filter(e =>
+            e.getBoundingClientRect().right > 718 || e.scrollHeight > e.clientHeight + 2
+            && getComputedStyle(e).overflowY !== "visible").map(e => e.className || e.id)"""
+        assert browser.js(lost) == []
+    finally:
+        browser.scheme("light")
+
+
+def test_the_last_build_fits_a_phone(built: Path, browser: Chromium) -> None:
+    browser.size(400)
+    browser.open(page(built, "index"))
+    outside = """Array.from(document.querySelectorAll("#run td")).filter(e =>
+        e.getBoundingClientRect().right > 400).length"""
+    assert browser.js('document.querySelectorAll("#run .said").length') > 5
+    assert browser.js(outside) == 0
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_sort_on_a_click(built: Path, browser: Chromium, name: str, width: int) -> None:
