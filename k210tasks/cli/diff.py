@@ -177,7 +177,7 @@ def as_text(before: Build, after: Build, found: Comparison) -> list[str]:
     lines = [f"before: {_cut(before.title, 8)}", f"now:    {_cut(after.title, 8)}"]
     if before.sha256 == after.sha256:
         lines.append("the two files are identical")
-    lines += ["", f"{'':19} {'before':>15} {'now':>15}  change"]
+    lines += ["", f"{'':19} {'before':>14} {'now':>14}  change"]
     lines += [_figure(figure) for figure in found.figures]
     for build in (before, after):
         lines += [f"note: {build.title}: {note}" for note in build.notes if not build.layers]
@@ -191,7 +191,7 @@ def as_text(before: Build, after: Build, found: Comparison) -> list[str]:
 
 def _figure(figure: Change) -> str:
     sign = {"better": "  better", "worse": "  worse"}.get(figure.direction, "")
-    row = f"{figure.what:19} {_cut(figure.before_text, 65):>15} {_cut(figure.after_text, 65):>15}"
+    row = f"{figure.what:19} {_cut(figure.before_text, 65):>14} {_cut(figure.after_text, 65):>14}"
     return f"{row}  {figure.change}{sign}".rstrip()
 
 

@@ -132,7 +132,7 @@ def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
     from k210tasks.images import Loader, planar
     from k210tasks.preprocess import Preprocess
 
-    if wanted.shape is None or len(wanted.shape) != 3:
+    if wanted.shape is None or len(wanted.shape) != 3 or wanted.shape[1] == 1:
         raise NoPicture(args.input, wanted, "which no picture can be")
     if not path.is_file():
         why = "it is a folder" if path.is_dir() else "there is no such file"

@@ -6,6 +6,7 @@ and when a board falls silent it waits for ever, which only the outside can end.
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import subprocess
@@ -121,7 +122,7 @@ class _Lines:
 
     def _read(self) -> None:
         rest = b""
-        while chunk := self._pipe.read1(65536):  # type: ignore[attr-defined]
+        while chunk := os.read(self._pipe.fileno(), 65536):
             *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
             for line in whole or [b""]:  # a sign of life, while it knocks with dots alone
                 self._queue.put(line.decode(errors="replace").strip())

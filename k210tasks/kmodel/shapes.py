@@ -127,14 +127,11 @@ def _same(b: Any) -> Flow:
 
 
 def _windows(b: Any) -> tuple[int, int]:
-    return tuple(  # type: ignore[return-value]
-        window_out(
-            size,
-            *getattr(b, f"pad_{axis}"),
-            *(getattr(b, f"{what}_{axis}") for what in ("filter", "stride", "dilation")),
-        )
-        for axis, size in (("h", _height(b)), ("w", _width(b)))
-    )
+    def along(axis: str, size: int) -> int:
+        steps = (getattr(b, f"{what}_{axis}") for what in ("filter", "stride", "dilation"))
+        return window_out(size, *getattr(b, f"pad_{axis}"), *steps)
+
+    return along("h", _height(b)), along("w", _width(b))
 
 
 def _nhwc(b: Any) -> bool:

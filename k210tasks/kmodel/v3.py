@@ -91,13 +91,15 @@ def aligned_offsets(
         position = _align(position, alignment)
         offsets.append(position)
         position += size
-    return tuple(offsets)  # type: ignore[return-value]
+    layer, weights, bn, activation = offsets
+    return layer, weights, bn, activation
 
 
 def _parse_conv(reader: Reader, weight_bytes: int) -> K210Conv:
     start = reader.pos
     flags, out_mem = reader.unpack("flags", "2I")
-    offsets = tuple(reader.u32(name) for name in ("layer_off", "weights_off", "bn_off", "act_off"))
+    layer, weight, bn, act = map(reader.u32, ("layer_off", "weights_off", "bn_off", "act_off"))
+    offsets = (layer, weight, bn, act)
 
     def blob(name: str, index: int, size: int) -> memoryview:
         offset, at = offsets[index], start + 8 + 4 * index
@@ -127,7 +129,7 @@ def _parse_conv(reader: Reader, weight_bytes: int) -> K210Conv:
         weights=weights,
         bn=BatchNorm.decode(blob("bn_off", 2, sizes[2])),
         activation=Activation.decode(blob("act_off", 3, sizes[3])),
-        blob_offsets=None if offsets == canonical else offsets,  # type: ignore[arg-type]
+        blob_offsets=None if offsets == canonical else offsets,
     )
 
 

@@ -102,8 +102,8 @@ def _change(
         if isinstance(before, (int, float)) and isinstance(after, (int, float)) and key != "kmodel":
             difference = after - before
             change = ("+" if difference > 0 else "−") + write(abs(difference))
-            if isinstance(before, int) and before:
-                percent = 100 * difference / before
+            percent = 100 * difference / before if isinstance(before, int) and before else 0.0
+            if abs(percent) >= 0.05:
                 places = 1 if abs(percent) < 100 else 0
                 change += f" ({percent:+.{places}f} %)".replace("-", "−")
             if less_is_better is not None:

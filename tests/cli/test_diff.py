@@ -26,7 +26,7 @@ def test_two_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "a.kmodel", "b.kmodel"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["before: a.kmodel", "now:    b.kmodel"]
-    assert "kmodel version                    3               4" in lines
+    assert "kmodel version                   3              4" in lines
     assert any(line.endswith("layers differ") for line in lines)
     assert max(map(len, lines)) <= 80
 

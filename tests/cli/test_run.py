@@ -81,6 +81,8 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["net.kmodel", "--input", "objects.npy"], "objects.npy cannot be read: it is no plain"),
         (["dense.kmodel", "--input", "x.png"],
          "x.png: the model takes float32 16 bytes, which no picture can be; give it as an .npy"),
+        (["row.kmodel", "--input", "x.png"],
+         "x.png: the model takes float32 1x1x4 (CHW), which no picture can be; give it as an .npy"),
         (["cut.kmodel", "--input", "x.npy"], "cut.kmodel: byte "),
         (["cut.kmodel", "--input", "x.npy"], "cut short or damaged; copy or build it again\n"),
         (["", "--input", "x.npy"], "'' cannot be read: no file is named"),
@@ -105,6 +107,18 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     Path("cut.kmodel").write_bytes(Path("net.kmodel").read_bytes()[:700])
     Path("model.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(99))
     Path("image.kfpkg").write_bytes(b"PK\x03\x04" + bytes(99))
+    row = MemoryRange(MAIN, FLOAT32, 0, 16)
+    Path("row.kmodel").write_bytes(
+        write(
+            KmodelV4(
+                nodes=[v4_ops.Unary(input=row, out=row, op=v4_ops.UnaryOp.NEG)],
+                inputs=[row],
+                input_shapes=[Shape(1, 1, 1, 4)],
+                outputs=[row],
+                main_mem=row.size,
+            )
+        )
+    )
     np.save("hwc.npy", np.zeros((12, 20, 3), np.uint8))
     np.save("chw.npy", np.zeros((3, 20, 12), np.uint8))
     np.savez("two.npz", a=np.zeros(3))

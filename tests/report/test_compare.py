@@ -44,10 +44,14 @@ def test_a_figure_says_how_much_and_whether_that_is_good() -> None:
     size = figure(found, "nbytes")
     assert (size.before_text, size.after_text) == ("1\u202f000", "1\u202f100")
     assert (size.change, size.direction) == ("+100 (+10.0 %)", "worse")
+    large = compare(replace(BEFORE, nbytes=1_352_588), replace(BEFORE, nbytes=1_352_232))
+    assert figure(large, "nbytes").change == "−356"  # no "−0.0 %"
     assert figure(found, "kpu_bytes").change == "−32 (−50.0 %)"
     assert figure(found, "kpu_bytes").direction == "better"
     assert figure(found, "cosine").direction == "better"
     assert figure(found, "snr_db").direction == "same"
+    measured = replace(BEFORE, accuracy=Accuracy(snr_db=48.36))
+    assert figure(compare(measured, measured), "snr_db").after_text == "48.4"  # as verify says it
     assert figure(found, "samples").direction == "other"
 
 
