@@ -121,7 +121,8 @@ ZSH = r"""
 zmodload zsh/zpty
 zpty shell zsh -f -i
 zpty -w shell 'stty -echo cols 200 rows 100; PS1= PROMPT_EOL_MARK=; eval "$(k210 completion zsh)"'
-zpty -w shell 'tell() { zle list-choices; zle -R; print -r -- "<DONE>" }; zle -N tell; bindkey "^I" tell'
+zpty -w shell 'tell() { zle list-choices; zle -R; print -r -- "<DONE>" }'
+zpty -w shell 'zle -N tell; bindkey "^I" tell'
 zpty -w shell 'print -r -- "<READY"">"'
 while zpty -r shell line; do [[ $line == *"<READY>"* ]] && break; done
 zpty -w -n shell "$1"$'\t'
