@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from doit.dependency import FileChangedChecker
@@ -39,6 +40,13 @@ class UpToDate:
         # Its file_dep has served to order the tasks. doit's own look at the file would run
         # the task whenever doit's database is lost, and our record knows more.
         task.file_dep = set()
+        if self._is_current():
+            StampChecker.found = task.targets
+            return True
+        self.project.seen.clear()
+        return False
+
+    def _is_current(self) -> bool:
         project, plan = self.project, self.plan
         record = project.states.load(plan.id)
         try:
@@ -52,11 +60,8 @@ class UpToDate:
                 return False
         except K210Error as error:
             self.reasons = [str(error)]
-        else:
-            if self._explain(record):
-                return True
-        project.seen.clear()
-        return False
+            return False
+        return self._explain(record)
 
     def _explain(self, record: Record | None) -> bool:
         """Look closer: whether all is equal but the stamps; else there are reasons now."""
@@ -130,6 +135,12 @@ class StampChecker(FileChangedChecker):
 
     doit's own checker believes a file whose mtime was set back.
     """
+
+    #: targets of the task that was just found up to date: doit asks once more whether they exist
+    found: Sequence[str] = ()
+
+    def exists(self, file_path: str) -> bool:
+        return file_path in self.found or os.path.exists(file_path)
 
     def check_modified(self, file_path: str, file_stat: os.stat_result, state: Any) -> bool:
         try:

@@ -27,6 +27,7 @@ Paths in a manifest are relative to ``manifest.root``, the absolute folder of mo
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ from k210tasks.manifest.problems import ManifestError, Problem
 
 __all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
 
-#: Manifests found good but whose files were not looked at yet: absolute path -> cache key.
-_unsaved: dict[str, tuple[Manifest, str]] = {}
+#: Manifests found good but whose files were not looked at yet, by absolute path.
+_unsaved: dict[str, Manifest] = {}
 
 
 def load(path: str | Path = "models.yaml") -> Manifest:
@@ -68,7 +69,8 @@ def load(path: str | Path = "models.yaml") -> Manifest:
         missing = _located(_check(manifest, root)[1], content)
         problems = found.problems + [p for p in missing if p.marks[:1] not in places]
         raise ManifestError(name, problems, found.document.text)
-    _unsaved[full] = (manifest, made_from)
+    manifest = replace(manifest, made_from=made_from)
+    _unsaved[full] = manifest
     return manifest
 
 
@@ -91,10 +93,10 @@ def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samp
 
         raise ManifestError(manifest.path, _located(missing, content), reader.decode(content)[0])
     unsaved = _unsaved.pop(os.path.abspath(manifest.path), None)  # noqa: PTH100
-    if unsaved is not None and unsaved[0] is manifest:
+    if unsaved is manifest:
         from k210tasks.manifest import cache
 
-        cache.save(manifest, manifest.root, unsaved[1])
+        cache.save(manifest, manifest.root)
     return found
 
 

@@ -59,12 +59,12 @@ def load(path: str, root: str, wanted: str) -> Manifest | None:
         return None
 
 
-def save(manifest: Manifest, root: str, made_from: str) -> None:
+def save(manifest: Manifest, root: str) -> None:
     """Keep a manifest. Where that cannot be done, the next load is slower, nothing else."""
     import tempfile  # brings much with it, and is needed here alone
 
     target = _file(root, manifest.path)
-    text = json.dumps({"key": made_from, **_plain(manifest)}, separators=(",", ":"))
+    text = json.dumps({"key": manifest.made_from, **_plain(manifest)}, separators=(",", ":"))
     temporary = ""
     with suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,4 +141,4 @@ def _manifest(path: str, stored: dict[str, Any]) -> Manifest:
         )
         images.append(Firmware(image["name"], image["profile"], parts, image["line"]))
     overrides = tuple(ToolchainOverride(**plain) for plain in stored["toolchains"])
-    return Manifest(path, tuple(models), tuple(images), overrides)
+    return Manifest(path, tuple(models), tuple(images), overrides, stored["key"])

@@ -94,6 +94,8 @@ class Manifest:
     models: tuple[Model, ...] = ()
     firmware: tuple[Firmware, ...] = ()
     toolchains: tuple[ToolchainOverride, ...] = ()
+    #: equal for equal text, judged by the same code in the same place; "" where not loaded
+    made_from: str = field(default="", compare=False)
 
     @property
     def root(self) -> str:

@@ -81,7 +81,7 @@ class Verdict:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making thousands
 class StepPlan:
     """One step of the chain for one model (or one firmware image).
 

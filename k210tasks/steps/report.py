@@ -34,10 +34,12 @@ def is_fresh(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) ->
     record = project.states.load(TASK)
     if record is None or record.get("version") != VERSIONS[TASK]:
         return False
-    if record.get("manifest") != _manifest_digest(manifest):
-        return False
     failures = dict(record["failures"])
     size, changed = _follow(project, record["history"], failures)
+    if record.get("made_from") != manifest.made_from:
+        if record["manifest"] != _manifest_digest(manifest):
+            return False
+        record["made_from"], changed = manifest.made_from, True
     if failures != record["failures"]:
         return False
     by_id = {plan.id: plan for plan in plans} if failures else {}
@@ -47,7 +49,8 @@ def is_fresh(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) ->
         if plan is None or unchanged(project, plan, project.states.load(task)):
             return False
     for path, (digest, stamp) in record["read"].items():
-        now = _stamp(project.path(path))
+        place = project.path(path)
+        now = project.seen.get(place) or _stamp(place)
         if now != stamp:
             if _digest(project, path) != digest:
                 return False
@@ -100,6 +103,7 @@ def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> st
     record: Record = {
         "outcome": "done",
         "version": VERSIONS[TASK],
+        "made_from": manifest.made_from,
         "manifest": _manifest_digest(manifest),
         "history": size,
         "failures": failures,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from k210tasks.steps.job import Job
 
 if TYPE_CHECKING:
-    from k210tasks.toolchains import Toolchain
+    from k210tasks.toolchains.toolchain import Toolchain
 
 
 def toolchain(job: Job, name: str) -> Toolchain:

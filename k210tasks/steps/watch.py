@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 from k210tasks.errors import K210Error
@@ -79,6 +78,8 @@ def mind_children() -> None:
 
 
 def _mind() -> None:
+    from multiprocessing.connection import wait
+
     children: dict[int, BaseProcess] = {}
     while True:
         children |= {p.sentinel: p for p in _children()}

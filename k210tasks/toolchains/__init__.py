@@ -7,14 +7,16 @@ are in the modules ``nncase``, ``tensorflow`` and ``ncc``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from k210tasks.manifest.model import ToolchainOverride
-from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.catalogue import TOOLS, PythonTool
 from k210tasks.toolchains.errors import ToolchainError, ToolchainUnavailable, UnknownToolchain
-from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 
-__all__ = ["Toolchain", "ToolchainError", "ToolchainUnavailable", "get"]
+if TYPE_CHECKING:
+    from k210tasks.toolchains.toolchain import Toolchain
+
+__all__ = ["ToolchainError", "ToolchainUnavailable", "get"]
 
 
 def get(
@@ -29,5 +31,9 @@ def get(
     if tool is None:
         raise UnknownToolchain(name, sorted(TOOLS))
     if isinstance(tool, PythonTool):
+        from k210tasks.toolchains.toolchain import PythonToolchain
+
         return PythonToolchain(tool, override)
+    from k210tasks.toolchains.archive import ArchiveToolchain
+
     return ArchiveToolchain(tool, override, lock_path)

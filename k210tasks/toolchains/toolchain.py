@@ -1,4 +1,7 @@
-"""One toolchain as the rest of the project sees it: pinned, perhaps installed, installable."""
+"""One toolchain as the rest of the project sees it: pinned, perhaps installed, installable.
+
+Imports nothing that only installing or running needs: every doit asks for pins.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k210tasks.manifest.model import ToolchainOverride
-from k210tasks.toolchains import environments, interpreters, receipts
+from k210tasks.toolchains import receipts
 from k210tasks.toolchains.cache import cache_root, exclusive
 from k210tasks.toolchains.catalogue import PythonTool, Tool
 from k210tasks.toolchains.errors import NotInstalled
-from k210tasks.toolchains.worker import Progress, Worker, shared
+
+if TYPE_CHECKING:
+    from k210tasks.toolchains.worker import Progress, Worker
 
 Say = Callable[[str], None]
 
@@ -102,11 +107,16 @@ class PythonToolchain(Toolchain):
         receipt = self.receipt()
         if receipt is None or receipt.get("pin") != self.pin():
             return False
+        from k210tasks.toolchains import environments
+
         return environments.python_of(self.folder).exists()  # its interpreter may be gone
 
     def install(self, say: Say, progress: Progress = no_progress) -> None:
         if self.installed():
             return
+        from k210tasks.toolchains import environments, interpreters
+        from k210tasks.toolchains.worker import Worker
+
         folder = self.folder
         with self._alone(f"{folder.name}.lock", say):
             if self.installed():
@@ -151,15 +161,21 @@ class PythonToolchain(Toolchain):
 
     def worker(self) -> Worker:
         """This process's worker of the tool, which must be installed."""
+        from k210tasks.toolchains.worker import shared
+
         self.require()
         return shared(self.name, self._command(), self._environment())
 
     def _command(self) -> list[str]:
+        from k210tasks.toolchains import environments
+
         # -I: no site of the user, no variables, no current folder
         python = environments.python_of(self.folder)
         return [str(python), "-I", "-X", "utf8", str(self.tool.worker_path)]
 
     def _environment(self) -> dict[str, str]:
+        from k210tasks.toolchains import environments
+
         return environments.clean_environment(self.tool.environment)
 
 

@@ -300,6 +300,8 @@ def task_modules():
 def show():
     import sys
     heavy = "numpy pydantic rich yaml PIL tflite ai_edge_litert jinja2".split()
+    heavy += [f"k210tasks.toolchains.{n}" for n in ("worker", "interpreters", "archive")]
+    heavy += ["k210tasks.steps.runner", "multiprocessing.connection"]
     print("heavy:", [name for name in heavy if name in sys.modules])
 """
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from k210tasks.litert import FloatModel
-from k210tasks.toolchains import Toolchain, tensorflow
+from k210tasks.toolchains import tensorflow
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
+from k210tasks.toolchains.toolchain import Toolchain
 from k210tasks.toolchains.worker import close_all
 
 pytestmark = pytest.mark.toolchain
