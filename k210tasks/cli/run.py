@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -22,14 +21,9 @@ if TYPE_CHECKING:
 EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/nn_xo/verification/cross/000.png"
 
 
-class OtherOrder(K210Error):
-    def __init__(self, path: str, shape: tuple[int, ...], wanted: Input):
-        given = "x".join(map(str, shape))
-        way_out = "give it that shape, or a flat one"
-        channels = wanted.shape[-3] if wanted.shape else 0
-        if len(shape) == 3 and shape[-1] == channels:
-            way_out = "whole planes, one after the other; save x.transpose(2, 0, 1)"
-        super().__init__(f"{path} is {given}, the model takes {wanted}: {way_out}")
+class WrongInput(K210Error):
+    def __init__(self, path: str, error: Exception):
+        super().__init__(f"{path}: {error}")
 
 
 class NoPicture(K210Error):
@@ -78,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.kmodel import KmodelError, parse
-    from k210tasks.simulator import Simulator
+    from k210tasks.simulator import InputError, Simulator
 
     data = read_bytes(args.file)
     try:
@@ -87,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
         raise UnreadableKmodel(args.file, error) from error
     x = read_input(args, simulator.input)
     start = time.perf_counter()
-    outputs = simulator.run(x)
+    try:
+        outputs = simulator.run(x)
+    except InputError as error:
+        raise WrongInput(args.input, error) from error
     seconds = time.perf_counter() - start
     if args.output:
         save(args.output, outputs)
@@ -128,7 +125,7 @@ def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
     path = Path(args.input)
     if path.suffix.lower() in (".npy", ".npz"):
         unused(args, ("color", "mean", "std"), "an array is fed as it is")
-        return in_order(args.input, read_npy(args.input), wanted)
+        return read_npy(args.input)
     from k210tasks.images import Loader, planar
     from k210tasks.preprocess import Preprocess
 
@@ -154,16 +151,6 @@ def unused(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None
     if given:
         verb = "is" if len(given) == 1 else "are"
         print(f"k210 run: {' and '.join(given)} {verb} not used: {why}", file=sys.stderr)
-
-
-def in_order(path: str, x: NDArray[Any], wanted: Input) -> NDArray[Any]:
-    """``x``, unless it holds as many values as the model takes in another order of axes."""
-    if wanted.shape is None or x.ndim < 2 or x.size != math.prod(wanted.shape):
-        return x  # flat: the user's own order; another size: the simulator's to refuse
-    long_axes = [[n for n in shape if n != 1] for shape in (x.shape, wanted.shape)]
-    if long_axes[0] != long_axes[1]:
-        raise OtherOrder(path, x.shape, wanted)
-    return x
 
 
 def read_npy(path: str) -> NDArray[Any]:

@@ -116,14 +116,16 @@ class Simulator:
             x = x.astype(np.float32, copy=False)
         if x.dtype != wanted and x.nbytes == self.input.nbytes and x.dtype == np.uint8:
             x = np.ascontiguousarray(x).reshape(-1).view(wanted)  # raw bytes of the input
+        shape = "x".join(map(str, x.shape)) or "1"
         if x.dtype != wanted or x.nbytes != self.input.nbytes:
-            shape = "x".join(map(str, x.shape)) or "1"
             raise InputError(f"the model takes {self.input}; the array is {x.dtype} {shape}")
         if self.input.shape and x.ndim >= 3:
-            given = tuple(n for n in x.shape if n != 1)
-            if given != tuple(n for n in self.input.shape if n != 1):
+            # As many values in another order of axes, planes last as a rule.
+            given, asked = (tuple(n for n in s if n != 1) for s in (x.shape, self.input.shape))
+            if given != asked:
                 raise InputError(
-                    f"the model takes {self.input}; the array is {'x'.join(map(str, x.shape))}"
+                    f"the model takes {self.input}; the array is {shape}: whole planes are fed one "
+                    "after the other; of height, width, channels make x.transpose(2, 0, 1)"
                 )
         return np.ascontiguousarray(x).reshape(-1)
 

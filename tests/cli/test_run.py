@@ -74,7 +74,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["net.kmodel", "--input", "f.npy"],
-         "the model takes uint8 3x12x20 (CHW); the array is float32 4"),
+         "f.npy: the model takes uint8 3x12x20 (CHW); the array is float32 4\n"),
         (["net.kmodel", "--input", "no.npy"], "no.npy cannot be read: No such file or directory"),
         (["net.kmodel", "--input", "no.png"], "no.png cannot be read: there is no such file"),
         (["net.kmodel", "--input", "bad.npy"], "bad.npy cannot be read: it is no plain .npy array"),
@@ -90,11 +90,8 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
          "this is a TFLite model, not a kmodel; k210 convert makes a kmodel of it\n"),
         (["image.kfpkg", "--input", "x.npy"], "; k210 inspect lists what a kfpkg holds\n"),
         (["net.kmodel", "--input", "hwc.npy"],
-         "hwc.npy is 12x20x3, the model takes uint8 3x12x20 (CHW): whole planes, one after the "
-         "other; save x.transpose(2, 0, 1)\n"),
-        (["net.kmodel", "--input", "chw.npy"],
-         "chw.npy is 3x20x12, the model takes uint8 3x12x20 (CHW): give it that shape, or a flat "
-         "one\n"),
+         "hwc.npy: the model takes uint8 3x12x20 (CHW); the array is 12x20x3: whole planes are fed "
+         "one after the other; of height, width, channels make x.transpose(2, 0, 1)\n"),
         (["net.kmodel", "--input", "folder"], "folder cannot be read: it is a folder\n"),
         (["net.kmodel", "--input", "two.npz"], "it holds several arrays (.npz); give one .npy\n"),
         (["net.kmodel", "--input", "x.npy", "--output", "net.kmodel/o.npz"],
@@ -120,7 +117,6 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
         )
     )
     np.save("hwc.npy", np.zeros((12, 20, 3), np.uint8))
-    np.save("chw.npy", np.zeros((3, 20, 12), np.uint8))
     np.savez("two.npz", a=np.zeros(3))
     Path("folder").mkdir()
     assert main(["run", *arguments]) == 1

@@ -49,7 +49,11 @@ def test_any_shape_of_the_right_size_is_taken(shape: tuple[int, ...]) -> None:
     [
         (np.zeros((3, 12, 21), np.uint8), "the array is uint8 3x12x21"),
         (np.zeros((3, 12, 20), np.float32), "the array is float32 3x12x20"),
-        (np.zeros((12, 20, 3), np.uint8), "the array is 12x20x3"),
+        (
+            np.zeros((12, 20, 3), np.uint8),
+            "the array is 12x20x3: whole planes are fed one after the other; of height, width,"
+            " channels make x.transpose(2, 0, 1)",
+        ),
         (np.zeros((0,), np.uint8), "the array is uint8 0"),
     ],
 )
