@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,6 +48,7 @@ class Step:
     status: int = 0
     path: str = ""
     hidden: bool = False
+    expected_line: int = 0  # of the first line of ``expected`` in the document
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,7 @@ def steps(text: str) -> list[Step]:
                 found.append(Step(kind, "\n".join(item.lines) + "\n", item.line, path=path))
             elif item.language in ("sh", "console"):
                 commands = list(_commands(item))
-                commands[-1] = Step(
-                    "run", commands[-1].text, commands[-1].line, commands[-1].expected, status
-                )
+                commands[-1] = replace(commands[-1], status=status)
                 found += commands
             path, status = "", 0
             continue
@@ -119,6 +118,11 @@ def _commands(block: Block) -> Iterator[Step]:
     current: list[str] = []
     printed: list[str] = []
     start = block.line
+
+    def step() -> Step:
+        at = start + len(current) if printed else 0
+        return Step("run", "\n".join(current), start, tuple(printed), expected_line=at)
+
     for number, line in enumerate(block.lines, block.line + 1):
         if block.language == "sh":
             if not current and (not line.strip() or line.lstrip().startswith("#")):
@@ -130,7 +134,7 @@ def _commands(block: Block) -> Iterator[Step]:
                 current = []
         elif line.startswith("$ "):
             if current:
-                yield Step("run", "\n".join(current), start, tuple(printed))
+                yield step()
             current, printed, start = [line[2:]], [], number
         elif line.startswith("> ") and current and not printed:
             current.append(line[2:])
@@ -138,7 +142,7 @@ def _commands(block: Block) -> Iterator[Step]:
             assert current, f"line {number}: output before any command"
             printed.append(line)
     if current:
-        yield Step("run", "\n".join(current), start, tuple(printed))
+        yield step()
 
 
 def masked(line: str) -> str:
@@ -148,18 +152,31 @@ def masked(line: str) -> str:
     return " ".join(line.split())
 
 
-def missing(expected: tuple[str, ...], output: str) -> str | None:
-    """The first printed line that did not come out, where it should have."""
-    lines = [masked(line) for line in output.splitlines()]
+def matches(expected: tuple[str, ...], output: str) -> Iterator[tuple[int, str | None]]:
+    """Which line of ``output`` each printed line stands for, by its place in ``expected``.
+
+    None where it did not come out, in that order; nothing for lines that stand for anything.
+    """
+    lines = output.splitlines()
+    shown = [masked(line) for line in lines]
     at = 0
-    for wanted in expected:
+    for place, wanted in enumerate(expected):
         if not wanted.strip() or wanted.strip() == "…":
             continue
         try:
-            at = lines.index(masked(wanted), at) + 1
+            found = shown.index(masked(wanted), at)
         except ValueError:
-            return wanted
-    return None
+            yield place, None
+            continue
+        at = found + 1
+        yield place, lines[found].rstrip()
+
+
+def missing(expected: tuple[str, ...], output: str) -> str | None:
+    """The first printed line that did not come out, where it should have."""
+    return next(
+        (expected[place] for place, line in matches(expected, output) if line is None), None
+    )
 
 
 def copy_repository(target: Path) -> None:

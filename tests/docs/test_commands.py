@@ -138,6 +138,9 @@ class Scenario:
             command = INSTALLS[command]
         status, output = self.sh.run(command)
         assert status == step.status, f"line {step.line}: {step.text}\nstatus {status}\n{output}"
+        self.compare(step, output)
+
+    def compare(self, step: Step, output: str) -> None:
         absent = missing(step.expected, output)
         assert absent is None, f"line {step.line}: {step.text}\nno line {absent!r} in\n{output}"
 
