@@ -140,8 +140,10 @@ def _member_names(parts: Sequence[Part]) -> list[str]:
         if part.is_model:
             base += ".kmodel"
         name = base
-        if name.lower() in taken or re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name):
+        if re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name):
             name = f"{number:02d}-{base}"
+        while name.lower() in taken:  # also by a part whose own name looks like one of ours
+            name = f"{number:02d}-{name}"
         taken.add(name.lower())
         names.append(name)
     return names

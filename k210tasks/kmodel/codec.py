@@ -113,7 +113,6 @@ NO_RANGE = Range(-FLT_MAX, FLT_MAX)
 CONST, MAIN, KPU = 0, 1, 2
 FLOAT32, UINT8 = 0, 1
 
-U8 = Annotated[int, Packed("B")]
 U32 = Annotated[int, Packed("I")]
 I32 = Annotated[int, Packed("i")]
 F32 = Annotated[float, Packed("f")]

@@ -6,7 +6,7 @@ since 1970, sizes bytes unless a name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from k210tasks.kmodel.residence import Resident
@@ -228,4 +228,3 @@ class ReportFacts:
     models: tuple[ModelFacts, ...] = ()
     images: tuple[ImageFacts, ...] = ()
     run: Run | None = None
-    trouble: tuple[str, ...] = field(default=())

@@ -51,11 +51,9 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
     before, why = None, "there is no kmodel yet"
     outdated = bool(set(known.failures) & {"convert", "calibrate", "kmodel"}) and kmodel is not None
     if kmodel is not None:
-        digest = _digest(record, "outputs", "kmodel")
-        measured = verify if _digest(known.records.get("verify", {}), "inputs", "kmodel") in (
-            digest,
-            None,
-        ) else {}  # fmt: skip
+        made = _digest(record, "outputs", "kmodel")
+        of = _digest(known.records.get("verify", {}), "inputs", "kmodel")
+        measured = verify if of in (made, None) else {}
         outdated = outdated or (bool(verify) and not measured)
         build = build_of(
             "this build",
@@ -103,9 +101,7 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
 
 def _digest(record: Mapping[str, Any], kind: str, role: str) -> str | None:
     """The hash of a file a record names."""
-    return values.text(
-        values.at(values.nested(record, kind, role, "files", ""), 0)
-    ) or None  # fmt: skip
+    return values.text(values.at(values.nested(record, kind, role, "files", ""), 0)) or None
 
 
 def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:

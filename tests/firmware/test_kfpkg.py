@@ -71,6 +71,17 @@ def test_reads_back_in_flash_order() -> None:
     ]
 
 
+def test_a_part_named_like_a_renamed_one_keeps_its_own_place() -> None:
+    names = ("a/x.bin", "b/03-x.bin", "c/x.bin")
+    parts = tuple(Part(0x10000 * i, b"%d" % i, False, source=n) for i, n in enumerate(names))
+    image = read(write(Kfpkg(parts)))
+    assert [(p.bin, p.data) for p in image.parts] == [
+        ("x.bin", b"0"),
+        ("03-x.bin", b"1"),
+        ("03-03-x.bin", b"2"),
+    ]
+
+
 def test_the_same_parts_give_the_same_bytes_in_any_order() -> None:
     assert write(IMAGE) == write(Kfpkg(IMAGE.parts[::-1], "demo", "maixpy"))
     assert hashlib.sha256(write(IMAGE)).hexdigest() == (
