@@ -16,6 +16,8 @@ from typing import Any
 #: seconds a step may take in silence, and between two plain lines
 QUIET = 1.0
 EVERY = 10.0
+#: no one counts so many samples: these are bytes of a download
+MANY = 10_000_000
 
 
 class Shown:
@@ -32,18 +34,22 @@ class Shown:
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._quiet or time.monotonic() < self._next:
             return
+        state = {
+            "completed": done,
+            "total": total or None,
+            "what": f"{what} {_counted(done, total, '/')}",
+        }
         if self._bar is not None:
-            self._bar.update(self._id, completed=done, total=total, what=what)
+            self._bar.update(self._id, **state)
             return
         if _terminal():
             self._bar = _bar()
-            self._id = self._bar.add_task(self._task, completed=done, total=total, what=what)
+            self._id = self._bar.add_task(self._task, **state)
             self._bar.start()
             self._next = 0.0
             return
         self._next = time.monotonic() + EVERY
-        share = f" of {total}" if total else ""
-        self.tell(f"   {self._task}: {what} {done}{share}")
+        self.tell(f"   {self._task}: {what} {_counted(done, total, ' of ')}")
 
     def tell(self, text: str) -> None:
         """One message to the user."""
@@ -61,6 +67,14 @@ class Shown:
             self._bar = None
 
 
+def _counted(done: int, total: int, between: str) -> str:
+    """How far it is; in millions where only bytes come to so much."""
+    numbers = (done, total) if total else (done,)
+    if max(numbers) < MANY:
+        return between.join(str(n) for n in numbers)
+    return between.join(f"{n / 1e6:.1f}" for n in numbers) + " MB"
+
+
 def _terminal() -> bool:
     """Whether one bar can have the last line to itself."""
     return (
@@ -75,9 +89,9 @@ def _bar() -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("   {task.description}"),
+        TextColumn("   {task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[what]} {task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[what]}", markup=False),
         TimeElapsedColumn(),
         console=Console(file=sys.stderr),
         transient=True,

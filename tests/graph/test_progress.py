@@ -62,3 +62,28 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "reading samples 1/4" in text
     assert "reading samples 4/4" in text
     assert "a line between" in text
+
+
+def test_a_bar_of_unknown_length_and_names_with_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    with shown("compare a[bold].kmodel") as step:
+        step(3, 0, "fetching")
+    text = terminal.getvalue()
+    assert "compare a[bold].kmodel" in text
+    assert "fetching 3 " in text
+
+
+def test_bytes_are_told_in_megabytes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    for done, total in ((1_500_000, 64_000_000), (12_345_678, 0), (9_999_999, 0)):
+        Shown("toolchain:x")(done, total, "downloading")
+    assert capsys.readouterr().err.splitlines() == [
+        "   toolchain:x: downloading 1.5 of 64.0 MB",
+        "   toolchain:x: downloading 12.3 MB",
+        "   toolchain:x: downloading 9999999",
+    ]
