@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,10 +141,13 @@ def summary(model: KmodelV3 | KmodelV4) -> Summary:
         rows.append(LayerRow(i, body.NAME, _plain(flow.input), _plain(flow.output), kpu))
         if flow.writes is not None:
             dequantised.pop(flow.writes, None)
+            step = (0.0, 0.0)
             if isinstance(body, v3_layers.Dequantize) and body.scale:
-                dequantised[flow.writes] = (body.scale, -body.bias / body.scale)
+                step = (body.scale, -body.bias / body.scale)
             elif isinstance(body, v4_ops.Dequantize) and body.quant.scale:
-                dequantised[flow.writes] = (1 / body.quant.scale, body.quant.zero_point)
+                step = (1 / body.quant.scale, body.quant.zero_point)
+            if step[0] and all(map(math.isfinite, step)):
+                dequantised[flow.writes] = step
     inputs, outputs = _ports(model, bodies, tracker, dequantised)
     return Summary(
         version=model.version,

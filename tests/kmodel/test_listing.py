@@ -117,6 +117,17 @@ def test_shapes_are_carried_through_main_memory() -> None:
     assert (summary(model).outputs[0].scale, summary(model).outputs[0].zero_point) == (0.25, 8)
 
 
+@pytest.mark.parametrize(("scale", "bias"), [(float("nan"), 0.0), (0.5, float("inf")), (0.0, 1.0)])
+def test_a_scale_that_is_no_number_is_not_told(scale: float, bias: float) -> None:
+    body = v3_layers.Dequantize(in_mem=0, out_mem=8, count=2, scale=0.5, bias=-1.0)
+    model = KmodelV3(layers=[body], outputs=[v3_layers.Output(8, 8)], main_mem=16)
+    told = summary(model).outputs[0]
+    assert (told.scale, told.zero_point) == (0.5, 2)
+    body.scale, body.bias = scale, bias
+    found = summary(model).outputs[0]
+    assert (found.scale, found.zero_point) == (None, None)
+
+
 def test_notes_say_what_runtimes_do_not_run() -> None:
     assert summary(models.net_v3()).notes == ()
     assert summary(models.net_v4()).notes == (
