@@ -29,7 +29,7 @@ VERBS: dict[str, str] = {
     "init": "write dodo.py and models.yaml for a new project",
     "inspect": "list what is in a .kmodel or .kfpkg",
     "pack": "make a .kfpkg without a models.yaml",
-    "report": "write the HTML report, and open it",
+    "report": "write the HTML report; --open shows it",
     "run": "run a .kmodel in the simulator",
     "why": "say which steps would run, and because of what",
 }

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--names", action="store_true", help="print the models and images of models.yaml"
     )
-    parser.add_argument("-f", "--file", default="models.yaml", help="default: models.yaml")
+    parser.add_argument(
+        "-f", "--file", default="models.yaml", help="whose names (default: models.yaml)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="likewise; left out, model A is compared with its previous build",
     )
-    parser.add_argument("-f", "--file", default="models.yaml", help="default: models.yaml")
+    parser.add_argument(
+        "-f", "--file", default="models.yaml", help="of the project (default: models.yaml)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 

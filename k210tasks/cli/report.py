@@ -1,4 +1,4 @@
-"""``k210 report``: write the HTML report from what results there are, and open it."""
+"""``k210 report``: write the HTML report from what results there are, and perhaps show it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class NotWritten(K210Error):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="show it in the web browser")
-    parser.add_argument("-f", "--file", default="models.yaml", help="default: models.yaml")
+    parser.add_argument(
+        "-f", "--file", default="models.yaml", help="of the project (default: models.yaml)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

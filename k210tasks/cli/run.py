@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="byte where the model starts in FILE (default 0)",
     )
     parser.add_argument(
-        "--color", choices=("rgb", "bgr", "gray"), help="order of a picture's colours (default rgb)"
+        "--color",
+        choices=("rgb", "bgr", "gray"),
+        help="order of a picture's planes (default: gray for one channel, else rgb)",
     )
     parser.add_argument(
         "--mean",
