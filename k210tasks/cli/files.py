@@ -46,12 +46,12 @@ def read_bytes(path: str) -> bytes:
     try:
         if Path(path).is_dir():
             raise CannotRead(path, "it is a folder")
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise CannotRead(path, f"it has {size} bytes; no file for a K210 exceeds {MAX_BYTES}")
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)  # a device or a pipe may have no end
     except (OSError, ValueError) as error:
         raise CannotRead(path, getattr(error, "strerror", None) or str(error)) from error
+    if len(data) > MAX_BYTES:
+        raise CannotRead(path, f"it has more than the {MAX_BYTES >> 20} MiB of any file for a K210")
     if not data:
         raise CannotRead(path, "it is empty")
     return data

@@ -44,6 +44,14 @@ class NoImageFile(K210Error):
         )
 
 
+class Overlapping(K210Error):
+    def __init__(self, path: str, told: str) -> None:
+        super().__init__(
+            f"{path}: {told}, so the later one would overwrite the earlier; pack it anew, "
+            "each part in frames of its own, or write one model with --only"
+        )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.cli.contract_args import count
     from k210tasks.firmware.flash import BAUD, BOARDS
@@ -71,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from k210tasks.cli.files import read_bytes
     from k210tasks.firmware import kfpkg
+    from k210tasks.firmware.describe import overlaps
     from k210tasks.firmware.flash import flash
     from k210tasks.progress import shown
 
@@ -84,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
             held = [str(p.source) for p in image.parts if p.is_model]
             raise NoSuchModel(args.image, args.only, held)
         image = only
+    for told in overlaps(image):
+        raise Overlapping(args.image, told)
     with tempfile.TemporaryDirectory() as scratch, shown(f"flash:{args.image}") as progress:
         # A copy of what was checked: the file may be built anew while it is written.
         path = Path(scratch, "image.kfpkg")

@@ -57,7 +57,10 @@ def kmodels(data: bytes) -> Iterator[tuple[int, Detected]]:
 
 
 def overlaps(image: Kfpkg) -> list[str]:
-    """Parts that share a frame of the flasher: the later one overwrites the earlier."""
+    """What to say of parts that share a frame of the flasher, in a file made elsewhere.
+
+    The later one overwrites the earlier.
+    """
     told = []
     owner: dict[int, Part] = {}
     for part in image.parts:

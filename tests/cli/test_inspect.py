@@ -135,6 +135,15 @@ def test_files_that_are_none(
     assert message in error
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file here")
+def test_a_file_without_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "/dev/zero"]) == 1
+    assert capsys.readouterr().err == (
+        "k210 inspect: /dev/zero cannot be read: it has more than the 64 MiB of any file for a "
+        "K210\n"
+    )
+
+
 def test_missing_files_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "no.kmodel")]) == 1
     assert "cannot be read: No such file or directory" in capsys.readouterr().err

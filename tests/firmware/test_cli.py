@@ -132,6 +132,29 @@ def test_inspect_refuses_a_damaged_or_hostile_kfpkg(say: Say) -> None:
     )
 
 
+def test_flash_refuses_a_file_whose_parts_overwrite_each_other(say: Say) -> None:
+    parts = (
+        Part(0x300000, KMODEL, False, source="a", is_model=True, kmodel=3),
+        Part(0x304000, b"data", False, source="b.bin"),
+    )
+    Path("x.kfpkg").write_bytes(write(Kfpkg(parts)))
+    assert say("flash", "x.kfpkg", "--port", "/dev/null") == (
+        1,
+        "",
+        "k210 flash: x.kfpkg: b.bin at 0x304000 shares the 64 KiB frame at 0x300000 with a.kmodel,"
+        " so the later one would overwrite the earlier; pack it anew, each part in frames of its"
+        " own, or write one model with --only\n",
+    )
+    status, _, err = say("flash", "x.kfpkg", "--only", "a", "--port", "/dev/null")
+    assert (status, "is no serial port" in err) == (1, True)
+
+
+@pytest.mark.parametrize("rate", ["0", "-3", "fast"])
+def test_flash_takes_no_impossible_rate(say: Say, rate: str) -> None:
+    with pytest.raises(SystemExit):
+        say("flash", "x.kfpkg", "--baud", rate)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "project").mkdir()
