@@ -23,7 +23,7 @@ _HEAD = """\
 
 `k210 VERB` is also `doit k210 VERB`. `k210 VERB --help` shows what stands here.
 Exit status: 0 done, 1 refused or failed, with a sentence on standard error, 2 not a command
-line of `k210`, 130 interrupted.
+line of `k210`, 130 interrupted, 141 where nobody reads on (`k210 … | head`).
 
 | verb | |
 |---|---|
