@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+#: runs the module of a worker
+START = HERE / "workers" / "start.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class PythonTool:
     version: str
     pythons: tuple[str, ...]
     requirements: str  # file in requirements/, valid for every one of ``pythons``
-    worker: str  # script in workers/, answering "hello" when the tool really runs
+    worker: str  # module in workers/; its operation "hello" proves that the tool really runs
     megabytes: int  # on disk, about
     environment: Mapping[str, str] = field(default_factory=dict)  # of its worker
 

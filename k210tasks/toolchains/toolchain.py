@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import receipts
 from k210tasks.toolchains.cache import cache_root, exclusive
-from k210tasks.toolchains.catalogue import PythonTool, Tool
+from k210tasks.toolchains.catalogue import START, PythonTool, Tool
 from k210tasks.toolchains.errors import NotInstalled
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class PythonToolchain(Toolchain):
 
         # -I: no site of the user, no variables, no current folder
         python = environments.python_of(self.folder)
-        return [str(python), "-I", "-X", "utf8", str(self.tool.worker_path)]
+        return [str(python), "-I", "-X", "utf8", str(START), str(self.tool.worker_path)]
 
     def _environment(self) -> dict[str, str]:
         from k210tasks.toolchains import environments

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "k210tasks" / "toolchains" / "workers"))
+from serve import Refused  # type: ignore[import-not-found]
 
-from serve import Refused, serve  # type: ignore[import-not-found]
+if "FAKE_SLOW_IMPORT" in os.environ:  # as a large package that never gives the lock back
+    Path(os.environ["FAKE_SLOW_IMPORT"]).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(60)
 
 
 def hello(say):
@@ -64,5 +65,4 @@ def hold(say, sign):
     ctypes.PyDLL(None).sleep(60)
 
 
-if __name__ == "__main__":
-    serve({f.__name__: f for f in (hello, pid, add, refuse, fail, crash, leave, babble, hold)})
+OPERATIONS = {f.__name__: f for f in (hello, pid, add, refuse, fail, crash, leave, babble, hold)}

@@ -15,7 +15,7 @@ import pytest
 
 from k210tasks import toolchains
 from k210tasks.toolchains.catalogue import TOOLS, PythonTool
-from k210tasks.toolchains.errors import InstallFailed, NotInstalled, WorkerDied
+from k210tasks.toolchains.errors import InstallFailed, NotInstalled, OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain
 from k210tasks.toolchains.worker import close_all
 from tests.toolchains import tiny
@@ -102,10 +102,10 @@ def test_wrong_hash(cache: Path, tmp_path: Path) -> None:
 
 def test_proof_that_fails_is_no_installation(cache: Path, tmp_path: Path) -> None:
     tool = tiny.make(tmp_path, worker="import tinypkg\nimport nothing_of_that_name\n")
-    with pytest.raises(WorkerDied) as caught:
+    with pytest.raises(OperationFailed) as caught:
         tool.install(quiet)
     assert str(caught.value) == (
-        "tiny-1.0 ended with exit code 1 while showing that it runs\n"
+        "tiny-1.0 failed showing that it runs: "
         "ModuleNotFoundError: No module named 'nothing_of_that_name'"
     )
     assert not tool.installed()

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from k210tasks.toolchains import worker as worker_module
+from k210tasks.toolchains.catalogue import START
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.interpreters import search
 from k210tasks.toolchains.worker import Worker, close_all, shared
 from tests.toolchains.test_ncc import alive
 
-COMMAND = [sys.executable, "-I", str(Path(__file__).with_name("fake_worker.py"))]
+COMMAND = [sys.executable, "-I", str(START), str(Path(__file__).with_name("fake_worker.py"))]
 ROOT = Path(__file__).parents[2]
 
 
@@ -220,7 +221,8 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("busy", ["calling", "importing"])
+def test_killed_parent_leaves_no_orphan(number: signal.Signals, busy: str, tmp_path: Path) -> None:
     """Not even while the vendor's code holds the interpreter lock."""
     sign = tmp_path / "pid"
     script = (
@@ -228,7 +230,8 @@ def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) 
         f"w = Worker('tool', {COMMAND!r}, dict(os.environ))\n"
         f"w.call('hold', {{'sign': {str(sign)!r}}}, doing='x')"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    slow = {"FAKE_SLOW_IMPORT": str(sign)} if busy == "importing" else {}
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, **slow})
     end = time.monotonic() + 30
     while not (sign.exists() and sign.read_text()):
         assert parent.poll() is None
@@ -239,6 +242,20 @@ def test_killed_parent_leaves_no_orphan(number: signal.Signals, tmp_path: Path) 
     parent.send_signal(number)
     parent.wait()
     assert gone(pid)
+
+
+def test_an_import_that_fails_is_told(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    own = Worker("tool", [*COMMAND[:-1], str(tmp_path / "broken.py")], dict(os.environ))
+    try:
+        with pytest.raises(OperationFailed) as caught:
+            call(own, "hello")
+    finally:
+        own.close()
+    assert str(caught.value) == (
+        "tool failed compiling a.tflite: "
+        "ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it is what is tested

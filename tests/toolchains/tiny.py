@@ -38,15 +38,13 @@ def wheel(folder: Path, code: str = "ANSWER = 42\n") -> Path:
 
 
 WORKER = """
-import os, sys, time
-sys.path.append({workers!r})
+import os, time
 import tinypkg
-from serve import serve
 def hello(say):
     with open({calls!r}, "a") as file: file.write("hello\\n")
     while os.path.exists({hang!r}): time.sleep(0.05)
     return {{"version": "1.0", "answer": tinypkg.ANSWER}}
-serve({{"hello": hello}})
+OPERATIONS = {{"hello": hello}}
 """
 
 
@@ -57,12 +55,7 @@ def make(
     path = wheel(base / "wheels")
     digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
     (base / "requirements.txt").write_text(f"tinypkg==1.0 --hash=sha256:{digest}\n")
-    import k210tasks.toolchains
-
-    workers = Path(k210tasks.toolchains.__file__).parent / "workers"
-    script = worker or WORKER.format(
-        workers=str(workers), calls=str(base / "calls"), hang=str(base / "hang")
-    )
+    script = worker or WORKER.format(calls=str(base / "calls"), hang=str(base / "hang"))
     (base / "worker.py").write_text(script)
     return made(base, pythons)
 

@@ -8,11 +8,9 @@ import tempfile
 import time
 from typing import Any
 
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-
 import nncase
 import numpy as np
-from serve import Refused, Say, serve
+from serve import Refused, Say
 from tidy import tidy
 
 
@@ -126,5 +124,4 @@ def simulate(say: Say, kmodel: str, inputs: str, out: str) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    serve({"hello": hello, "compile": compile, "simulate": simulate})
+OPERATIONS = {"hello": hello, "compile": compile, "simulate": simulate}

@@ -73,8 +73,11 @@ def _die_with_stdin(busy: bool) -> None:
         os._exit(0)
 
 
-def serve(operations: dict[str, Operation]) -> NoReturn:
-    """Answer requests until stdin ends. Each operation gets its arguments and ``say``."""
+def serve(load: Callable[[], dict[str, Operation]]) -> NoReturn:
+    """Answer requests until stdin ends. Each operation gets its arguments and ``say``.
+
+    ``load`` gives the operations by name; it is called with the first request.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other end to handle
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -89,6 +92,7 @@ def serve(operations: dict[str, Operation]) -> NoReturn:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
+    operations: dict[str, Operation] | None = None
     while True:
         request = json.loads(requests.get())
         number = request["id"]
@@ -102,6 +106,7 @@ def serve(operations: dict[str, Operation]) -> NoReturn:
 
         _die_with_stdin(True)
         try:
+            operations = operations or load()
             result = operations[request["op"]](say=say, **request["args"])
             reply: dict[str, Any] = {"ok": True, "result": result}
         except Refused as error:

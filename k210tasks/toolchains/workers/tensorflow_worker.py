@@ -12,11 +12,9 @@ import sys
 import tempfile
 from typing import Any
 
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-
 import tensorflow as tf
 from frozen import load_graph, prepare
-from serve import Refused, Say, serve
+from serve import Refused, Say
 from signatures import (
     Port,
     fixed_shapes,
@@ -234,5 +232,4 @@ def _check(tflite: bytes) -> None:
             )
 
 
-if __name__ == "__main__":
-    serve({"hello": hello, "convert": convert})
+OPERATIONS = {"hello": hello, "convert": convert}
