@@ -256,6 +256,8 @@ def _check_name(info: zipfile.ZipInfo, where: str) -> None:
             f"holds the member {name!r}, a path outside the folder it is unpacked in",
             _HOSTILE,
         )
+    if not _can_be_shown(name):
+        raise KfpkgError(where, f"holds the member {name!r}, a name no one can read", _HOSTILE)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise KfpkgError(
             where,
@@ -264,6 +266,11 @@ def _check_name(info: zipfile.ZipInfo, where: str) -> None:
         )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise KfpkgError(where, f"holds the symbolic link {name!r}", _HOSTILE)
+
+
+def _can_be_shown(text: str) -> bool:
+    """Whether a terminal would show it; control characters it would obey."""
+    return not any(unicodedata.category(character).startswith("C") for character in text)
 
 
 def _read_list(members: dict[str, bytes], where: str) -> list[tuple[int, str, bool]]:
@@ -319,6 +326,7 @@ def _read_record(members: dict[str, bytes]) -> dict[str, Any]:
             *((p["kmodel"], int) for p in record["parts"]),
         ]
         right = all(value is None or isinstance(value, kind) for value, kind in fields)
+        right &= all(_can_be_shown(value) for value, _ in fields if isinstance(value, str))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
     return record if known and right else {}

@@ -200,6 +200,18 @@ def test_hostile_paths(name: str) -> None:
     )
 
 
+def test_names_that_a_terminal_would_obey() -> None:
+    name = "a\x1b[2Jb"
+    data = zipped({"flash-list.json": listed(("0", "m")), "m": b"m", name: b"x"})
+    assert refusal(data) == (
+        "x.kfpkg holds the member 'a\\x1b[2Jb', a name no one can read; do not unpack or flash it"
+    )
+    told = read(write(Kfpkg((Part(0, b"x", False, source="a\u3000b"),), "模型 é", "maixpy")))
+    assert (told.name, told.parts[0].source) == ("模型 é", "a\u3000b")
+    told = read(write(Kfpkg((Part(0, b"x", False, source=name),), "x", "maixpy")))
+    assert (told.name, told.parts[0].source) == (None, None)
+
+
 def test_a_symbolic_link() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
