@@ -25,8 +25,8 @@ TRANSLATION = {"README.md": "README.zh-CN.md"}
 class Recording(Scenario):
     """Notes what is printed otherwise than the document says, and goes on."""
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, scratch: Path, store: Path, end: contextlib.ExitStack) -> None:
+        super().__init__(scratch, store, end)
         self.current: dict[tuple[int, int], str] = {}  # line of the command, place -> line
 
     def compare(self, step: Step, output: str) -> None:
