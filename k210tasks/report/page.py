@@ -48,11 +48,12 @@ def _environment() -> Any:
     )
     environment.filters |= {
         "count": wording.count,
-        "size": wording.size,
-        "big": wording.big,
-        "ms": wording.milliseconds,
-        "seconds": wording.seconds,
-        "share": wording.share,
+        "size": lambda v: wording.together(wording.size(v)),
+        "big": lambda v: wording.together(wording.big(v)),
+        "ms": lambda v: wording.together(wording.milliseconds(v)),
+        "seconds": lambda v: wording.together(wording.seconds(v)),
+        "share": lambda v: wording.together(wording.share(v)),
+        "together": wording.together,
         "cosine": lambda v: wording.decimals(v, 4),
         "plain": wording.plain,
         "hex": wording.hexadecimal,

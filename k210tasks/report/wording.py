@@ -62,6 +62,11 @@ def hexadecimal(value: int) -> str:
     return f"{value:#x}"
 
 
+def together(text: str) -> str:
+    """Numbers kept on one line with their units."""
+    return re.sub(r"(?<=\d) (?=%|(dB|[KM]iB|B|ms|µs|s|[GMk])\b)", "\u00a0", text)
+
+
 def flowing(message: str) -> str:
     """A message made for 80 columns, its wrapped lines joined again."""
     return re.sub(r"\n {8,}", " ", message)

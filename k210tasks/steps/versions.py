@@ -10,9 +10,9 @@ from __future__ import annotations
 #: ``kmodel:<compiler>`` per compiler: a change in ours does not repeat a vendor's work.
 VERSIONS: dict[str, int] = {
     "convert": 1,
-    "calibrate:builtin": 1,
+    "calibrate:builtin": 2,
     "calibrate:vendor": 1,
-    "kmodel:builtin": 1,
+    "kmodel:builtin": 2,
     "kmodel:nncase-1.9.0": 1,
     "kmodel:ncc-0.2.0-beta4": 1,
     "kmodel:ncc-0.1.0-rc5": 1,
@@ -22,5 +22,5 @@ VERSIONS: dict[str, int] = {
     "vectors": 1,
     "firmware": 1,
     "judge:firmware": 1,
-    "report": 1,
+    "report": 2,
 }

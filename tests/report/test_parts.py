@@ -32,6 +32,7 @@ def test_elements_are_escaped() -> None:
         (wording.count(1234567), "1\u202f234\u202f567"),
         (wording.size(1023), "1023 B"),
         (wording.size(1536), "1.5 KiB"),
+        (wording.together("SNR 4.5 dB, 99 %; 3 steps"), "SNR 4.5\u00a0dB, 99\u00a0%; 3 steps"),
         (wording.size(3 << 20), "3.00 MiB"),
         (wording.big(4450304), "4.5 M"),
         (wording.milliseconds(12.34), "12.3 ms"),
