@@ -17,7 +17,7 @@ from k210tasks.compiler.passes.place import Memory, allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
-from k210tasks.compiler.passes.softmax import lift_logits
+from k210tasks.compiler.passes.softmax import centre_logits, lift_logits
 from k210tasks.compiler.passes.turns import drop_idle_turns
 from k210tasks.compiler.problems import CompileError
 from k210tasks.compiler.reader import load
@@ -81,6 +81,7 @@ def compile(
     if graph.input.dtype == "uint8" and pixels:
         contract = Quant(1 / (255 * options.std), 255 * options.mean)
     ranges = Ranges(calibration, options.method)
+    centre_logits(graph, ranges)
     quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
     if options.kmodel == 4:
         exact_offsets(graph)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from k210tasks.compiler.numerics.histogram import HALF, Histogram
 from k210tasks.errors import K210Error
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CalibrationError(K210Error):
@@ -81,11 +81,13 @@ class Calibration:
     def to_npz(self, target: Path | IO[bytes]) -> None:
         """Write the file; equal data gives equal bytes."""
         stats = list(self.tensors.values())
+        counts = sorted(self.pixels)
         meta = {
             "format": FORMAT,
             "model": self.model_sha256,
             "samples": self.samples,
             "kept_at": list(self.kept_at),
+            "pixels": [[n, self.pixels[n].shape[1]] for n in counts],
             "tensors": [
                 {
                     "index": t.index,
@@ -102,10 +104,10 @@ class Calibration:
             "low": _flat([t.channel_low for t in stats]),
             "high": _flat([t.channel_high for t in stats]),
             "counts": np.array([t.histogram.counts for t in stats], np.int64).reshape(-1, 2 * HALF),
-            **{f"values_{t.index}": t.values for t in stats if t.values is not None},
+            # One array for all tensors: each array of the file costs a tenth of a millisecond.
+            "values": _flat([t.values for t in stats if t.values is not None]),
             **_palette(self.kept),
-            "pixel_counts": np.array(sorted(self.pixels), np.int64),
-            **{f"pixels_{n}": self.pixels[n] for n in sorted(self.pixels)},
+            "pixels": np.concatenate([self.pixels[n] for n in counts], axis=1),
         }
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as file:
             for name, array in arrays.items():
@@ -136,15 +138,22 @@ class Calibration:
         kept = data["kept_codes"]
         if "kept_palette" in data:
             kept = data["kept_palette"][kept]
-        pixels = {int(n): data[f"pixels_{n}"] for n in data["pixel_counts"]}
+        each = dict(meta["pixels"])
+        bounds = np.cumsum(list(each.values()))[:-1]
+        pixels = dict(zip(each, np.split(data["pixels"], bounds, axis=1), strict=True))
         tensors: dict[int, TensorStats] = {}
-        at_channel = 0
+        at_channel = at_value = 0
         for i, t in enumerate(meta["tensors"]):
             shape = tuple(t["shape"])
             channels = shape[-1] if shape else 1
             span = slice(at_channel, at_channel + channels)
             at_channel += channels
-            values = data[f"values_{t['index']}"] if t["values"] else None
+            values = None
+            if t["values"]:
+                dims = (len(kept), each[pixel_count(shape)], channels)
+                end = at_value + int(np.prod(dims))
+                values = data["values"][at_value:end].reshape(dims)
+                at_value = end
             tensors[t["index"]] = TensorStats(
                 t["index"],
                 t["name"],

@@ -25,7 +25,8 @@ from k210tasks.compiler.numerics.calibration import (
 from k210tasks.compiler.numerics.histogram import Histogram
 from k210tasks.litert import FloatModel
 
-KEEP = 24  # whole samples kept, at most; at least half as many where there are enough
+KEEP = (24, 256)  # whole samples kept, at most: the more the smaller they are
+KEPT_BYTES = 12_000_000  # what is kept of them may take, where they are more than the fewest
 PIXELS = 256  # pixels of each tensor kept per kept sample
 COUNTED = 16384  # values of each tensor counted per sample; extremes look at all of them
 
@@ -65,11 +66,14 @@ class _Gathered:
 class _Feed:
     """Hands out numbered samples to the threads and remembers which are kept."""
 
-    def __init__(self, samples: Iterable[NDArray[np.float32]], total: int, progress: Progress):
+    def __init__(
+        self, samples: Iterable[NDArray[np.float32]], total: int, progress: Progress, room: int
+    ):
         self._samples: Iterator[NDArray[np.float32]] = iter(samples)
         self._lock = threading.Lock()
         self._progress = progress
         self._total = total
+        self._room = room
         self.seen = 0
         self.stride = 1
         self.kept: dict[int, NDArray[np.float32]] = {}
@@ -98,7 +102,7 @@ class _Feed:
         """Keep a sample; when there are too many, every other number is dropped."""
         with self._lock:
             self.kept[number], self.values[number] = sample, values
-            while len(self.kept) > KEEP:
+            while len(self.kept) > self._room:
                 self.stride *= 2
                 for old in [n for n in self.kept if n % self.stride]:
                     del self.kept[old], self.values[old]
@@ -137,7 +141,6 @@ def collect(
     :class:`CalibrationError` for no samples, a sample of a wrong shape, or a tensor that
     becomes infinite or NaN; :class:`FloatModelError` for a model LiteRT refuses.
     """
-    feed = _Feed(samples, total, progress)
     models = [FloatModel(tflite, keep_all=True, threads=1)]
     wanted = {
         index: name
@@ -146,6 +149,7 @@ def collect(
     }
     movers = models[0].written_by(_MOVERS)
     gathered = [_Gathered()]
+    feed = _Feed(samples, total, progress, _room(models[0], [i for i in wanted if i not in movers]))
 
     def work(model: FloatModel, into: _Gathered) -> None:
         try:  # of the samples' own errors too: a sample left out would go unnoticed
@@ -168,6 +172,16 @@ def collect(
     if not feed.seen:
         raise CalibrationError("no samples to calibrate with: give the folder at least one image")
     return _assemble(tflite, models[0], wanted, feed, gathered)
+
+
+def _room(model: FloatModel, valued: list[int]) -> int:
+    """How many samples are kept, by the bytes each takes."""
+    each = int(np.prod(model.input_shape))
+    for index in valued:
+        shape = model.shape(index)
+        each += min(pixel_count(shape), PIXELS) * shape[-1]
+    fewest, most = KEEP
+    return max(fewest, min(most, KEPT_BYTES // (4 * each)))
 
 
 def _look(

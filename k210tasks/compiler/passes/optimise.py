@@ -32,7 +32,6 @@ SMALL = 1 << 18  # codes of a map, all samples together, below which a thread co
 class Effort:
     """How much work the choice of the weights may be."""
 
-    images: int  # samples run through the layers, at most
     elements: int  # of feature maps computed in all: fewer samples where maps are large
     pixels: int  # sampled pixels per layer, at most
     feedback: int  # most weights per output channel that are rounded with error feedback
@@ -41,13 +40,13 @@ class Effort:
     def samples(self, graph: Graph, kept: int) -> int:
         """How many of ``kept`` samples to run: at least four, if there are."""
         size = sum(t.size for op in graph.ops if op.kind == "kpu_conv" for t in op.outputs[:1])
-        return min(kept, self.images, max(4, self.elements // max(size, 1)))
+        return min(kept, max(4, self.elements // max(size, 1)))
 
 
 EFFORTS = {
-    "fast": Effort(images=8, elements=12_000_000, pixels=768, feedback=300, passes=0),
-    "normal": Effort(images=16, elements=24_000_000, pixels=2048, feedback=2400, passes=0),
-    "high": Effort(images=24, elements=1 << 40, pixels=6144, feedback=1 << 20, passes=3),
+    "fast": Effort(elements=3_000_000, pixels=768, feedback=300, passes=0),
+    "normal": Effort(elements=24_000_000, pixels=2048, feedback=2400, passes=0),
+    "high": Effort(elements=1 << 40, pixels=6144, feedback=1 << 20, passes=3),
 }
 
 
@@ -177,6 +176,9 @@ class Optimiser:
         at: NDArray[np.int64] = flat.reshape(-1).astype(np.int64)
         y, x = oy + at // columns * sy, ox + at % columns * sx
         y_real = values.reshape(len(at), -1)[:, first : first + op.output.shape[1]]
+        if op.attrs.get("centred"):
+            y_real = y_real - y_real.mean(axis=1, keepdims=True)
+        y_real = np.clip(y_real, low, high)
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
         if not inside.all():
             image, y, x, y_real = image[inside], y[inside], x[inside], y_real[inside]

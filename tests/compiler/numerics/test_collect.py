@@ -62,12 +62,19 @@ def test_statistics_are_those_of_all_samples(model):
 
 
 def test_few_whole_samples_are_kept_evenly(model, monkeypatch):
-    monkeypatch.setattr(collecting, "KEEP", 4)
+    monkeypatch.setattr(collecting, "KEEP", (4, 4))
     assert collect(model, pixels(4)).kept_at == (0, 1, 2, 3)
     assert collect(model, pixels(5)).kept_at == (0, 2, 4)
     found = collect(model, pixels(23))
     assert found.kept_at == (0, 8, 16)
     assert np.array_equal(found.kept[1], list(pixels(9))[8][0])
+
+
+def test_small_samples_are_kept_in_greater_number(model, monkeypatch):
+    monkeypatch.setattr(collecting, "KEEP", (4, 16))
+    assert len(collect(model, pixels(23)).kept_at) == 12
+    monkeypatch.setattr(collecting, "KEPT_BYTES", 1)
+    assert len(collect(model, pixels(23)).kept_at) == 3
 
 
 def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample():
@@ -131,7 +138,7 @@ def test_other_files_are_refused():
     with pytest.raises(CalibrationError) as error:
         Calibration.from_npz(io.BytesIO(old))
     assert str(error.value) == (
-        "the calibration data has format 0, this version reads 1: calibrate again"
+        "the calibration data has format 0, this version reads 2: calibrate again"
     )
 
 

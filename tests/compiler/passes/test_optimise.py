@@ -123,9 +123,9 @@ def test_fewer_samples_run_through_larger_maps():
 
     graph = lowered(network(), 4)
     normal = optimise.EFFORTS["normal"]
-    assert normal.samples(graph, 100) == normal.images
+    assert normal.samples(graph, 100) == 100
     assert normal.samples(graph, 3) == 3
-    tight = optimise.Effort(images=16, elements=1, pixels=1, feedback=1, passes=0)
+    tight = optimise.Effort(elements=1, pixels=1, feedback=1, passes=0)
     assert tight.samples(graph, 100) == 4
 
 
