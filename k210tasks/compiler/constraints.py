@@ -69,6 +69,8 @@ def static_shapes(op: SourceOp) -> str | None:
 
 def batch_of_one(op: SourceOp) -> str | None:
     """Feature maps have a batch of 1."""
+    if op.name in ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"):
+        return None  # refused for what they are
     for t in (*op.inputs, *op.outputs):
         if t and t.value is None and len(t.shape) == 4 and t.shape[0] != 1:
             return f"tensor {t.name!r} has shape {list(t.shape)}"
@@ -166,13 +168,9 @@ def last_axis(op: SourceOp) -> str | None:
     return None if axis in (-1, len(op.shape()) - 1) else f"axis {axis}"
 
 
-def one_slope_or_channels(op: SourceOp) -> str | None:
-    """Slopes are constants: one for all, or one a channel."""
-    slopes = op.const(1)
-    if slopes is None:
-        return "the slopes are computed"
-    fine = slopes.size == 1 or slopes.size == op.shape()[-1]
-    return None if fine else f"slopes of shape {list(slopes.shape)}"
+def constant_slopes(op: SourceOp) -> str | None:
+    """Slopes are constants."""
+    return "the slopes are computed" if op.const(1) is None else None
 
 
 def plain_matmul(op: SourceOp) -> str | None:
@@ -183,9 +181,28 @@ def plain_matmul(op: SourceOp) -> str | None:
     return None if w.ndim == 2 else f"it has shape {list(w.shape)}"
 
 
+def one_exponent(op: SourceOp) -> str | None:
+    """The exponent is a constant: 2, 1, 0.5, -0.5 or -1."""
+    value = op.const(1)
+    if value is None or value.size != 1:
+        return "it is computed" if value is None else f"it has shape {list(value.shape)}"
+    fine = float(value.ravel()[0]) in (2, 1, 0.5, -0.5, -1)
+    return None if fine else f"it is {float(value.ravel()[0]):g}"
+
+
+def no_batch_dims(op: SourceOp) -> str | None:
+    """No batch dimensions."""
+    count = op.options.get("batch_dims", 0)
+    return f"there are {count}" if count else None
+
+
+def around_convolution(op: SourceOp) -> str | None:
+    """Only around one unpadded convolution, which is then a dilated one."""
+    return "nothing to join it with was found"
+
+
 EVERY: tuple[Constraint, ...] = (
     static_shapes,
-    rank_up_to_4,
     known_types,
     dense_storage,
     batch_of_one,
@@ -246,6 +263,17 @@ RULES: dict[str, Rule] = {
     "TRANSPOSE": _MOVE,
     "SLICE": _MOVE,
     "STRIDED_SLICE": Rule(8, (constant_parameters, plain_slice), _MOVE.v3, _MOVE.v4),
+    "GATHER": Rule(4, (constant_parameters, no_batch_dims), _MOVE.v3, "KPU or CPU"),
+    "PACK": Rule(4, (), _MOVE.v3, "CPU"),
+    "UNPACK": Rule(4, (), _MOVE.v3, "CPU"),
+    "TILE": Rule(3, (constant_parameters,), _MOVE.v3, "CPU"),
+    "MIRROR_PAD": Rule(3, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "SPACE_TO_DEPTH": Rule(2, (feature_map,), _KPU, _KPU),
+    "DEPTH_TO_SPACE": Rule(2, (feature_map,), "needs kmodel 4", "CPU"),
+    "SPACE_TO_BATCH_ND": Rule(4, (around_convolution,), "nothing", "nothing"),
+    "BATCH_TO_SPACE_ND": Rule(4, (around_convolution,), "nothing", "nothing"),
+    "ADD_N": Rule(1, (), "KPU or CPU", "KPU or CPU"),
+    "POW": Rule(1, (one_exponent,), _CPU4.v3, _CPU4.v4),
     "SPLIT": Rule(5, (constant_parameters,), _MOVE.v3, _MOVE.v4),
     "SPLIT_V": Rule(2, (constant_parameters,), _MOVE.v3, _MOVE.v4),
     "SOFTMAX": Rule(3, (), "CPU", "CPU"),
@@ -259,7 +287,7 @@ RULES: dict[str, Rule] = {
     "RELU_N1_TO_1": _TABLE_ROW,
     "RELU_0_TO_1": _TABLE_ROW,
     "LEAKY_RELU": _TABLE_ROW,
-    "PRELU": Rule(1, (one_slope_or_channels,), _TABLE, _TABLE),
+    "PRELU": Rule(1, (constant_slopes,), _TABLE, _TABLE),
     "ELU": _TABLE_ROW,
     "GELU": _TABLE_ROW,
     "HARD_SWISH": _TABLE_ROW,
@@ -282,6 +310,13 @@ RULES: dict[str, Rule] = {
 }
 
 
+#: ops whose tensors may have more than four dimensions
+ANY_RANK = frozenset({
+    "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "PACK", "QUANTIZE", "RESHAPE", "SQUEEZE", "TILE",
+    "TRANSPOSE",
+})  # fmt: skip
+
+
 def violations(op: SourceOp) -> list[str]:
     """Every sentence that says why ``op`` is not taken; empty where it is."""
     rule = RULES.get(op.name)
@@ -290,9 +325,10 @@ def violations(op: SourceOp) -> list[str]:
     if op.version > rule.version:
         return [f"version {op.version} of this op is not known, only up to {rule.version}"]
     found = []
-    for constraint in (*EVERY, *rule.constraints):
+    own = rule.constraints if op.name in ANY_RANK else (rank_up_to_4, *rule.constraints)
+    for constraint in (*EVERY, *own):
         if fact := constraint(op):
             found.append(f"{(constraint.__doc__ or '').rstrip('.')} ({fact})")
-            if constraint in EVERY:
+            if constraint in EVERY or constraint is rank_up_to_4:
                 break
     return found

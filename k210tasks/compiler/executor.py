@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from k210tasks.compiler.forms import POOLS
-from k210tasks.compiler.functions import evaluate
+from k210tasks.compiler.functions import JOINS, evaluate
 from k210tasks.compiler.ir import Graph, Op, Tensor
 
 Array = NDArray[Any]
@@ -144,16 +144,6 @@ def _kpu_conv(op: Op, x: Array) -> Array:
     return kpu_pool(_fn(op, y + a["bias"].reshape(1, -1, 1, 1)), a["pool"])
 
 
-_BINARY: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "min": np.minimum,
-    "max": np.maximum,
-}
-
-
 def _softmax(op: Op, x: Array) -> Array:
     axis = op.attrs["axis"]
     e = np.exp((x - x.max(axis, keepdims=True)) * np.float32(op.attrs["beta"]))
@@ -213,7 +203,7 @@ KINDS: dict[str, Callable[..., Array]] = {
     "deconv": _deconv,
     "dense": _dense,
     "pool": _pool,
-    "binary": lambda op, a, b: _fn(op, _BINARY[op.attrs["op"]](a, b)),
+    "binary": lambda op, a, b: _fn(op, JOINS[op.attrs["op"]](a, b)),
     "map": _fn,
     "reduce": lambda op, x: _REDUCE[op.attrs["op"]](x, axis=op.attrs["axes"], keepdims=True),
     "softmax": _softmax,

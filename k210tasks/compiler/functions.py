@@ -2,7 +2,9 @@
 
 A function is a tuple of steps, applied left to right; a step is a tuple of a name and
 its parameters, e.g. ``(("mul", 0.5), ("logistic",))``. The empty tuple is the identity.
-Clamping is one step, ``("clamp", low, high)``, whatever the source calls it.
+Clamping is one step, ``("clamp", low, high)``, whatever the source calls it. A step
+``("join", op, f, g)`` is ``f(x) op g(x)`` for two functions of the same value, as in
+``x * logistic(x)``.
 """
 
 from __future__ import annotations
@@ -73,6 +75,19 @@ STEPS: dict[str, Callable[..., NDArray[Any]]] = {
 }
 
 
+#: what a ``join`` may do with its two values
+JOINS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+
+STEPS["join"] = lambda x, op, f, g: JOINS[op](evaluate(f, x), evaluate(g, x))
+
+
 def evaluate(fn: Fn, x: NDArray[Any]) -> NDArray[Any]:
     """``fn`` of every element, in the floating type of ``x``."""
     with np.errstate(all="ignore"):
@@ -108,10 +123,3 @@ def clamp_of(fn: Fn) -> tuple[float, float] | None:
     if len(fn) == 1 and fn[0][0] == "clamp":
         return (fn[0][1], fn[0][2])
     return None
-
-
-def describe(fn: Fn) -> str:
-    """For listings and messages, e.g. ``relu6`` or ``mul 0.5, logistic``."""
-    names = {RELU: "relu", RELU6: "relu6", RELU_N1_TO_1: "relu_n1_to_1"}
-    return ", ".join(names.get(s) or " ".join(f"{p:g}" if i else p for i, p in enumerate(s))
-                     for s in fn)  # fmt: skip

@@ -184,6 +184,20 @@ class Graph:
         self.ops = list(order)
 
 
+def selection(weights: NDArray[np.float32]) -> dict[str, Any]:
+    """Attributes of a ``conv`` at stride 1 that only picks values: (O, I, h, w) of ones and
+    zeros, no bias."""
+    return {
+        "weights": weights,
+        "bias": np.zeros(len(weights), np.float32),
+        "groups": 1,
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "pads": (0, 0, 0, 0),
+        "fn": (),
+    }
+
+
 def nchw(shape: Iterable[int]) -> tuple[int, ...]:
     """The IR's shape of a tensor with this TFLite shape."""
     dims = tuple(int(n) for n in shape)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler.constraints import SourceOp, SourceTensor
 from k210tasks.compiler.problems import BadModel
+from k210tasks.compiler.reading.dilated import fold_dilated
+from k210tasks.compiler.reading.integers import known
+from k210tasks.compiler.reading.shapes import close
 
 _DTYPES = {
     "FLOAT32": "<f4",
@@ -107,6 +110,12 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
     ),
     "LEAKY_RELU": ("LeakyReluOptions", lambda o: {"alpha": o.Alpha()}),
     "GELU": ("GeluOptions", lambda o: {"approximate": o.Approximate()}),
+    "PACK": ("PackOptions", lambda o: {"axis": o.Axis()}),
+    "UNPACK": ("UnpackOptions", lambda o: {"axis": o.Axis()}),
+    "GATHER": ("GatherOptions", lambda o: {"axis": o.Axis(), "batch_dims": o.BatchDims()}),
+    "MIRROR_PAD": ("MirrorPadOptions", lambda o: {"mode": _names("MirrorPadMode")[o.Mode()]}),
+    "SPACE_TO_DEPTH": ("SpaceToDepthOptions", lambda o: {"block": o.BlockSize()}),
+    "DEPTH_TO_SPACE": ("DepthToSpaceOptions", lambda o: {"block": o.BlockSize()}),
 }
 
 
@@ -118,6 +127,12 @@ def _unpacked(op: SourceOp) -> bool:
     out = op.outputs[0]
     out.value, out.type = real(packed).astype(np.float32), "FLOAT32"
     return True
+
+
+def _settled(op: SourceOp) -> bool:
+    """Whether nothing is left to compute of ``op``; shapes left open are closed on the way."""
+    close(op)
+    return _unpacked(op) or known(op)
 
 
 class Source:
@@ -140,7 +155,7 @@ class Source:
             self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
             self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
             ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
-            self.ops = [op for op in ops if not _unpacked(op)]
+            self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
         except BadModel:
             raise
         except Exception as error:  # flatbuffers raise whatever a damaged offset leads to

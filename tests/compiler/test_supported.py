@@ -18,7 +18,8 @@ def test_the_file_is_current() -> None:
 
 
 def test_every_op_in_the_table_is_read_and_no_other() -> None:
-    assert set(RULES) == set(HANDLERS)
+    folded = {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}  # into the convolution between them
+    assert set(RULES) - folded == set(HANDLERS)
 
 
 def test_every_constraint_has_a_sentence() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from k210tasks.compiler import executor, functions
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.passes import transposes
 from k210tasks.compiler.passes.lowering import (
     MAX_CHANNELS,
     MAX_HEIGHT,
@@ -86,6 +87,9 @@ def _step(dev: Lowering, x: Tensor, step: functions.Step) -> Tensor:
         return _two(
             dev, "mul", x, _floats(dev, "unary", [_with(dev, "max", x, 1e-30)], x.shape, op="rsqrt")
         )
+    if name == "join":
+        a, b = (_steps(dev, x, fn) for fn in p[1:])
+        return _two(dev, p[0], a, b)
     if name == "reciprocal":
         return _under(dev, 1.0, x)
     if name == "gelu_tanh":
@@ -94,6 +98,12 @@ def _step(dev: Lowering, x: Tensor, step: functions.Step) -> Tensor:
         half = _with(dev, "add", _tanh(dev, _with(dev, "mul", inner, math.sqrt(2 / math.pi))), 1.0)
         return _with(dev, "mul", _two(dev, "mul", x, half), 0.5)
     raise Unsupported(dev.label, f"{name} of values that no KPU layer computes")
+
+
+def _steps(dev: Lowering, x: Tensor, fn: Fn) -> Tensor:
+    for step in functions.simplify(fn):
+        x = _step(dev, x, step)
+    return x
 
 
 def v3_carries(fn: Fn) -> bool:
@@ -105,9 +115,7 @@ def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
     """A function of each value."""
     fn = functions.simplify(fn)
     if dev.version == 4:
-        x = dev.as_floats(v)
-        for step in fn:
-            x = _step(dev, x, step)
+        x = _steps(dev, dev.as_floats(v), fn)
         x.name, x.source, x.range = out.name, out.source, out.range
         out.floats = x
     elif v3_carries(fn):
@@ -227,10 +235,17 @@ def move(dev: Lowering, v: Value, out: Value, op: Op, **attrs: Any) -> None:
         lead = [i for i, n in enumerate(out.shape) if n != v.shape[i]]
         if len(lead) != 1 or strides[lead[0]] != 1 or any(n != 1 for n in v.shape[: lead[0]]):
             raise NeedsKmodel4(dev.label, f"a slice from {list(begin)} by {list(strides)}")
-    if v.codes is not None or v.on_kpu:
-        out.codes = dev.emit(op.kind, [dev.as_codes(v)], out.shape, out, **attrs)
+    coded = v.codes is not None or v.on_kpu
+    x = dev.as_codes(v) if coded else dev.as_floats(v)
+    if op.kind == "transpose" and len(out.shape) > 4:
+        x = transposes.in_four_dimensions(dev, x, attrs["perm"])
+        x.name, x.source, x.range = out.name, out.source, out.range
     else:
-        out.floats = _floats(dev, op.kind, [dev.as_floats(v)], out.shape, out, **attrs)
+        x = dev.emit(op.kind, [x], out.shape, out, dtype=x.dtype, **attrs)
+    if coded:
+        out.codes = x
+    else:
+        out.floats = x
 
 
 def _device_nearest(n: int, out: int) -> list[int]:
@@ -291,10 +306,35 @@ def _resize_matrix(op: Op, n: int, m: int) -> np.ndarray:
 
 
 def reduce(dev: Lowering, v: Value, out: Value, op: Op) -> None:
-    attrs = {"op": op.attrs["op"], "axes": op.attrs["axes"]}
-    if dev.version == 3 and (attrs != {"op": "mean", "axes": (2, 3)} or len(v.shape) != 4):
-        raise NeedsKmodel4(dev.label, f"{attrs['op']} over axes {list(attrs['axes'])}")
-    out.floats = _floats(dev, "reduce", [dev.as_floats(v)], out.shape, out, **attrs)
+    how, axes = op.attrs["op"], op.attrs["axes"]
+    if v.parts:
+        reduced = []
+        for part in v.parts:
+            small = Value((1, part.shape[1], *out.shape[2:]), f"{part.name}/{how}")
+            reduce(dev, part, small, op)
+            reduced.append(dev.as_floats(small))
+        out.floats = _floats(dev, "concat", reduced, out.shape, out, axis=1)
+        return
+    if dev.version == 3 and len(v.shape) == 4:
+        axes = tuple(i for i, n in enumerate(v.shape) if n != 1 and i in axes) or (3,)
+    if (dev.version == 3 and axes != (2, 3)) or (dev.version == 3 and how != "mean"):
+        _reduce_window(dev, v, out, how, axes)
+    else:
+        axes = op.attrs["axes"]
+        out.floats = _floats(dev, "reduce", [dev.as_floats(v)], out.shape, out, op=how, axes=axes)
+
+
+def _reduce_window(dev: Lowering, v: Value, out: Value, how: str, axes: tuple[int, ...]) -> None:
+    """A mean or maximum over rows, columns or both as a pool of one window an output."""
+    if how not in ("mean", "max") or len(v.shape) != 4 or not set(axes) <= {2, 3}:
+        raise NeedsKmodel4(dev.label, f"{how} over axes {list(axes)}")
+    kernel = tuple(n if i in axes else 1 for i, n in enumerate(v.shape))[2:]
+    attrs: dict[str, Any] = {"op": how, "kernel": kernel, "stride": kernel}
+    attrs |= {"pads": (0, 0, 0, 0), "fn": ()}
+    if how == "max":
+        out.codes = dev.emit("pool", [dev.as_codes(v)], out.shape, out, **attrs)
+    else:
+        out.floats = _floats(dev, "pool", [dev.as_floats(v)], out.shape, out, **attrs)
 
 
 def _last(dev: Lowering, v: Value, out: Value, op: Op, kind: str, **attrs: Any) -> None:

@@ -99,8 +99,8 @@ def conv(
     missing = _edges(full, m, start, stride, size)
     if any(missing):
         # Put the picked pixels alone, with all the zeros they need, into a map of their own.
-        t, b, left, r = (max(0, p) for p in pads)
         _, _, h, w = v.shape
+        t, b, left, r = _at_least(pads, h, w)
         if not fits((1, channels, h + t + b, w + left + r)):
             return False
         bare = Value(v.shape, v.name, v.source, v.range, codes=dev.as_codes(v))
@@ -178,6 +178,7 @@ def _emit(
         fn=fn,
         pool=kind,
         computes=computes,
+        first=op.attrs.get("first", 0),
         pre=before,
     )
     if kind:

@@ -6,14 +6,23 @@ layers of the format then cannot carry is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.passes import cpu, kpu_conv
-from k210tasks.compiler.passes.lowering import Lowering, Map, Value, fits
+from k210tasks.compiler.passes import cpu, kpu_conv, transposes
+from k210tasks.compiler.passes.lowering import (
+    MAX_CHANNELS,
+    MAX_HEIGHT,
+    MIN_SIDE,
+    Lowering,
+    Map,
+    Value,
+    fits,
+)
 from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
@@ -95,11 +104,12 @@ class _Legaliser:
         mapped = len(shape) == 4 and fits(shape)
         on_kpu = mapped and x not in self.graph.outputs and all(_reads_maps(op) for op in readers)
         if self.dev.version == 3:
-            if not mapped:
-                self._float_first(x, v)
+            if not mapped and len(x.shape) == 2 and [op.kind for op in readers] == ["dense"]:
                 start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
                 v.floats = start
                 return start
+            if not mapped:
+                start.shape = shape = self._as_some_map(x)
             start.place = "kpu"
             if not on_kpu:
                 on_kpu_copy = self.dev.copy(start)
@@ -119,15 +129,19 @@ class _Legaliser:
             v.codes = start
         return start
 
-    def _float_first(self, x: Tensor, v: Value) -> None:
-        """A v3 model that is not fed a map must start with a float dense layer."""
-        readers = self.consumers.get(x, [])
-        if len(x.shape) == 2 and len(readers) == 1 and readers[0].kind == "dense":
-            return
+    def _as_some_map(self, x: Tensor) -> tuple[int, ...]:
+        """A map of as many values as ``x`` that the KPU can be fed with: a kmodel 3 starts with
+        a convolution, and what comes after it reads the same bytes in another shape."""
+        for channels in range(1, MAX_CHANNELS + 1):
+            for h in range(MIN_SIDE, MAX_HEIGHT + 1) if x.size % channels == 0 else ():
+                shape = (1, channels, h, x.size // channels // h)
+                if math.prod(shape) == x.size and fits(shape):
+                    return shape
         raise Unsupported(
             f"input {x.name!r} of shape {list(x.shape)}",
             "a kmodel 3 starts with a convolution on a map of 4x4 to 512x256 pixels "
-            "and at most 1024 channels, or with a dense layer on a vector",
+            f"and at most 1024 channels, which {x.size} values cannot make, "
+            "or with a dense layer on a vector",
             "needs kmodel 4",
         )
 
@@ -150,6 +164,15 @@ class _Legaliser:
     def alone(self, tensor: Tensor) -> bool:
         """Whether one op reads ``tensor`` and no output is it."""
         return len(self.consumers.get(tensor, ())) == 1 and tensor not in self.graph.outputs
+
+    def last(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` is an output, or becomes one by a softmax alone; kmodel 4 only."""
+        readers = self.consumers.get(tensor, [])
+        if self.dev.version == 3:
+            return False
+        if tensor in self.graph.outputs:
+            return not readers
+        return len(readers) == 1 and readers[0].kind == "softmax" and self.last(readers[0].output)
 
     def wants_kpu(self, tensor: Tensor, depth: int = 3) -> bool:
         """Whether a reader of ``tensor`` will run on the KPU."""
@@ -186,6 +209,8 @@ def _conv(s: _Legaliser, op: Op) -> None:
     weights, pads, fn = a["weights"], a["pads"], a["fn"]
     depthwise = a["groups"] > 1
     kernel = weights.shape[2:]
+    if not depthwise and v.shape[1] <= MAX_CHANNELS < weights.shape[0] and _in_groups(s, op, out):
+        return
     if max(kernel) <= 3 and all(
         d == 1 or k == 1 for k, d in zip(kernel, a["dilation"], strict=True)
     ):
@@ -203,6 +228,25 @@ def _conv(s: _Legaliser, op: Op) -> None:
     cpu.conv(s.dev, v, out, op)
 
 
+def _in_groups(s: _Legaliser, op: Op, out: Value) -> bool:
+    """A convolution of more output channels than a KPU tensor can have, in several."""
+    weights, bias = op.attrs["weights"], op.attrs["bias"]
+    count = -(-len(weights) // MAX_CHANNELS)
+    parts = []
+    for rows in np.array_split(np.arange(len(weights)), count):
+        shape = (1, len(rows), *out.shape[2:])
+        part = Value(shape, out.name, out.source, out.range)
+        more = {"weights": weights[rows], "bias": bias[rows], "first": int(rows[0])}
+        some = Op("conv", op.inputs, [Tensor(out.name, shape)], {**op.attrs, **more}, op.origin)
+        if not kpu_conv.conv(s.dev, s.value(op.input), part, some, weights[rows], bias[rows],
+                             depthwise=False, stride=op.attrs["stride"], pads=op.attrs["pads"],
+                             fn=op.attrs["fn"]):  # fmt: skip
+            return False
+        parts.append(part)
+    out.parts = parts
+    return True
+
+
 def _ungrouped(weights: np.ndarray) -> np.ndarray:
     full = np.zeros((weights.shape[0], weights.shape[0], *weights.shape[2:]), np.float32)
     full[np.arange(len(weights)), np.arange(len(weights))] = weights[:, 0]
@@ -212,7 +256,8 @@ def _ungrouped(weights: np.ndarray) -> np.ndarray:
 def _dense(s: _Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     first = s.dev.version == 3 and v.floats is not None and not s.dev.ops
-    small = op.attrs["weights"].size <= SMALL_DENSE and not v.on_kpu
+    # The last one too: what it puts out, a class or a number for people, stays in floats.
+    small = op.attrs["weights"].size <= SMALL_DENSE and (not v.on_kpu or s.last(op.output))
     if not (first or small) and kpu_conv.dense(s.dev, v, out, op):
         return
     cpu.dense(s.dev, v, out, op)
@@ -352,16 +397,13 @@ def _reshape(s: _Legaliser, op: Op) -> None:
 
 
 def _transpose(s: _Legaliser, op: Op) -> None:
-    v, out = s.value(op.input), s.new(op.output)
+    v, out, perm = s.value(op.input), s.new(op.output), op.attrs["perm"]
     if s.dev.version == 3:
-        if op.attrs["perm"] != (0, 2, 3, 1):
-            raise NeedsKmodel4(s.dev.label, f"a transpose by {list(op.attrs['perm'])}")
-        floats = s.dev.as_floats(v)
-        out.floats = s.dev.emit(
-            "transpose", [floats], out.shape, out, dtype="float32", perm=op.attrs["perm"]
-        )
+        x = transposes.with_kmodel_3(s.dev, s.dev.as_floats(v), out.shape, perm)
+        x.name, x.source, x.range = out.name, out.source, out.range
+        out.floats = x
         return
-    cpu.move(s.dev, v, out, op, perm=op.attrs["perm"])
+    cpu.move(s.dev, v, out, op, perm=perm)
 
 
 def _pad(s: _Legaliser, op: Op) -> None:

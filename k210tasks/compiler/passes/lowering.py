@@ -55,7 +55,10 @@ class Map:
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """A tensor of the float graph and the forms it exists in; ``shape`` as in that graph."""
+    """A tensor of the float graph and the forms it exists in; ``shape`` as in that graph.
+
+    ``parts``: a map of more channels than one KPU tensor can have, in groups of channels.
+    """
 
     shape: tuple[int, ...]
     name: str
@@ -65,6 +68,7 @@ class Value:
     codes: Tensor | None = None
     map: Map | None = None
     vector: tuple[Tensor, tuple[int, int]] | None = None  # (1, C, 4, 4) in KPU RAM, and the pixel
+    parts: list[Value] = field(default_factory=list)
 
     @property
     def on_kpu(self) -> bool:
@@ -226,6 +230,9 @@ class Lowering:
 
     def as_floats(self, v: Value) -> Tensor:
         """Float32 in main memory."""
+        if v.floats is None and v.parts and v.codes is None:
+            floats = [self.as_floats(part) for part in v.parts]
+            v.floats = self.emit("concat", floats, v.shape, v, dtype="float32", axis=1)
         if v.floats is None:
             codes = self.as_codes(v)
             v.floats = self.emit("dequantize", [codes], v.shape, v, dtype="float32")
@@ -240,8 +247,7 @@ class Lowering:
         elif v.vector is not None:
             v.codes = self._codes_of_vector(v, *v.vector)
         else:
-            assert v.floats is not None
-            v.codes = self.emit("quantize", [v.floats], v.shape, v)
+            v.codes = self.emit("quantize", [self.as_floats(v)], v.shape, v)
         return v.codes
 
     def _codes_of_map(self, v: Value, m: Map) -> Tensor:

@@ -10,8 +10,8 @@ import numpy as np
 from k210tasks.compiler import functions
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Tensor, nchw, to_nchw
-from k210tasks.compiler.reading.state import TO_NCHW, Handler, Reader, floats
+from k210tasks.compiler.ir import Tensor, to_nchw
+from k210tasks.compiler.reading.state import Handler, Reader, floats
 
 
 def _binary(r: Reader, op: SourceOp) -> None:
@@ -28,16 +28,30 @@ def _binary(r: Reader, op: SourceOp) -> None:
 
 def _broadcast(r: Reader, t: Tensor, rank: int) -> Tensor:
     """``t`` with leading ones up to ``rank``, in the layout of that rank."""
-    if len(t.shape) in (rank, 0) and rank != 4:
+    if len(t.shape) == rank or (not t.shape and rank != 4):
         return t
-    if len(t.shape) == rank:
-        return t
-    shape = (1,) * (rank - len(t.shape)) + t.shape
-    if t.value is not None:
-        value = to_nchw(t.value.reshape(shape))
-        return Tensor(t.name, value.shape, value=value)
-    wide = r.emit("reshape", [t], shape)
-    return r.emit("transpose", [wide], nchw(shape), perm=TO_NCHW) if rank == 4 else wide
+    return r.reshaped(t, (1,) * (rank - len(t.shape)) + t.shape)
+
+
+def _add_n(r: Reader, op: SourceOp) -> None:
+    parts = [r.get(t) for t in op.inputs]
+    if len(parts) == 1:
+        r.values[op.outputs[0].index] = parts[0]
+        return
+    total = parts[0]
+    for part in parts[1:-1]:
+        total = r.emit("binary", [total, part], total.shape, op="add", fn=())
+    r.finish(op, "binary", [total, parts[-1]], op="add", fn=())
+
+
+#: exponent -> the function it is
+_POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+
+
+def _pow(r: Reader, op: SourceOp) -> None:
+    exponent = float(np.ravel(floats(op.inputs[1]))[0])
+    fn: Fn = () if exponent == 1 else ((_POWERS[exponent],),)
+    r.finish(op, "map", [r.get(op.inputs[0])], fn=fn)
 
 
 def _map(*fn: Any) -> Handler:
@@ -63,9 +77,10 @@ def _prelu(r: Reader, op: SourceOp) -> None:
     if np.unique(slopes).size == 1:
         r.finish(op, "map", [x], fn=(("leaky", float(slopes.flat[0])),))
         return
-    # One slope a channel is beyond one table: max(x, 0) + slope * min(x, 0).
-    shape = (1, slopes.size, 1, 1) if len(x.shape) == 4 else (slopes.size,)
-    factor = Tensor(f"{x.name}/slopes", shape, value=slopes.reshape(shape))
+    # Several slopes are beyond one table: max(x, 0) + slope * min(x, 0).
+    value = slopes.reshape((1,) * (len(x.shape) - slopes.ndim) + slopes.shape)
+    value = to_nchw(value)
+    factor = Tensor(f"{x.name}/slopes", value.shape, value=value)
     above = r.emit("map", [x], x.shape, fn=(functions.RELU,))
     below = r.emit("map", [x], x.shape, fn=(("clamp", -math.inf, 0.0),))
     scaled = r.emit("binary", [below, factor], x.shape, op="mul", fn=())
@@ -90,6 +105,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM", "SQUARED_DIFFERENCE"), _binary
     ),
+    "ADD_N": _add_n,
+    "POW": _pow,
     "RELU": _map(functions.RELU),
     "RELU6": _map(functions.RELU6),
     "RELU_N1_TO_1": _map(functions.RELU_N1_TO_1),

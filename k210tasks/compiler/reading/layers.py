@@ -17,6 +17,9 @@ def _pads(
     op: SourceOp, size: tuple[int, int], kernel: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """TFLite's padding (top, bottom, left, right) for effective ``kernel`` on ``size``."""
+    if given := op.options.get("pads"):
+        top, bottom, left, right = given
+        return (top, bottom, left, right)
     if op.options["padding"] == "VALID":
         return (0, 0, 0, 0)
     out: list[int] = []
@@ -131,6 +134,8 @@ def _reduce(r: Reader, op: SourceOp) -> None:
     const = op.const(1)
     assert const is not None
     axes = sorted({int(a) % rank for a in np.ravel(const)})
+    if rank == 3 and axes == [1]:  # over the places of a one-dimensional map
+        x, rank, axes = r.as_map(x), 4, [1, 2]
     ours = tuple(sorted(AXIS[a] for a in axes)) if rank == 4 else tuple(axes)
     kind = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}[op.name]
     shape = tuple(1 if i in ours else n for i, n in enumerate(x.shape))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler.constraints import SourceOp
-from k210tasks.compiler.ir import Op, nchw
-from k210tasks.compiler.reading.state import AXIS, TO_NCHW, TO_NHWC, Handler, Reader, floats
+from k210tasks.compiler.ir import Op, Tensor, nchw, selection
+from k210tasks.compiler.reading.state import TO_NCHW, TO_NHWC, Handler, Reader, floats
 
 
 def _pad(r: Reader, op: SourceOp) -> None:
@@ -14,20 +14,26 @@ def _pad(r: Reader, op: SourceOp) -> None:
     const = op.const(1)
     assert const is not None
     pads = [(int(a), int(b)) for a, b in const.reshape(-1, 2)]
+    row = len(x.shape) == 3 and pads[0] == (0, 0)  # a one-dimensional map
+    if row:
+        x, pads = r.as_map(x), [(0, 0), *pads]
     if len(x.shape) == 4:
         pads = [pads[i] for i in TO_NCHW]
     value = op.const(2)
     fill = 0.0
     if op.name == "PADV2" and value is not None:
         fill = float(np.ravel(floats(op.inputs[2]))[0])
-    r.finish(op, "pad", [x], pads=tuple(pads), value=fill)
+    if row:
+        shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
+        y = r.emit("pad", [x], shape, pads=tuple(pads), value=fill)
+        r.reshape_to(op, r.as_source(y))
+    else:
+        r.finish(op, "pad", [x], pads=tuple(pads), value=fill)
 
 
 def _concat(r: Reader, op: SourceOp) -> None:
     parts = [r.get(t) for t in op.inputs]
-    rank = len(op.outputs[0].shape)
-    axis = op.options["axis"] % rank
-    axis = AXIS[axis] if rank == 4 else axis
+    axis = r.axis(op.options["axis"], len(op.outputs[0].shape))
     if fn := r.activation(op):
         y = r.emit("concat", parts, nchw(op.outputs[0].shape), axis=axis)
         r.finish(op, "map", [y], fn=fn)
@@ -121,6 +127,113 @@ def _resize(r: Reader, op: SourceOp) -> None:
     )
 
 
+def _pack(r: Reader, op: SourceOp) -> None:
+    shape = op.outputs[0].shape
+    axis = op.options["axis"] % len(shape)
+    one = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    parts = [r.reshaped(r.get(t), one) for t in op.inputs]
+    r.finish(op, "concat", parts, axis=r.axis(axis, len(shape)))
+
+
+def _unpack(r: Reader, op: SourceOp) -> None:
+    given = op.shape(0)
+    axis = op.options["axis"] % len(given)
+    shape = [1 if i == axis else n for i, n in enumerate(given)]
+    for which in range(len(op.outputs)):
+        begin = [which if i == axis else 0 for i in range(len(given))]
+        _cut(r, op, which, begin, [1] * len(given), list(shape))
+
+
+def _tile(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    const = op.const(1)
+    assert const is not None
+    for i, times in enumerate(const.tolist()):
+        axis = r.axis(i, len(x.shape))
+        if times > 1:
+            shape = tuple(n * times if k == axis else n for k, n in enumerate(x.shape))
+            x = r.emit("concat", [x] * times, shape, axis=axis)
+    r.hold(op, x)
+
+
+def _picked(r: Reader, x: Tensor, axis: int, places: list[int]) -> list[Tensor]:
+    """The slices of ``x`` at ``places`` of an axis, neighbours in one."""
+    parts: list[Tensor] = []
+    start = 0
+    for i in range(1, len(places) + 1):
+        if i < len(places) and places[i] == places[i - 1] + 1:
+            continue
+        begin = tuple(places[start] if k == axis else 0 for k in range(len(x.shape)))
+        shape = tuple(i - start if k == axis else n for k, n in enumerate(x.shape))
+        parts.append(r.emit("slice", [x], shape, begin=begin, strides=(1,) * len(shape)))
+        start = i
+    return parts
+
+
+def _gather(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    places = op.const(1)
+    assert places is not None
+    axis = op.options.get("axis", 0) % len(x.shape)
+    n = op.shape(0)[axis]
+    at = [int(p) % n for p in places.ravel()]
+    if len(x.shape) == 4 and axis == 3:
+        y = _selected(r, x, at)
+    else:
+        axis = r.axis(axis, len(x.shape))
+        shape = tuple(len(at) if k == axis else m for k, m in enumerate(x.shape))
+        y = r.emit("concat", _picked(r, x, axis, at), shape, axis=axis)
+    if y.shape == nchw(op.outputs[0].shape):
+        r.hold(op, y)
+    else:
+        r.reshape_to(op, r.as_source(y))
+
+
+def _selected(r: Reader, x: Tensor, channels: list[int]) -> Tensor:
+    """Channels of a map in another order: a 1x1 convolution with weights of one."""
+    weights = np.zeros((len(channels), x.shape[1], 1, 1), np.float32)
+    weights[np.arange(len(channels)), channels] = 1
+    shape = (1, len(channels), *x.shape[2:])
+    return r.emit("conv", [x], shape, **selection(weights))
+
+
+def _space_to_depth(r: Reader, op: SourceOp) -> None:
+    x, block = r.get(op.inputs[0]), op.options["block"]
+    c = x.shape[1]
+    weights = np.zeros((block, block, c, c, block, block), np.float32)
+    for i in range(block):
+        for j in range(block):
+            weights[i, j, :, :, i, j] = np.eye(c)
+    weights = weights.reshape(-1, c, block, block)
+    r.finish(op, "conv", [x], **{**selection(weights), "stride": (block, block)})
+
+
+def _depth_to_space(r: Reader, op: SourceOp) -> None:
+    x, block = r.get(op.inputs[0]), op.options["block"]
+    _, c, h, w = x.shape
+    y = r.emit("reshape", [x], (block, block, c // block**2, h, w))
+    y = r.emit("transpose", [y], (c // block**2, h, block, w, block), perm=(2, 3, 0, 4, 1))
+    r.finish(op, "reshape", [y])
+
+
+def _mirror_pad(r: Reader, op: SourceOp) -> None:
+    x = r.get(op.inputs[0])
+    const = op.const(1)
+    assert const is not None
+    skip = 1 if op.options["mode"] == "REFLECT" else 0
+    for i, (before, after) in enumerate(const.tolist()):
+        axis = r.axis(i, len(x.shape))
+        n = x.shape[axis]
+        if not before and not after:
+            continue
+        low = [skip + k for k in reversed(range(before))]
+        high = [n - 1 - skip - k for k in range(after)]
+        parts = [*_picked(r, x, axis, low), x, *_picked(r, x, axis, high)]
+        shape = tuple(m + before + after if k == axis else m for k, m in enumerate(x.shape))
+        x = r.emit("concat", parts, shape, axis=axis)
+    r.hold(op, x)
+
+
 HANDLERS: dict[str, Handler] = {
     "PAD": _pad,
     "PADV2": _pad,
@@ -133,6 +246,13 @@ HANDLERS: dict[str, Handler] = {
     "SLICE": _slice,
     "SPLIT": _split,
     "SPLIT_V": _split,
+    "PACK": _pack,
+    "UNPACK": _unpack,
+    "TILE": _tile,
+    "GATHER": _gather,
+    "MIRROR_PAD": _mirror_pad,
+    "SPACE_TO_DEPTH": _space_to_depth,
+    "DEPTH_TO_SPACE": _depth_to_space,
     "RESIZE_NEAREST_NEIGHBOR": _resize,
     "RESIZE_BILINEAR": _resize,
 }

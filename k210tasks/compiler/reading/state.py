@@ -72,6 +72,14 @@ class Reader:
         self.ops.append(Op(kind, inputs, [out], attrs, (self.label,)))
         self.values[op.outputs[0].index] = out
 
+    def hold(self, op: SourceOp, x: Tensor) -> None:
+        """``x``, which some op already writes, as the output of a source op."""
+        target = op.outputs[0]
+        if x.source is None and x.value is None:
+            like = self.like(target)
+            x.source, x.name, x.range = like.source, like.name, like.range
+        self.values[target.index] = x
+
     def as_source(self, x: Tensor) -> Tensor:
         """``x`` with its elements in TFLite's order."""
         if len(x.shape) != 4:
@@ -91,6 +99,24 @@ class Reader:
         else:
             self.ops.append(Op("reshape", [x], [out], {}, (self.label,)))
         self.values[target.index] = out
+
+    def reshaped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """``x`` with TFLite shape ``shape``, in the layout of its rank."""
+        y = self.as_source(x)
+        if y.value is not None:
+            value = to_nchw(y.value.reshape(shape))
+            return Tensor(x.name, value.shape, value=value)
+        y = self.emit("reshape", [y], shape)
+        return self.emit("transpose", [y], nchw(shape), perm=TO_NCHW) if len(shape) == 4 else y
+
+    def as_map(self, x: Tensor) -> Tensor:
+        """A one-dimensional map (1, places, channels) as one of a single row."""
+        return self.reshaped(x, (1, *x.shape))
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis of a TFLite tensor in the layout of its rank."""
+        axis %= rank
+        return AXIS[axis] if rank == 4 else axis
 
     def activation(self, op: SourceOp) -> Fn:
         return _FUSED[op.options.get("activation", "NONE")]

@@ -1,0 +1,1 @@
+"""The rules of :mod:`k210tasks.compiler.passes.simplify`."""
