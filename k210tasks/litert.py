@@ -134,10 +134,10 @@ class FloatModel:
 
     def _ops(self) -> list[tuple[str, list[int]]]:
         """Name and outputs of every op of the file, in its order."""
-        import tflite
+        from k210tasks import tflite_schema
 
-        names = {v: k for k, v in vars(tflite.BuiltinOperator).items() if isinstance(v, int)}
-        model = tflite.Model.GetRootAs(self._tflite, 0)
+        names = tflite_schema.members("BuiltinOperator")
+        model = tflite_schema.Model.GetRootAs(self._tflite, 0)
         graph = model.Subgraphs(0)
         ops = []
         for k in range(graph.OperatorsLength()):

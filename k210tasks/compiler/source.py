@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import tflite
 from numpy.typing import NDArray
 
+from k210tasks import tflite_schema
 from k210tasks.compiler.constraints import SourceOp, SourceTensor
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
@@ -28,9 +28,7 @@ _DTYPES = {
 }
 
 
-@cache
-def _names(enum: str) -> dict[int, str]:
-    return {v: k for k, v in vars(getattr(tflite, enum)).items() if isinstance(v, int)}
+_names = cache(tflite_schema.members)
 
 
 _Getter = Callable[[Any], dict[str, Any]]
@@ -147,7 +145,7 @@ class Source:
             raise BadModel("it does not carry the identifier TFL3 at byte 4")
         self._data = data
         try:
-            model = tflite.Model.GetRootAsModel(data, 0)
+            model = tflite_schema.Model.GetRootAsModel(data, 0)
             if model.SubgraphsLength() != 1:
                 raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
             self._model, self._graph = model, model.Subgraphs(0)
@@ -217,7 +215,7 @@ class Source:
         raw = op.BuiltinOptions()
         if name in _OPTIONS and raw is not None:
             table, read = _OPTIONS[name]
-            options = getattr(tflite, table)()
+            options = getattr(tflite_schema, table)()
             options.Init(raw.Bytes, raw.Pos)
             record.options = read(options)
         return record

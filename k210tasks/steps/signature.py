@@ -97,15 +97,15 @@ def read_model(path: Path, shown: str) -> tuple[bytes, Signature]:
 
 
 def _ports(data: bytes) -> tuple[list[Port], list[Port]]:
-    import tflite
+    from k210tasks import tflite_schema
 
     if data[4:8] != b"TFL3":
         raise ValueError("its identifier TFL3 is missing")
-    model = tflite.Model.GetRootAs(data, 0)
+    model = tflite_schema.Model.GetRootAs(data, 0)
     if model.SubgraphsLength() < 1:
         raise ValueError("it has no graph")
     graph = model.Subgraphs(0)
-    names = {v: k.lower() for k, v in vars(tflite.TensorType).items() if isinstance(v, int)}
+    names = {v: k.lower() for v, k in tflite_schema.members("TensorType").items()}
 
     def port(index: int) -> Port:
         if not 0 <= index < graph.TensorsLength():

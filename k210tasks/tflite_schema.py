@@ -1,0 +1,72 @@
+"""The classes of the ``tflite`` package by name, each imported when it is first asked for.
+
+``import tflite`` imports one module for each of 190 tables and enumerations, a few percent
+of a whole compilation of a small model, where a file needs about twenty. So the package is
+entered by a stand-in that has its path and nothing else, for as long as an import takes;
+whoever imports the package itself, before or after, gets it whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+_lock = threading.RLock()
+#: What the methods of ``Model`` and of its parts import by themselves.
+_PARTS = ("Buffer", "BuiltinOperator", "Operator", "OperatorCode", "QuantizationParameters",
+          "SubGraph", "Tensor")  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """The class ``tflite.NAME.NAME``; AttributeError where there is none."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    try:
+        return _class(name)
+    except ModuleNotFoundError as error:
+        if error.name != f"tflite.{name}":
+            raise
+        raise AttributeError(f"tflite has no {name}") from error
+
+
+def members(enumeration: str) -> dict[int, str]:
+    """The names of an enumeration's values."""
+    return {v: k for k, v in vars(_class(enumeration)).items() if isinstance(v, int)}
+
+
+@cache
+def _class(name: str) -> Any:
+    with _lock, _stand_in():
+        if name == "Model":
+            for part in _PARTS:
+                importlib.import_module(f"tflite.{part}")
+        return getattr(importlib.import_module(f"tflite.{name}"), name)
+
+
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    folders = None if "tflite" in sys.modules else _folders()
+    if folders is None:
+        yield
+        return
+    package = ModuleType("tflite")
+    package.__path__ = folders
+    sys.modules["tflite"] = package
+    try:
+        yield
+    finally:
+        del sys.modules["tflite"]
+
+
+@cache
+def _folders() -> list[str] | None:
+    """Where the package's modules lie."""
+    spec = importlib.util.find_spec("tflite")
+    return None if spec is None else list(spec.submodule_search_locations or []) or None
