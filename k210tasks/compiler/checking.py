@@ -14,12 +14,17 @@ from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Range, Ranges, through
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.turns import drop_idle_turns
-from k210tasks.compiler.problems import CompileError, Unsupported
+from k210tasks.compiler.problems import CompileError, TooMuchMemory, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
 from k210tasks.compiler.source import Source
 from k210tasks.kmodel.listing import summary
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
+
+SRAM_BYTES = 6 * 2**20  # program, model and its working memory (reference, section 1.1)
+
+#: ops that a layer is named after when functions and paddings have been fused into it
+_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,15 @@ def check(tflite: bytes, kmodel: int = 4) -> Report:
             model, _ = encode_v4.encode(graph, memory)
     except CompileError as error:
         return Report(kmodel, rows, (str(error),))
-    listed = summary(model)
+    listed, size = summary(model), len(model.to_bytes())
+    too_much = size + listed.main_bytes >= SRAM_BYTES
     return Report(
         kmodel,
         rows,
+        (str(TooMuchMemory(size, listed.main_bytes, SRAM_BYTES)),) if too_much else (),
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
-        model_bytes=len(model.to_bytes()),
+        model_bytes=size,
         estimated_kpu_ms=listed.estimated_kpu_ms,
         layers=len(listed.layers),
     )
@@ -117,10 +124,11 @@ def _refused(source: Source, kmodel: int, refused: list[CompileError]) -> Report
     others = []
     labels = [op.label for op in source.ops]
     for error in refused:
-        last = error.op.rsplit(", ", 1)[-1] if isinstance(error, Unsupported) else ""
-        if isinstance(error, Unsupported) and last in labels:
+        names = error.op.split(", ") if isinstance(error, Unsupported) else [""]
+        name = next((n for n in names if n.split(" ")[0] in _LAYERS), names[-1])
+        if isinstance(error, Unsupported) and name in labels:
             remedy = f"; {error.remedy}" if error.remedy else ""
-            reasons[last] = (*reasons.get(last, ()), error.reason + remedy)
+            reasons[name] = (*reasons.get(name, ()), error.reason + remedy)
         else:
             others.append(str(error))
     return Report(kmodel, _rows(source, {}, reasons), tuple(others))

@@ -317,11 +317,32 @@ ANY_RANK = frozenset({
 })  # fmt: skip
 
 
+_FREEZE = (
+    "the weights are kept in variables: convert with TFLiteConverter.from_keras_model or "
+    "from_saved_model, or let k210 convert do it"
+)
+_LEAVE_OUT = "end the model before it and do this on the board, with the outputs"
+_UNROLLED = "the K210 has no recurrent layers: use convolutions along the time axis"
+
+#: what to do about ops that people meet though none of them is taken
+REMEDIES: dict[str, str] = {
+    "VAR_HANDLE": _FREEZE,
+    "READ_VARIABLE": _FREEZE,
+    "ASSIGN_VARIABLE": _FREEZE,
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "NON_MAX_SUPPRESSION_V4",
+                     "NON_MAX_SUPPRESSION_V5", "custom op TFLite_Detection_PostProcess"),
+                    _LEAVE_OUT),
+    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "RNN",
+                     "WHILE"), _UNROLLED),
+}  # fmt: skip
+
+
 def violations(op: SourceOp) -> list[str]:
     """Every sentence that says why ``op`` is not taken; empty where it is."""
     rule = RULES.get(op.name)
     if rule is None:
-        return ["this op is not supported"]
+        remedy = REMEDIES.get(op.name)
+        return ["this op is not supported" + (f"; {remedy}" if remedy else "")]
     if op.version > rule.version:
         return [f"version {op.version} of this op is not known, only up to {rule.version}"]
     found = []

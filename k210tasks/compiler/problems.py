@@ -41,6 +41,17 @@ class TooLarge(CompileError):
         )
 
 
+class TooMuchMemory(CompileError):
+    """A model that leaves no room in the memory it shares with the program."""
+
+    def __init__(self, model: int, main: int, limit: int):
+        super().__init__(
+            f"the model ({model} bytes) and its main memory ({main} bytes) need {model + main} "
+            f"bytes of SRAM, the K210 has {limit} for the program too; fewer weights or a smaller "
+            "input would make it fit"
+        )
+
+
 class NoCalibration(CompileError):
     """A tensor whose range is neither known nor measured."""
 

@@ -16,12 +16,26 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
+MOST_LINES = 20  # of an error that names ops; `k210 check` names all
+
+
+def _several(names: list[str]) -> str:
+    """A few names as they are, of many the first and how many there are."""
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} others"
+
+
 class UnsupportedOps(CompileError):
     """Every op of the model that is not taken, each with its reasons."""
 
     def __init__(self, found: list[tuple[SourceOp, list[str]]]):
         self.found = found
-        lines = [f"{op.label}: {reason}" for op, reasons in found for reason in reasons]
+        same: dict[tuple[str, str], list[str]] = {}
+        for op, reasons in found:
+            for reason in reasons:
+                same.setdefault((op.name, reason), []).append(f"#{op.index}")
+        lines = [f"{name} {_several(at)}: {reason}" for (name, reason), at in same.items()]
+        if len(lines) > MOST_LINES:
+            lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
         super().__init__("the model cannot be compiled:\n  " + "\n  ".join(lines))
 
 

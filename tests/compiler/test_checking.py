@@ -114,3 +114,36 @@ def test_a_missing_file_and_a_wrong_pair(
 @pytest.mark.parametrize("name", ["iris", "vww_96_float", "ulffd_landmark"])
 def test_real_models_are_supported(name: str, kmodel: int) -> None:
     assert check(fixture(f"{name}.tflite"), kmodel).supported
+
+
+def test_maps_that_do_not_fit_the_kpu_are_reported_with_their_bytes() -> None:
+    net = Net((1, 240, 320, 3))
+    net.conv(net.conv(net.input, 32), 4)
+    for kmodel in (3, 4):
+        report = check(net.build(), kmodel)
+        assert not report.supported
+        assert report.problems == (
+            "CONV_2D #1 needs 2764800 bytes of KPU memory at once, the K210 has 2097152; alive at "
+            "that layer: t3 32x240x320 (2457600 bytes), t6 4x240x320 (307200 bytes); a smaller "
+            "input or fewer channels there would make it fit",
+        )
+
+
+def test_a_model_that_fills_the_memory_is_reported_with_its_bytes() -> None:
+    net = Net((1, 1024))
+    net.dense(net.dense(net.input, 1600), 10)
+    report = check(net.build(), 4)
+    assert not report.supported
+    size, main = report.model_bytes, report.main_bytes
+    assert report.problems == (
+        f"the model ({size} bytes) and its main memory ({main} bytes) need {size + main} bytes of "
+        "SRAM, the K210 has 6291456 for the program too; fewer weights or a smaller input would "
+        "make it fit",
+    )
+
+
+def test_a_refused_layer_is_named_after_its_convolution() -> None:
+    net = Net((1, 4, 4, 100))
+    net.unary("HARD_SWISH", net.depthwise(net.input, (9, 9)))
+    report = check(net.build(), 3)
+    assert [bool(op.reasons) for op in report.ops] == [True, False]

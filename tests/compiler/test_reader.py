@@ -145,3 +145,20 @@ def test_int8_tensors_know_their_range() -> None:
     assert graph.outputs[0].range == (-32.0, 31.75)
     np.testing.assert_allclose(graph.ops[0].attrs["weights"][:, 0, 0, 0], [0.2, 0.4, 0.6, 0.8])
     np.testing.assert_allclose(graph.ops[0].attrs["bias"], [0.5, 1, 1.5, 2])
+
+
+def test_ops_refused_for_the_same_reason_share_a_line_and_say_what_to_do() -> None:
+    net = Net((1, 8))
+    x = net.input
+    for _ in range(6):
+        x = net.unary("VAR_HANDLE", x)
+    net.unary("CUMSUM", net.unary("CUMSUM", x))
+    with pytest.raises(UnsupportedOps) as caught:
+        load(net.build())
+    assert str(caught.value) == (
+        "the model cannot be compiled:\n"
+        "  VAR_HANDLE #0 and 5 others: this op is not supported; the weights are kept in "
+        "variables: convert with TFLiteConverter.from_keras_model or from_saved_model, or let "
+        "k210 convert do it\n"
+        "  CUMSUM #6, #7: this op is not supported"
+    )
