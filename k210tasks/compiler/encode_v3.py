@@ -8,38 +8,15 @@ from typing import Any
 import numpy as np
 
 from k210tasks.compiler import functions
+from k210tasks.compiler.encoding import byte_table, registers
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.passes.place import Memory, nbytes
 from k210tasks.compiler.passes.quantise import Numbers
 from k210tasks.kmodel import v3
 from k210tasks.kmodel import v3_layers as layers
 from k210tasks.kmodel.v3_layers import WHC
-from k210tasks.kpu.pools import Pool
-from k210tasks.kpu.registers import LayerRegisters, conv_registers
 
 TO_MAIN = 1
-
-
-def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:
-    """The registers of a KPU layer."""
-    numbers: Numbers = op.attrs["numbers"]
-    _, c, h, w = op.input.shape
-    return conv_registers(
-        in_channels=c,
-        height=h,
-        width=w,
-        out_channels=op.output.shape[1],
-        kernel=op.attrs["weights"].shape[2],
-        depthwise=op.attrs["depthwise"],
-        pool=Pool(op.attrs["pool"]),
-        src_row=memory.rows[op.input],
-        dst_row=memory.rows[op.output],
-        pad_value=numbers.pad_value,
-        arg_x=numbers.arg_x,
-        arg_w=numbers.arg_w,
-        arg_add=numbers.arg_add,
-        weight_bytes=weight_bytes,
-    )
 
 
 class _Encoder:
@@ -102,10 +79,7 @@ class _Encoder:
         )
 
     def requantize(self, op: Op) -> layers.Body:
-        given = _quant(op.input).decode(np.arange(256)).astype(np.float64)
-        reals = functions.evaluate(op.attrs["fn"], given)
-        table = _quant(op.output).encode(np.nan_to_num(reals))
-        return layers.Requantize(**self._io(op), count=op.input.size, table=table)
+        return layers.Requantize(**self._io(op), count=op.input.size, table=byte_table(op))
 
     def turn(self, op: Op) -> layers.Body:
         """Codes turned round so that zero becomes code 0, or back."""

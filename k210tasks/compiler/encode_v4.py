@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler.encode_v3 import registers
+from k210tasks.compiler.encoding import byte_table, registers
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes.place import Memory, kpu_rows, nbytes
 from k210tasks.compiler.passes.quantise import Numbers
@@ -56,15 +56,18 @@ class _Encoder:
     def mem(self, tensor: Tensor) -> MemoryRange:
         """Where a tensor is; constants are stored when first asked for."""
         if tensor.value is not None:
-            data = np.ascontiguousarray(tensor.value, "<f4").tobytes()
-            start = len(self.constants)
-            self.constants += data
-            return MemoryRange(CONST, FLOAT32, start, len(data))
+            return self.constant(np.ascontiguousarray(tensor.value, "<f4").tobytes(), FLOAT32)
         if tensor.place == "kpu":
             size = kpu_rows(tensor) * ROW_BYTES
             return MemoryRange(KPU, UINT8, self.memory.rows[tensor] * ROW_BYTES, size)
         kind = UINT8 if tensor.dtype == "uint8" else FLOAT32
         return MemoryRange(MAIN, kind, self.memory.bytes[tensor], nbytes(tensor))
+
+    def constant(self, data: bytes, datatype: int) -> MemoryRange:
+        """Bytes stored in the file."""
+        start = len(self.constants)
+        self.constants += data
+        return MemoryRange(CONST, datatype, start, len(data))
 
     def _io(self, op: Op) -> dict[str, Any]:
         return {"input": self.mem(op.input), "out": self.mem(op.output)}
@@ -91,6 +94,10 @@ class _Encoder:
 
     def dequantize(self, op: Op) -> nodes.Node:
         return nodes.Dequantize(**self._io(op), quant=_quant(op.input))
+
+    def requantize(self, op: Op) -> nodes.Node:
+        table = self.constant(byte_table(op).tobytes(), UINT8)
+        return nodes.TableLookup1d(**self._io(op), table=table)
 
     def binary(self, op: Op) -> nodes.Node:
         a, b = op.inputs
@@ -277,6 +284,7 @@ NODES: dict[str, Callable[[_Encoder, Op], nodes.Node] | None] = {
     "upload": _Encoder.upload,
     "quantize": _Encoder.quantize,
     "dequantize": _Encoder.dequantize,
+    "requantize": _Encoder.requantize,
     "binary": _Encoder.binary,
     "unary": _Encoder.unary,
     "conv": _Encoder.conv,

@@ -17,7 +17,7 @@ class Options:
     ``pixels``: whether the model is fed with such pixels; None: yes where the calibration
     samples were. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
     float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
-    only the last runtimes of kmodel 4 know.
+    only the last runtimes of kmodel 4 know, tables for functions beside the KPU.
     """
 
     kmodel: int = 4

@@ -42,13 +42,15 @@ def _silent(done: int, total: int, what: str) -> None:
     """Shows nothing."""
 
 
-def lowered(tflite: bytes | Source, kmodel: int, *, float_input: bool = False) -> Graph:
+def lowered(
+    tflite: bytes | Source, kmodel: int, *, float_input: bool = False, tables: bool = False
+) -> Graph:
     """Read, simplify and legalise, with the checker after each."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
-    graph = legalise(graph, kmodel, float_input=float_input)
+    graph = legalise(graph, kmodel, float_input=float_input, tables=tables)
     forms.check(graph, "legalise", ALLOWED[kmodel])
     return graph
 
@@ -75,7 +77,8 @@ def compile(
     float_input = options.input == "float" or (
         options.input is None and not pixels and options.kmodel == 4
     )
-    graph = lowered(source, options.kmodel, float_input=float_input)
+    tables = options.kmodel == 4 and options.opcodes == "beta4"
+    graph = lowered(source, options.kmodel, float_input=float_input, tables=tables)
     say(1, steps, "quantising")
     contract = None
     if graph.input.dtype == "uint8" and pixels:

@@ -133,7 +133,8 @@ class Defaults(_Map):
     )
     opcodes: Annotated[str, values.choice("beta1", "beta4")] = _key(
         "Built-in compiler, kmodel 4: the newest nncase 0.2 whose opcodes may appear. "
-        "MaixPy's runtime knows those of beta1.",
+        "beta4 adds byte tables for functions beside the KPU; MaixPy's runtime knows those of "
+        "beta1.",
         "beta1",
     )
     input: Annotated[str, values.choice("uint8", "float")] = _key(

@@ -10,7 +10,8 @@ import pytest
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.problems import NeedsKmodel4
 from k210tasks.compiler.reader import UnsupportedOps, load
-from tests.compiler.helpers import kinds, proven, same_after_legalise
+from k210tasks.kmodel import parse
+from tests.compiler.helpers import Outcome, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net
 
 
@@ -249,3 +250,39 @@ def test_transposes_of_five_dimensions_take_few_layers() -> None:
     net.reshape(net.transpose(x, (0, 1, 3, 2, 4, 5)), (1, 16, 16, 4))
     outcome = proven(net, 4)
     assert outcome.layers.count("transpose") <= 3
+
+
+#: what runtimes of beta1 and beta2 know, MaixPy's among them (reference, section 3.4)
+BETA1 = {*range(0x12), 0x13, 0x2001, 0x2002}
+
+
+def scores(net: Net) -> int:
+    x = net.resize(net.conv(net.input, 4), (16, 16))
+    return net.unary("TANH", net.reshape(x, (1, 1024)))
+
+
+def test_functions_beside_the_kpu_are_tables_where_beta4_is_asked_for() -> None:
+    net = Net((1, 8, 8, 3))
+    scores(net)
+    plain, tables = (proven(net, 4, 25, opcodes=o) for o in ("beta1", "beta4"))
+    codes = [{n.OPCODE for n in parse(o.compiled.kmodel).nodes} for o in (plain, tables)]
+    assert codes[0] <= BETA1
+    assert codes[1] - BETA1 == {0x12}
+    assert len(tables.layers) < len(plain.layers)
+    assert "table_lookup1d" in tables.layers
+
+
+@pytest.mark.parametrize("function", ["LOGISTIC", "TANH", "HARD_SWISH", "ELU", "SQRT", "NEG"])
+def test_only_opcodes_of_beta1_unless_asked(function: str) -> None:
+    net = Net((1, 8, 8, 4))
+    x = net.unary(function, net.reshape(net.unary("ABS", net.input), (1, 256)))
+    x = net.binary("ADD", x, net.const(np.float32(1)))
+    net.softmax(x)
+    nodes = parse(Outcome(net.build(), 4).compiled.kmodel).nodes
+    assert {node.OPCODE for node in nodes} <= BETA1
+
+
+def test_one_float_layer_is_not_worth_a_table() -> None:
+    net = Net((1, 8, 8, 3))
+    net.unary("RELU", net.resize(net.conv(net.input, 4), (16, 16)))
+    assert "table_lookup1d" not in proven(net, 4, opcodes="beta4").layers

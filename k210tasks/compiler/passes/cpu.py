@@ -111,10 +111,17 @@ def v3_carries(fn: Fn) -> bool:
     return fn == (("logistic",),)
 
 
+def _pays(fn: Fn) -> bool:
+    """Whether one table of codes saves floats more than one layer: else those are exact."""
+    return len(fn) > 1 or any(step[0] not in (*UNARY, "add", "mul", "clamp") for step in fn)
+
+
 def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
     """A function of each value."""
     fn = functions.simplify(fn)
-    if dev.version == 4:
+    if dev.tables and (v.codes is not None or v.on_kpu) and _pays(fn):
+        out.codes = dev.emit("requantize", [dev.as_codes(v)], out.shape, out, fn=fn)
+    elif dev.version == 4:
         x = _steps(dev, dev.as_floats(v), fn)
         x.name, x.source, x.range = out.name, out.source, out.range
         out.floats = x

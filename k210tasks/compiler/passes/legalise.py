@@ -47,11 +47,15 @@ ALLOWED: dict[int, dict[str, forms.Form]] = {
 
 class _Legaliser:
     def __init__(
-        self, graph: Graph, version: int, float_input: bool, refused: list[CompileError] | None
+        self,
+        graph: Graph,
+        dev: Lowering,
+        float_input: bool,
+        refused: list[CompileError] | None,
     ):
         self.refused = refused
         self.graph = graph
-        self.dev = Lowering(version)
+        self.dev = dev
         self.values: dict[Tensor, Value] = {}
         self.consumers = graph.consumers()
         self.float_input = float_input
@@ -455,12 +459,14 @@ def legalise(
     version: int,
     *,
     float_input: bool = False,
+    tables: bool = False,
     refused: list[CompileError] | None = None,
 ) -> Graph:
-    """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32.
+    """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32;
+    ``tables``: the runtimes know the tables of beta4 (kmodel 4).
 
     Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op; with
     ``refused`` every such error is appended to it instead, and what is returned is of use
     only where none was.
     """
-    return _Legaliser(graph, version, float_input, refused).run()
+    return _Legaliser(graph, Lowering(version, tables), float_input, refused).run()

@@ -83,9 +83,11 @@ def fits(shape: tuple[int, ...]) -> bool:
 
 @dataclass(eq=False, slots=True)
 class Lowering:
-    """The device graph being written. ``version`` is 3 or 4."""
+    """The device graph being written. ``version`` is 3 or 4; ``tables``: whether runtimes know
+    the opcode that looks bytes up in a table, as those of kmodel 4 do from beta4 on."""
 
     version: int
+    tables: bool = False
     ops: list[Op] = field(default_factory=list)
     producers: dict[Tensor, Op] = field(default_factory=dict)
     joined: set[Tensor] = field(default_factory=set)  # parts of a kpu_concat

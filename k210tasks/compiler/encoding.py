@@ -1,0 +1,44 @@
+"""What both formats write alike: the registers of a layer, tables from code to code."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.compiler import functions
+from k210tasks.compiler.ir import Op
+from k210tasks.compiler.passes.place import Memory
+from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.kpu.pools import Pool
+from k210tasks.kpu.registers import LayerRegisters, conv_registers
+
+
+def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:
+    """The registers of a KPU layer."""
+    numbers: Numbers = op.attrs["numbers"]
+    _, c, h, w = op.input.shape
+    return conv_registers(
+        in_channels=c,
+        height=h,
+        width=w,
+        out_channels=op.output.shape[1],
+        kernel=op.attrs["weights"].shape[2],
+        depthwise=op.attrs["depthwise"],
+        pool=Pool(op.attrs["pool"]),
+        src_row=memory.rows[op.input],
+        dst_row=memory.rows[op.output],
+        pad_value=numbers.pad_value,
+        arg_x=numbers.arg_x,
+        arg_w=numbers.arg_w,
+        arg_add=numbers.arg_add,
+        weight_bytes=weight_bytes,
+    )
+
+
+def byte_table(op: Op) -> NDArray[np.uint8]:
+    """uint8 [256]: the output code of a ``requantize`` for each code of its input."""
+    given, made = op.input.quant, op.output.quant
+    assert given is not None
+    assert made is not None
+    reals = functions.evaluate(op.attrs["fn"], given.decode(np.arange(256)).astype(np.float64))
+    return made.encode(np.nan_to_num(reals))
