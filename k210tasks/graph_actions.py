@@ -31,11 +31,9 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
     except K210Error as error:
         return failed(project, plan.task, error, plan.log)
     except OSError as error:
-        from k210tasks.steps.failures import FULL, DiskFull
+        from k210tasks.steps.failures import told
 
-        full = error.errno in FULL
-        told = DiskFull(plan.task, project.root) if full else K210Error(str(error))
-        return failed(project, plan.task, told, plan.log)
+        return failed(project, plan.task, told(plan.task, error, project.root), plan.log)
     return None
 
 
@@ -49,8 +47,12 @@ def write_report(
     """Write the pages, whatever results there are."""
     try:
         report.write(project, manifest, plans)
-    except (K210Error, OSError) as error:
-        return failed(project, task.name, K210Error(str(error)))
+    except K210Error as error:
+        return failed(project, task.name, error)
+    except OSError as error:
+        from k210tasks.steps.failures import told
+
+        return failed(project, task.name, told(task.name, error, project.root))
     return None
 
 
@@ -71,13 +73,19 @@ def clean_report(project: Project, dryrun: bool) -> None:
 def install(project: Project, tool: str, task: Any) -> TaskFailed | None:
     """Fetch and prove a toolchain, or note for its users in this run that it cannot be had."""
     from k210tasks.progress import shown
+    from k210tasks.toolchains.cache import cache_root
 
     state = f"toolchain:{tool}"
     try:
         with shown(state, quiet=task.verbosity == 0) as progress:
             project.toolchain(tool).install(progress.tell, progress)
-    except K210Error as error:
-        project.states.save(state, {"outcome": "failed", "run": project.run_id})
+    except (K210Error, OSError) as error:
+        from k210tasks.steps.failures import told
+
+        with contextlib.suppress(OSError):  # a project on a read-only disk
+            project.states.save(state, {"outcome": "failed", "run": project.run_id})
+        if isinstance(error, OSError):
+            error = told(task.name, error, str(cache_root()))
         return failed(project, task.name, error)
     project.states.remove(state)
     return None

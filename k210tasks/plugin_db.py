@@ -74,8 +74,11 @@ class Database:
         self._changed.clear()
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
-        self._tasks.setdefault(task_id, {})[dependency] = json.loads(json.dumps(value))
-        self._changed.add(task_id)
+        value = json.loads(json.dumps(value))
+        known = self._tasks.setdefault(task_id, {})
+        if dependency not in known or known[dependency] != value:
+            known[dependency] = value
+            self._changed.add(task_id)
 
     def get(self, task_id: str, dependency: str) -> Any:
         task = self._tasks.get(task_id)

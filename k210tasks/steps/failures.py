@@ -44,8 +44,19 @@ class StepCrashed(StepFailed):
 
 class CannotWrite(StepFailed):
     def __init__(self, path: str, error: OSError) -> None:
-        super().__init__(f"{path} cannot be written: {error.strerror or error}")
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        super().__init__(f"{path} cannot be written: {error.strerror or error}{remedy}")
 
+
+#: what helps, by errno
+_REMEDIES = {
+    errno.EROFS: "; mount the disk writable, or copy the project to where you may write",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        "; make it writable for you, or copy the project to where you may write",
+    ),
+    errno.EFBIG: "; the limit on the size of files (ulimit -f) is too low for it",
+}
 
 #: errno of a disk, or of a user's share of it, that is full
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -57,6 +68,18 @@ class DiskFull(StepFailed):
             f"{task}: no space is left on the disk of {folder}; free some (k210 gc removes "
             "results nothing names any more), then run doit again: nothing finished is lost"
         )
+
+
+def told(task: str, error: OSError, folder: str) -> StepFailed:
+    """What the user is to read of an error of the operating system.
+
+    ``folder``: the project's, or another on the disk that was written to.
+    """
+    if error.errno in FULL:
+        return DiskFull(task, folder)
+    if error.errno in _REMEDIES and error.filename is not None:
+        return CannotWrite(str(error.filename), error)
+    return StepFailed(str(error))
 
 
 class ToolFailedBefore(StepFailed):

@@ -49,6 +49,16 @@ class UnknownToolchain(ToolchainError):
         super().__init__(f"there is no toolchain {name!r}; there are: {', '.join(known)}")
 
 
+class CacheUnusable(ToolchainError):
+    """The folder for all toolchains cannot be written."""
+
+    def __init__(self, folder: Path, error: OSError):
+        super().__init__(
+            f"the cache folder {folder} cannot be used: {error.strerror or error}; make it "
+            "writable for you, or set K210_CACHE to another folder"
+        )
+
+
 class NotInstalled(ToolchainError):
     """An operation was asked of a toolchain that is not there."""
 

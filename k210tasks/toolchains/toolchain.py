@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import receipts
 from k210tasks.toolchains.cache import cache_root, exclusive
 from k210tasks.toolchains.catalogue import START, PythonTool, Tool
-from k210tasks.toolchains.errors import NotInstalled
+from k210tasks.toolchains.errors import CacheUnusable, NotInstalled
 
 if TYPE_CHECKING:
     from k210tasks.toolchains.worker import Progress, Worker
@@ -66,12 +66,22 @@ class Toolchain:
         """
         raise NotImplementedError
 
-    def _alone(self, lock: str, say: Say) -> AbstractContextManager[None]:
-        """The right to install, which one process has at a time."""
-        return exclusive(
-            cache_root() / "locks" / lock,
-            lambda: say(f"{self.name}: another process is installing it, waiting for that"),
-        )
+    @contextmanager
+    def _alone(self, lock: str, say: Say) -> Iterator[None]:
+        """The right to install, which one process has at a time. Raises :class:`CacheUnusable`."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(
+                    exclusive(
+                        cache_root() / "locks" / lock,
+                        lambda: say(
+                            f"{self.name}: another process is installing it, waiting for that"
+                        ),
+                    )
+                )
+            except OSError as error:
+                raise CacheUnusable(cache_root(), error) from error
+            yield
 
     def receipt(self) -> dict[str, Any] | None:
         """What was recorded when it was installed."""

@@ -293,6 +293,36 @@ def test_errors_of_the_file_are_shown_without_a_traceback(toy: Toy) -> None:
     assert toy.doit("list", status=3).stderr == done.stderr
 
 
+def test_a_project_that_cannot_be_written(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.makedirs
+
+    def refuse(path: str, *args: object, **more: object) -> None:
+        if ".k210" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        real(path, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    done = toy.inside("convert:one")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == (
+        f"!! convert:one: {toy.root}/.k210/locks cannot be written: Read-only file system; "
+        "mount the disk writable, or copy the project to where you may write"
+    )
+
+
+def test_nothing_to_do_writes_nothing(toy: Toy) -> None:
+    toy.run()
+    toy.run()  # the stamps have come of age
+
+    def written() -> dict[str, int]:
+        files = [p for p in toy.root.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        return {str(p): p.stat().st_ctime_ns for p in files}
+
+    before = written()
+    assert toy.run() == []
+    assert written() == before
+
+
 HEAVY = """
 def task_modules():
     return {"actions": [show], "uptodate": [False], "task_dep": TASK_DEP}

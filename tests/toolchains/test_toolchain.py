@@ -114,6 +114,17 @@ def test_proof_that_fails_is_no_installation(cache: Path, tmp_path: Path) -> Non
     assert fixed.installed()
 
 
+def test_a_cache_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("K210_CACHE", str(tmp_path / "file"))
+    with pytest.raises(toolchains.ToolchainError) as caught:
+        tiny.make(tmp_path).install(quiet)
+    assert str(caught.value) == (
+        f"the cache folder {tmp_path / 'file'} cannot be used: Not a directory; make it "
+        "writable for you, or set K210_CACHE to another folder"
+    )
+
+
 def test_no_interpreter(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tiny.make(tmp_path, pythons=("3.7",))
     with pytest.raises(toolchains.ToolchainUnavailable, match=r"tiny-1\.0 needs CPython 3\.7, and"):
