@@ -143,7 +143,7 @@ def test_a_model_that_fills_the_memory_is_reported_with_its_bytes() -> None:
 
 
 def test_a_refused_layer_is_named_after_its_convolution() -> None:
-    net = Net((1, 4, 4, 100))
+    net = Net((1, 4, 4, 600))
     net.unary("HARD_SWISH", net.depthwise(net.input, (9, 9)))
     report = check(net.build(), 3)
     assert [bool(op.reasons) for op in report.ops] == [True, False]

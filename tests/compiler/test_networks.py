@@ -286,3 +286,19 @@ def test_one_float_layer_is_not_worth_a_table() -> None:
     net = Net((1, 8, 8, 3))
     net.unary("RELU", net.resize(net.conv(net.input, 4), (16, 16)))
     assert "table_lookup1d" not in proven(net, 4, opcodes="beta4").layers
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (3, 1, 2), (7, 1, 1)]
+)
+def test_large_depthwise_kernels_of_many_channels_stay_on_the_kpu(
+    kernel: int, stride: int, dilation: int, kmodel: int
+) -> None:
+    net = Net((1, 12, 12, 72))
+    x = net.depthwise(net.input, (kernel, kernel), stride=(stride, stride), act="RELU",
+                      dilation=(dilation, dilation))  # fmt: skip
+    net.conv(x, 8, (1, 1))
+    graph = same_after_legalise(net.build(), kmodel)
+    assert "conv" not in kinds(graph)
+    proven(net, kmodel)

@@ -7,6 +7,7 @@ a layer's result are meant, and what its input must look like at the edges.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from k210tasks.compiler.passes.lowering import (
     Value,
     fits,
 )
+from k210tasks.kpu.layout import layout
 
 Pads = tuple[int, int, int, int]
 
@@ -223,11 +225,14 @@ def spread(
     dilation: tuple[int, int],
     stride: tuple[int, int],
     pads: Pads,
+    *,
+    together: bool = False,
 ) -> tuple[Value, NDArray[Any], Pads] | None:
     """A large or dilated kernel as a 3x3 one on moved copies of its input, one behind the
     other: exact, as every tap is served by one copy. None where that is too much.
 
-    What moves in at the edges is zero, which is what the kernel would see there.
+    What moves in at the edges is zero, which is what the kernel would see there. ``together``:
+    all copies by few layers, whatever their weights.
     """
     channels, inner, kh, kw = weights.shape
     tables, starts = [], []
@@ -257,7 +262,7 @@ def spread(
         for i, j, y, x in copies[move]:
             kernel[:, :, y + 1, x + 1] = weights[:, :, i, j]
         kernels.append(kernel)
-    if inner <= 4 or not dev.joinable([base] * len(order)):
+    if together or inner <= 4 or not dev.joinable([base] * len(order)):
         if 9 * len(order) * inner * inner > MAX_SPREAD:
             return None
         joined = _all_moves(dev, base, order)
@@ -267,6 +272,49 @@ def spread(
     wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined))
     inner_pads = (1 - starts[0], 1, 1 - starts[1], 1)
     return wide, np.concatenate(kernels, 1), inner_pads
+
+
+def depthwise_in_groups(
+    dev: Lowering, v: Value, out: Value, op: Op, most: int = MAX_SPREAD
+) -> bool:  # fmt: skip
+    """A large or dilated depthwise kernel, a few channels at a time as a full one: its zeros
+    are few then. False where the weights would be more than ``most`` bytes."""
+    a = op.attrs
+    weights, bias = a["weights"], a["bias"]
+    base = dev.whole(v)
+    if base is None or not fits(base.shape) or (out.shape[2] < 4 or out.shape[3] < 4):
+        return False
+    channels = len(weights)
+    spans = [(k - 1) * d for k, d in zip(weights.shape[2:], a["dilation"], strict=True)]
+    copies = math.prod(len({m for m, _ in moves_of(-(n // 2), n - n // 2).values()}) for n in spans)
+    unit = max(layout(n).channels_per_group for n in (base.shape[3], out.shape[3]))
+    count = most // (2 * 9 * copies * channels) // unit * unit
+    if count < unit:
+        return False
+    maps: list[Map] = []
+    for first in range(0, channels, count):
+        rows = slice(first, min(first + count, channels))
+        n = rows.stop - first
+        part = dev.part(base, first, n)
+        some = Value(part.shape, v.name, None, v.range, map=Map.of(part))
+        made = Value((1, n, *out.shape[2:]), out.name, out.source, out.range)
+        full = np.zeros((n, n, *weights.shape[2:]), np.float32)
+        full[np.arange(n), np.arange(n)] = weights[rows, 0]
+        wide = spread(dev, some, made, full, a["dilation"], a["stride"], a["pads"], together=True)
+        own = Op("conv", [], [], {**a, "first": first}, op.origin)
+        if wide is None or not conv(dev, wide[0], made, own, wide[1], bias[rows], depthwise=False,
+                                    stride=a["stride"], pads=wide[2], fn=a["fn"]):  # fmt: skip
+            return False
+        assert made.map is not None
+        maps.append(made.map)
+    if len({(m.tensor.shape[2:], m.offset, m.stride, m.size) for m in maps}) > 1:
+        return False
+    m = maps[0]
+    if not dev.joinable([x.tensor for x in maps]):
+        return False
+    joined = dev.concat([x.tensor for x in maps], out)
+    out.map = Map(joined, m.offset, m.stride, m.size, m.clean)
+    return True
 
 
 def _all_moves(dev: Lowering, base: Any, order: list[tuple[int, int]]) -> Any:

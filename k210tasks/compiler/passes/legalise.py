@@ -229,6 +229,8 @@ def _conv(s: _Legaliser, op: Op) -> None:
             pads=wide[2], fn=fn,
         ):  # fmt: skip
             return
+    elif kpu_conv.depthwise_in_groups(s.dev, v, out, op):
+        return
     cpu.conv(s.dev, v, out, op)
 
 

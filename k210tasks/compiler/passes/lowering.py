@@ -192,6 +192,12 @@ class Lowering:
     def part(self, x: Tensor, first: int, count: int) -> Tensor:
         """Channels of a KPU tensor as a tensor of their own: the same rows. ``first`` must
         be a multiple of the layout's group."""
+        if self.version == 3 and x not in self.producers:
+            # The first layer's registers say how large the input is: it must read all of it.
+            key = (x, (0, 0))
+            if key not in self.aligned:
+                self.aligned[key] = Map.of(self.copy(x))
+            x = self.aligned[key].tensor
         shape = (1, count, *x.shape[2:])
         return self.emit("kpu_part", [x], shape, place="kpu", first=first)
 
