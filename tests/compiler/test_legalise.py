@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k210tasks.compiler.passes.kpu_conv import moves_of
+from k210tasks.compiler.passes.kpu_large import moves_of
 from k210tasks.compiler.problems import NeedsKmodel4, TooLarge, Unsupported
 from tests.compiler.helpers import Outcome, fixture, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net

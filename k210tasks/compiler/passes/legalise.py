@@ -6,24 +6,20 @@ layers of the format then cannot carry is refused by name.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
 from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.passes import cpu, kpu_conv, transposes
+from k210tasks.compiler.passes import cpu, kpu_conv, kpu_dense, kpu_large, kpu_pool, transposes
+from k210tasks.compiler.passes.legaliser import Handler, Legaliser
 from k210tasks.compiler.passes.lowering import (
     MAX_CHANNELS,
-    MAX_HEIGHT,
-    MIN_SIDE,
     Lowering,
     Map,
     Value,
     fits,
 )
-from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
+from k210tasks.compiler.problems import CompileError, NeedsKmodel4
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
 
@@ -45,170 +41,7 @@ ALLOWED: dict[int, dict[str, forms.Form]] = {
 }  # fmt: skip
 
 
-class _Legaliser:
-    def __init__(
-        self,
-        graph: Graph,
-        dev: Lowering,
-        float_input: bool,
-        refused: list[CompileError] | None,
-    ):
-        self.refused = refused
-        self.graph = graph
-        self.dev = dev
-        self.values: dict[Tensor, Value] = {}
-        self.consumers = graph.consumers()
-        self.float_input = float_input
-
-    def run(self) -> Graph:
-        start = self._input()
-        for op in self.graph.ops:
-            self.dev.origin = op.origin
-            for tensor in op.inputs:
-                if tensor.value is not None and tensor not in self.values:
-                    self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
-            try:
-                HANDLERS[op.kind](self, op)
-            except CompileError as error:
-                if self.refused is None:
-                    raise
-                self.refused.append(error)
-                self._give_up(op)
-        outputs = []
-        for tensor in self.graph.outputs:
-            if tensor.value is not None:
-                raise Unsupported(f"output {tensor.name!r}", "it does not depend on the input")
-            floats = self.dev.as_floats(self.values[tensor])
-            if floats in outputs or floats is start:
-                copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)
-                floats = copy
-            outputs.append(floats)
-        graph = Graph([start], outputs, self.dev.ops)
-        graph.sort()
-        return graph
-
-    # -- the input
-
-    def _input(self) -> Tensor:
-        x = self.graph.input
-        shape = x.shape
-        readers = self.consumers.get(x, [])
-        if len(shape) != 4 and readers and all(op.kind == "reshape" for op in readers):
-            maps = [op.output for op in readers if fits4(op.output.shape)]
-            if maps and len({m.shape for m in maps}) == 1:
-                shape = maps[0].shape  # fed as the map it is reshaped to: the same bytes
-        self.dev.origin = ("the input",)
-        v = Value(x.shape, x.name, x.source, x.range)
-        self.values[x] = v
-        if self.float_input:
-            start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
-            v.floats = start
-            return start
-        start = Tensor(x.name, shape, "uint8", source=x.source, range=x.range)
-        mapped = len(shape) == 4 and fits(shape)
-        on_kpu = mapped and x not in self.graph.outputs and all(_reads_maps(op) for op in readers)
-        if self.dev.version == 3:
-            if not mapped and len(x.shape) == 2 and [op.kind for op in readers] == ["dense"]:
-                start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
-                v.floats = start
-                return start
-            if not mapped:
-                start.shape = shape = self._as_some_map(x)
-            start.place = "kpu"
-            if not on_kpu:
-                on_kpu_copy = self.dev.copy(start)
-                on_kpu_copy.source, on_kpu_copy.range = x.source, x.range
-                v.codes = self.dev.main_copy(on_kpu_copy)
-                if shape != x.shape:
-                    v.codes = self.dev.emit("reshape", [v.codes], x.shape, v)
-                else:
-                    v.map = Map.of(on_kpu_copy)
-            else:
-                v.map = Map.of(start)
-        elif on_kpu:
-            start.place = "kpu"
-            v.map = Map.of(start)
-        else:
-            start.shape = x.shape
-            v.codes = start
-        return start
-
-    def _as_some_map(self, x: Tensor) -> tuple[int, ...]:
-        """A map of as many values as ``x`` that the KPU can be fed with: a kmodel 3 starts with
-        a convolution, and what comes after it reads the same bytes in another shape."""
-        for channels in range(1, MAX_CHANNELS + 1):
-            for h in range(MIN_SIDE, MAX_HEIGHT + 1) if x.size % channels == 0 else ():
-                shape = (1, channels, h, x.size // channels // h)
-                if math.prod(shape) == x.size and fits(shape):
-                    return shape
-        raise Unsupported(
-            f"input {x.name!r} of shape {list(x.shape)}",
-            "a kmodel 3 starts with a convolution on a map of 4x4 to 512x256 pixels "
-            f"and at most 1024 channels, which {x.size} values cannot make, "
-            "or with a dense layer on a vector",
-            "needs kmodel 4",
-        )
-
-    def _give_up(self, op: Op) -> None:
-        """Let the ops after a refused one be looked at all the same."""
-        v = self.new(op.output)
-        v.floats = Tensor(op.output.name, op.output.shape, "float32", source=op.output.source)
-
-    # -- helpers of the handlers
-
-    def value(self, tensor: Tensor) -> Value:
-        return self.values[tensor]
-
-    def new(self, tensor: Tensor) -> Value:
-        """The value of an output being written."""
-        v = Value(tensor.shape, tensor.name, tensor.source, tensor.range)
-        self.values[tensor] = v
-        return v
-
-    def alone(self, tensor: Tensor) -> bool:
-        """Whether one op reads ``tensor`` and no output is it."""
-        return len(self.consumers.get(tensor, ())) == 1 and tensor not in self.graph.outputs
-
-    def last(self, tensor: Tensor) -> bool:
-        """Whether ``tensor`` is an output, or becomes one by a softmax alone; kmodel 4 only."""
-        readers = self.consumers.get(tensor, [])
-        if self.dev.version == 3:
-            return False
-        if tensor in self.graph.outputs:
-            return not readers
-        return len(readers) == 1 and readers[0].kind == "softmax" and self.last(readers[0].output)
-
-    def wants_kpu(self, tensor: Tensor, depth: int = 3) -> bool:
-        """Whether a reader of ``tensor`` will run on the KPU."""
-        for op in self.consumers.get(tensor, ()):
-            if _reads_maps(op):
-                return True
-            if (
-                depth
-                and op.kind in ("concat", "slice", "pad", "resize")
-                and self.wants_kpu(op.output, depth - 1)
-            ):
-                return True
-        return False
-
-
-def fits4(shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of this shape can be an input map."""
-    return len(shape) == 4 and fits(shape)
-
-
-def _reads_maps(op: Op) -> bool:
-    """Whether an op takes its feature maps from KPU RAM, as far as its kind and shape say."""
-    if len(op.output.shape) != 4:
-        return False
-    if op.kind == "conv":
-        return op.attrs["groups"] in (1, op.input.shape[1])
-    if op.kind == "pool":
-        return op.attrs["op"] == "max"
-    return op.kind == "map" or (op.kind == "binary" and op.attrs["op"] in ("add", "sub"))
-
-
-def _conv(s: _Legaliser, op: Op) -> None:
+def _conv(s: Legaliser, op: Op) -> None:
     v, out, a = s.value(op.input), s.new(op.output), op.attrs
     weights, pads, fn = a["weights"], a["pads"], a["fn"]
     depthwise = a["groups"] > 1
@@ -223,18 +56,18 @@ def _conv(s: _Legaliser, op: Op) -> None:
             return
     elif not depthwise or weights.shape[0] <= LARGE_DEPTHWISE:
         full = _ungrouped(weights) if depthwise else weights
-        wide = kpu_conv.spread(s.dev, v, out, full, a["dilation"], a["stride"], pads)
+        wide = kpu_large.spread(s.dev, v, out, full, a["dilation"], a["stride"], pads)
         if wide is not None and kpu_conv.conv(
             s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=a["stride"],
             pads=wide[2], fn=fn,
         ):  # fmt: skip
             return
-    elif kpu_conv.depthwise_in_groups(s.dev, v, out, op):
+    elif kpu_large.depthwise_in_groups(s.dev, v, out, op):
         return
     cpu.conv(s.dev, v, out, op)
 
 
-def _in_groups(s: _Legaliser, op: Op, out: Value) -> bool:
+def _in_groups(s: Legaliser, op: Op, out: Value) -> bool:
     """A convolution of more output channels than a KPU tensor can have, in several."""
     weights, bias = op.attrs["weights"], op.attrs["bias"]
     count = -(-len(weights) // MAX_CHANNELS)
@@ -259,23 +92,23 @@ def _ungrouped(weights: np.ndarray) -> np.ndarray:
     return full
 
 
-def _dense(s: _Legaliser, op: Op) -> None:
+def _dense(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     first = s.dev.version == 3 and v.floats is not None and not s.dev.ops
     # The last one too: what it puts out, a class or a number for people, stays in floats.
     small = op.attrs["weights"].size <= SMALL_DENSE and (not v.on_kpu or s.last(op.output))
-    if not (first or small) and kpu_conv.dense(s.dev, v, out, op):
+    if not (first or small) and kpu_dense.dense(s.dev, v, out, op):
         return
     cpu.dense(s.dev, v, out, op)
 
 
-def _pool(s: _Legaliser, op: Op) -> None:
+def _pool(s: Legaliser, op: Op) -> None:
     v, out, a = s.value(op.input), s.new(op.output), op.attrs
     kernel, stride, pads = a["kernel"], a["stride"], a["pads"]
     if a["op"] == "max":
         fuse = s.alone(op.input)
         plain = Value(out.shape, f"{out.name}/max") if a["fn"] else out
-        if (v.on_kpu or s.wants_kpu(op.output)) and kpu_conv.max_pool(
+        if (v.on_kpu or s.wants_kpu(op.output)) and kpu_pool.max_pool(
             s.dev, v, plain, kernel, stride, pads, fuse
         ):
             if a["fn"]:
@@ -290,7 +123,7 @@ def _pool(s: _Legaliser, op: Op) -> None:
     cpu.pool(s.dev, v, out, op)
 
 
-def _apply(s: _Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None:
+def _apply(s: Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None:
     """A function of each value of ``v``."""
     c = v.shape[1] if len(v.shape) > 1 else 1
     ones, zeros = np.ones((c, 1, 1, 1), np.float32), np.zeros(c, np.float32)
@@ -308,11 +141,11 @@ def _apply(s: _Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> Non
         cpu.function(s.dev, v, out, fn)
 
 
-def _map(s: _Legaliser, op: Op) -> None:
+def _map(s: Legaliser, op: Op) -> None:
     _apply(s, s.value(op.input), s.new(op.output), op, op.attrs["fn"])
 
 
-def _binary(s: _Legaliser, op: Op) -> None:
+def _binary(s: Legaliser, op: Op) -> None:
     a, b = (s.value(t) for t in op.inputs)
     out = s.new(op.output)
     if op.attrs["op"] in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
@@ -324,7 +157,7 @@ def _binary(s: _Legaliser, op: Op) -> None:
     cpu.binary(s.dev, a, b, out, op)
 
 
-def _sum(s: _Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
+def _sum(s: Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
     """The sum or difference of two maps: one behind the other, then a 1x1 layer."""
     maps = [s.dev.settled(v) for v in (a, b)]
     if maps[0] is None or maps[1] is None:
@@ -354,7 +187,7 @@ def _sum(s: _Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
     return True
 
 
-def _concat(s: _Legaliser, op: Op) -> None:
+def _concat(s: Legaliser, op: Op) -> None:
     parts = [s.value(t) for t in op.inputs]
     out = s.new(op.output)
     constant = any(t.value is not None for t in op.inputs)
@@ -373,21 +206,22 @@ def _concat(s: _Legaliser, op: Op) -> None:
     cpu.concat(s.dev, parts, out, op)
 
 
-def _slice(s: _Legaliser, op: Op) -> None:
+def _slice(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     begin, strides = op.attrs["begin"], op.attrs["strides"]
     spatial = len(out.shape) == 4 and out.shape[:2] == v.shape[:2]
     # Kmodel 3 has no layer that cuts: it is left to the KPU to shift.
     m = s.dev.as_map(v) if spatial and s.dev.version == 3 else v.map if spatial else None
     if m is not None:
-        offset = tuple(o + b * t for o, b, t in zip(m.offset, begin[2:], m.stride, strict=True))
-        stride = tuple(t * u for t, u in zip(m.stride, strides[2:], strict=True))
-        out.map = Map(m.tensor, offset, stride, out.shape[2:])  # type: ignore[arg-type]
+        (y, x), (sy, sx), (uy, ux) = begin[2:], m.stride, strides[2:]
+        offset = (m.offset[0] + y * sy, m.offset[1] + x * sx)
+        size = (out.shape[2], out.shape[3])
+        out.map = Map(m.tensor, offset, (sy * uy, sx * ux), size)
         return
     cpu.move(s.dev, v, out, op, begin=begin, strides=strides)
 
 
-def _reshape(s: _Legaliser, op: Op) -> None:
+def _reshape(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     if v.vector is not None and v.floats is None and v.codes is None and len(out.shape) == 2:
         out.vector = v.vector
@@ -402,7 +236,7 @@ def _reshape(s: _Legaliser, op: Op) -> None:
     cpu.move(s.dev, v, out, op)
 
 
-def _transpose(s: _Legaliser, op: Op) -> None:
+def _transpose(s: Legaliser, op: Op) -> None:
     v, out, perm = s.value(op.input), s.new(op.output), op.attrs["perm"]
     if s.dev.version == 3:
         x = transposes.with_kmodel_3(s.dev, s.dev.as_floats(v), out.shape, perm)
@@ -412,7 +246,7 @@ def _transpose(s: _Legaliser, op: Op) -> None:
     cpu.move(s.dev, v, out, op, perm=perm)
 
 
-def _pad(s: _Legaliser, op: Op) -> None:
+def _pad(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     pads, value = op.attrs["pads"], op.attrs["value"]
     if s.dev.version == 3:
@@ -428,16 +262,16 @@ def _pad(s: _Legaliser, op: Op) -> None:
         )
 
 
-def _resize(s: _Legaliser, op: Op) -> None:
+def _resize(s: Legaliser, op: Op) -> None:
     cpu.resize(s.dev, s.value(op.input), s.new(op.output), op)
 
 
-def _reduce(s: _Legaliser, op: Op) -> None:
+def _reduce(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
     cpu.reduce(s.dev, v, out, op)
 
 
-HANDLERS: dict[str, Callable[[_Legaliser, Op], None]] = {
+HANDLERS: dict[str, Handler] = {
     "conv": _conv,
     "dense": _dense,
     "pool": _pool,
@@ -471,4 +305,4 @@ def legalise(
     ``refused`` every such error is appended to it instead, and what is returned is of use
     only where none was.
     """
-    return _Legaliser(graph, Lowering(version, tables), float_input, refused).run()
+    return Legaliser(graph, Lowering(version, tables), float_input, refused).run(HANDLERS)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.ir import DType, Op, Place, Tensor
 from k210tasks.compiler.passes import chunks
 from k210tasks.kpu.layout import layout
 
@@ -102,13 +102,13 @@ class Lowering:
         shape: tuple[int, ...],
         like: Value | Tensor | None = None,
         *,
-        dtype: str = "uint8",
-        place: str = "main",
+        dtype: DType = "uint8",
+        place: Place = "main",
         **attrs: Any,
     ) -> Tensor:
         """Append an op; the output takes name, source and range from ``like``."""
         name = like.name if like is not None else f"{inputs[0].name}/{kind}"
-        out = Tensor(name, tuple(int(n) for n in shape), dtype, place=place)  # type: ignore[arg-type]
+        out = Tensor(name, tuple(int(n) for n in shape), dtype, place=place)
         if like is not None:
             out.source, out.range = like.source, like.range
         op = Op(kind, list(inputs), [out], attrs, self.origin)

@@ -1,0 +1,80 @@
+"""Max pools by the KPU's pool stage."""
+
+from __future__ import annotations
+
+from k210tasks.compiler.forms import POOLS
+from k210tasks.compiler.ir import Tensor
+from k210tasks.compiler.passes.kpu_conv import Pads
+from k210tasks.compiler.passes.lowering import Lowering, Map, Value
+
+
+def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], stride: tuple[int, int],
+             pads: Pads, fuse: bool) -> bool:  # fmt: skip
+    """A max pool by the KPU's pool stage; False where it cannot be one exactly.
+
+    ``fuse``: nothing else reads the input, so the layer that writes it may pool it.
+    """
+    if kernel[0] != kernel[1] or stride[0] != stride[1]:
+        return False
+    k, s = kernel[0], stride[0]
+    size = (out.shape[2], out.shape[3])
+    m = dev.settled(v)
+    if m is None:
+        return False
+    if k == s and k in (2, 4) and not (pads[0] or pads[2]):
+        m = dev.shifted(m, (m.offset[0] % k, m.offset[1] % k)) if any(
+            o % k for o in m.offset) else m  # fmt: skip
+        target = Map(m.tensor, m.offset, (k, k), size)
+        inside = all(
+            o + n * k <= h for o, n, h in zip(m.offset, size, m.tensor.shape[2:], strict=True)
+        )
+        within = all(n * k <= h for n, h in zip(size, m.size, strict=True))
+        if not (inside and within):
+            return False
+        out.map = dev.after_pool(target, _pooled(dev, m.tensor, 1 if k == 2 else 3, out, fuse))
+    elif k in (2, 3) and s in (1, 2, 4) and max(pads[0], pads[2]) <= k - 2:
+        if not m.whole and any(pads):
+            return False
+        tensor = m.tensor
+        for turn in range(k - 1):
+            if turn and (pads[0] or pads[2]):
+                # What moves in is code 0, which never wins.
+                tensor = _moved_down(dev, tensor, (pads[0], pads[2]))
+            tensor = _pooled(dev, tensor, 9, out, fuse)
+        out.map = Map(tensor, m.offset, stride, size)
+    else:
+        return False
+    if out.map.whole:
+        out.map = Map.of(out.map.tensor)
+    return True
+
+
+def _moved_down(dev: Lowering, tensor: Tensor, by: tuple[int, int]) -> Tensor:
+    moved = dev.copy(tensor, tap=(-by[0], -by[1]))
+    dev.producers[moved].attrs.update(pad_code=0, pad_value=-1e30)
+    return moved
+
+
+def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) -> Tensor:
+    """``tensor`` pooled, with ``fuse`` in the layer that writes it."""
+    producer = dev.producers.get(tensor)
+    alone = producer is not None and not any(tensor in o.inputs for o in dev.ops)
+    if (
+        producer is not None
+        and alone
+        and producer.kind == "kpu_conv"
+        and not producer.attrs["depthwise"]
+        and producer.attrs["pool"] == 0
+        and len(producer.outputs) == 1
+        and fuse
+    ):
+        stride = POOLS[pool][2]
+        producer.attrs["pool"] = pool
+        tensor.shape = (*tensor.shape[:2], tensor.shape[2] // stride, tensor.shape[3] // stride)
+        tensor.name = out.name
+        if out.source is not None:
+            tensor.source, tensor.range = out.source, out.range
+        return tensor
+    pooled = dev.copy(tensor, pool=pool)
+    pooled.name = out.name
+    return pooled

@@ -1,0 +1,186 @@
+"""Walking over the float graph: where it is fed, what each op needs to know of the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.passes.lowering import (
+    MAX_CHANNELS,
+    MAX_HEIGHT,
+    MIN_SIDE,
+    Lowering,
+    Map,
+    Value,
+    fits,
+)
+from k210tasks.compiler.problems import CompileError, Unsupported
+
+
+class Legaliser:
+    """The values of the float graph so far, and the device graph that computes them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        dev: Lowering,
+        float_input: bool,
+        refused: list[CompileError] | None,
+    ):
+        self.refused = refused
+        self.graph = graph
+        self.dev = dev
+        self.values: dict[Tensor, Value] = {}
+        self.consumers = graph.consumers()
+        self.float_input = float_input
+
+    def run(self, handlers: dict[str, Handler]) -> Graph:
+        start = self._input()
+        for op in self.graph.ops:
+            self.dev.origin = op.origin
+            for tensor in op.inputs:
+                if tensor.value is not None and tensor not in self.values:
+                    self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
+            try:
+                handlers[op.kind](self, op)
+            except CompileError as error:
+                if self.refused is None:
+                    raise
+                self.refused.append(error)
+                self._give_up(op)
+        outputs = []
+        for tensor in self.graph.outputs:
+            if tensor.value is not None:
+                raise Unsupported(f"output {tensor.name!r}", "it does not depend on the input")
+            floats = self.dev.as_floats(self.values[tensor])
+            if floats in outputs or floats is start:
+                copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)
+                floats = copy
+            outputs.append(floats)
+        graph = Graph([start], outputs, self.dev.ops)
+        graph.sort()
+        return graph
+
+    # -- the input
+
+    def _input(self) -> Tensor:
+        x = self.graph.input
+        shape = x.shape
+        readers = self.consumers.get(x, [])
+        if len(shape) != 4 and readers and all(op.kind == "reshape" for op in readers):
+            maps = [op.output for op in readers if fits4(op.output.shape)]
+            if maps and len({m.shape for m in maps}) == 1:
+                shape = maps[0].shape  # fed as the map it is reshaped to: the same bytes
+        self.dev.origin = ("the input",)
+        v = Value(x.shape, x.name, x.source, x.range)
+        self.values[x] = v
+        if self.float_input:
+            start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
+            v.floats = start
+            return start
+        start = Tensor(x.name, shape, "uint8", source=x.source, range=x.range)
+        mapped = len(shape) == 4 and fits(shape)
+        on_kpu = mapped and x not in self.graph.outputs and all(_reads_maps(op) for op in readers)
+        if self.dev.version == 3:
+            if not mapped and len(x.shape) == 2 and [op.kind for op in readers] == ["dense"]:
+                start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
+                v.floats = start
+                return start
+            if not mapped:
+                start.shape = shape = self._as_some_map(x)
+            start.place = "kpu"
+            if not on_kpu:
+                on_kpu_copy = self.dev.copy(start)
+                on_kpu_copy.source, on_kpu_copy.range = x.source, x.range
+                v.codes = self.dev.main_copy(on_kpu_copy)
+                if shape != x.shape:
+                    v.codes = self.dev.emit("reshape", [v.codes], x.shape, v)
+                else:
+                    v.map = Map.of(on_kpu_copy)
+            else:
+                v.map = Map.of(start)
+        elif on_kpu:
+            start.place = "kpu"
+            v.map = Map.of(start)
+        else:
+            start.shape = x.shape
+            v.codes = start
+        return start
+
+    def _as_some_map(self, x: Tensor) -> tuple[int, ...]:
+        """A map of as many values as ``x`` that the KPU can be fed with: a kmodel 3 starts with
+        a convolution, and what comes after it reads the same bytes in another shape."""
+        for channels in range(1, MAX_CHANNELS + 1):
+            for h in range(MIN_SIDE, MAX_HEIGHT + 1) if x.size % channels == 0 else ():
+                shape = (1, channels, h, x.size // channels // h)
+                if math.prod(shape) == x.size and fits(shape):
+                    return shape
+        raise Unsupported(
+            f"input {x.name!r} of shape {list(x.shape)}",
+            "a kmodel 3 starts with a convolution on a map of 4x4 to 512x256 pixels "
+            f"and at most 1024 channels, which {x.size} values cannot make, "
+            "or with a dense layer on a vector",
+            "needs kmodel 4",
+        )
+
+    def _give_up(self, op: Op) -> None:
+        """Let the ops after a refused one be looked at all the same."""
+        v = self.new(op.output)
+        v.floats = Tensor(op.output.name, op.output.shape, "float32", source=op.output.source)
+
+    # -- helpers of the handlers
+
+    def value(self, tensor: Tensor) -> Value:
+        return self.values[tensor]
+
+    def new(self, tensor: Tensor) -> Value:
+        """The value of an output being written."""
+        v = Value(tensor.shape, tensor.name, tensor.source, tensor.range)
+        self.values[tensor] = v
+        return v
+
+    def alone(self, tensor: Tensor) -> bool:
+        """Whether one op reads ``tensor`` and no output is it."""
+        return len(self.consumers.get(tensor, ())) == 1 and tensor not in self.graph.outputs
+
+    def last(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` is an output, or becomes one by a softmax alone; kmodel 4 only."""
+        readers = self.consumers.get(tensor, [])
+        if self.dev.version == 3:
+            return False
+        if tensor in self.graph.outputs:
+            return not readers
+        return len(readers) == 1 and readers[0].kind == "softmax" and self.last(readers[0].output)
+
+    def wants_kpu(self, tensor: Tensor, depth: int = 3) -> bool:
+        """Whether a reader of ``tensor`` will run on the KPU."""
+        for op in self.consumers.get(tensor, ()):
+            if _reads_maps(op):
+                return True
+            if (
+                depth
+                and op.kind in ("concat", "slice", "pad", "resize")
+                and self.wants_kpu(op.output, depth - 1)
+            ):
+                return True
+        return False
+
+
+def fits4(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape can be an input map."""
+    return len(shape) == 4 and fits(shape)
+
+
+def _reads_maps(op: Op) -> bool:
+    """Whether an op takes its feature maps from KPU RAM, as far as its kind and shape say."""
+    if len(op.output.shape) != 4:
+        return False
+    if op.kind == "conv":
+        return op.attrs["groups"] in (1, op.input.shape[1])
+    if op.kind == "pool":
+        return op.attrs["op"] == "max"
+    return op.kind == "map" or (op.kind == "binary" and op.attrs["op"] in ("add", "sub"))
+
+
+Handler = Callable[[Legaliser, Op], None]
