@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k210tasks import compiler
+from k210tasks.compiler.options import Options
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.problems import NeedsKmodel4
 from k210tasks.compiler.reader import UnsupportedOps, load
@@ -302,3 +304,24 @@ def test_large_depthwise_kernels_of_many_channels_stay_on_the_kpu(
     graph = same_after_legalise(net.build(), kmodel)
     assert "conv" not in kinds(graph)
     proven(net, kmodel)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_a_quantised_mobilenet_needs_no_pictures(kmodel: int) -> None:
+    def coded(tensor: int, scale: float) -> int:
+        net.tensors[tensor].update(dtype=np.dtype("int8"), scale=scale, zero_point=0)
+        return tensor
+
+    net = Net((1, 8, 8, 3), dtype="int8")
+    coded(net.input, 1 / 64)
+    x = coded(net.conv(net.input, 16, act="RELU6"), 1 / 20)
+    x = coded(net.reduce("MEAN", x, [1, 2], True), 1 / 40)
+    x = coded(net.conv(x, 160, (1, 1)), 1 / 40)
+    third = coded(net.const(np.float32(1 / 3)), 1 / 127)
+    net.tensors[third]["value"] = np.array(42, np.int8)
+    x = coded(net.binary("MUL", x, third), 1 / 100)
+    x = coded(net.reshape(x, (1, 160)), 1 / 100)
+    x = coded(net.dense(x, 40, act="RELU"), 1 / 50)
+    coded(net.dense(x, 60), 1 / 50)
+    made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
+    assert any(row["runs_on"] == "KPU" for row in made.layers)

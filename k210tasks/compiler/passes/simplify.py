@@ -7,6 +7,7 @@ Rules run until none applies. What each does is its docstring.
 from __future__ import annotations
 
 from k210tasks.compiler.ir import Graph
+from k210tasks.compiler.passes.ranges import through
 from k210tasks.compiler.passes.rules import layers, moves, values
 from k210tasks.compiler.passes.rules.editor import Editor, Rule
 
@@ -54,4 +55,19 @@ def simplify(graph: Graph) -> Graph:
                     break
         graph.sort()
         editor.refresh()
+    _hand_on_ranges(graph)
     return graph
+
+
+#: kinds whose values are among those of their input
+_MOVING = {"reshape", "transpose", "slice", "resize"}
+
+
+def _hand_on_ranges(graph: Graph) -> None:
+    """Let what only moves values, or is a function of them, have the range that follows from
+    theirs: a quantised file tells it of its own tensors only."""
+    for op in graph.ops:
+        if op.kind == "map" and op.output.range is None and op.input.range is not None:
+            op.output.range = through(op.attrs["fn"], *op.input.range)
+        elif op.kind in _MOVING and op.output.range is None:
+            op.output.range = op.input.range

@@ -173,9 +173,10 @@ def whole_map_conv(e: Editor, op: Op) -> bool:
         return False
     if op.attrs["groups"] != 1 or op.input.shape[2:] != op.attrs["weights"].shape[2:]:
         return False
-    flat = Tensor(f"{op.input.name}/flat", (1, op.input.size))
+    flat = Tensor(f"{op.input.name}/flat", (1, op.input.size), range=op.input.range)
     e.insert_before(op, Op("reshape", [op.input], [flat], {}, op.origin))
-    vector = Tensor(op.output.name, (1, op.output.size), source=op.output.source)
+    out = op.output
+    vector = Tensor(out.name, (1, out.size), source=out.source, range=out.range)
     attrs = {
         "weights": op.attrs["weights"].reshape(op.output.size, -1),
         "bias": op.attrs["bias"],

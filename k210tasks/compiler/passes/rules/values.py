@@ -118,7 +118,7 @@ def map_over_moves(e: Editor, op: Op) -> bool:
         return False
     parts = []
     for tensor in mover.inputs:
-        part = Tensor(f"{tensor.name}/map", tensor.shape)
+        part = Tensor(f"{tensor.name}/map", tensor.shape, range=op.output.range)
         if tensor.value is None:
             new = Op("map", [tensor], [part], dict(op.attrs), op.origin)
             e.insert_before(mover, new)
