@@ -322,6 +322,18 @@ def test_a_quantised_mobilenet_needs_no_pictures(kmodel: int) -> None:
     x = coded(net.binary("MUL", x, third), 1 / 100)
     x = coded(net.reshape(x, (1, 160)), 1 / 100)
     x = coded(net.dense(x, 40, act="RELU"), 1 / 50)
-    coded(net.dense(x, 60), 1 / 50)
+    x = coded(net.dense(x, 60), 1 / 50)
     made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
     assert any(row["runs_on"] == "KPU" for row in made.layers)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_a_quantised_mean_before_a_dense_layer_has_its_range(kmodel: int) -> None:
+    net = Net((1, 8, 8, 3), dtype="int8")
+    x = net.conv(net.input, 160, act="RELU6")
+    y = net.reduce("MEAN", x, [1, 2], False)
+    z = net.dense(y, 40)
+    for tensor in (net.input, x, y, z):
+        net.tensors[tensor].update(dtype=np.dtype("int8"), scale=1 / 20, zero_point=0)
+    made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
+    assert sum(row["runs_on"] == "KPU" for row in made.layers) >= 2

@@ -173,7 +173,7 @@ def whole_map_conv(e: Editor, op: Op) -> bool:
         return False
     if op.attrs["groups"] != 1 or op.input.shape[2:] != op.attrs["weights"].shape[2:]:
         return False
-    flat = Tensor(f"{op.input.name}/flat", (1, op.input.size), range=op.input.range)
+    flat = Tensor(f"{op.input.name}/flat", (1, op.input.size))
     e.insert_before(op, Op("reshape", [op.input], [flat], {}, op.origin))
     out = op.output
     vector = Tensor(out.name, (1, out.size), source=out.source, range=out.range)
