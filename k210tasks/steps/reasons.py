@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 #: reasons shown per step before "and N more"
@@ -117,10 +118,9 @@ class FileRemoved(Reason):
 class InputMissing(Reason):
     role: str
     path: str
-    why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.role}) is missing" + (f": {self.why}" if self.why else "")
+        return f"{self.path} ({self.role}) is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +134,11 @@ class OutputMissing(Reason):
 @dataclass(frozen=True, slots=True)
 class OutputTampered(Reason):
     path: str
-    old: str
+    old: str  # SHA-256
     new: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.path} is not what the step wrote: {self.old[:12]} → {self.new[:12]}"
-            if self.new
-            else f"{self.path} is not what the step wrote"
-        )
+        return f"{self.path} is not what the step wrote: {self.old[:12]} → {self.new[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +181,27 @@ def say(value: Any) -> str:
         return "none"
     if isinstance(value, str):
         return value
+    if isinstance(value, dict):  # what is not set is not written
+        value = {key: item for key, item in value.items() if item is not None}
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def differences(name: str, old: Any, new: Any) -> list[SettingChanged]:
-    """The fields, dotted, in which two settings differ."""
+    """The fields in which two settings differ: dotted, entries of a list of objects by number."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: list[SettingChanged] = []
         for key in sorted({*old, *new}):
             dotted = f"{name}.{key}" if name else key
             found += differences(dotted, old.get(key), new.get(key))
         return found
+    if _is_objects(old) and _is_objects(new):
+        pairs = enumerate(zip_longest(old, new))
+        return [d for i, (was, now) in pairs for d in differences(f"{name}[{i}]", was, now)]
     return [] if old == new else [SettingChanged(name, old, new)]
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def listing(reasons: Iterable[Reason], limit: int = SHOWN) -> list[str]:
