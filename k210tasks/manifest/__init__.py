@@ -111,12 +111,21 @@ def _content(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except FileNotFoundError:
-        why = Problem("the file does not exist", (), "k210 init writes one to begin with")
+        why = Problem("the file does not exist", (), _instead(name))
     except IsADirectoryError:
         why = Problem("is a folder, not a file")
     except (OSError, ValueError) as error:
         why = Problem(f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
     raise ManifestError(name, [why])
+
+
+def _instead(name: str) -> str:
+    """What to do without the file: use one of that name in a folder above, or begin one."""
+    folder, base = os.path.split(os.path.abspath(name))  # noqa: PTH100
+    for above in Path(folder).parents:
+        if (above / base).is_file():
+            return f"there is one in {above}: go there, or name it with -f"
+    return "k210 init writes one to begin with"
 
 
 def _located(missing: list[Missing], content: bytes) -> list[Problem]:

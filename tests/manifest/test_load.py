@@ -36,6 +36,17 @@ def test_a_missing_file_a_folder_and_a_bad_path(project: Path) -> None:
     assert refused() == "models.yaml: is a folder, not a file"
 
 
+def test_one_in_a_folder_above_is_named(
+    project: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("models: {}\n")
+    monkeypatch.chdir(project / "saved_model" / "variables")
+    assert refused("models.yaml") == (
+        "models.yaml: the file does not exist\n"
+        f"  there is one in {project}: go there, or name it with -f"
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
