@@ -21,9 +21,9 @@ Floats = NDArray[np.float64]
 
 CHANNEL_MARGIN = 24.0  # over sqrt(pixels): stretch of a channel's own extremes
 MAP_MARGIN = 6.0  # the same for the whole map's
-BALANCE = 0.5  # 0: one step for all channels, 1: each its finest
+BALANCE = 0.7  # 0: one step for all channels, 1: each its finest
 FREE_BALANCE = 1.0  # the balance where readers take the difference back at no cost
-FINEST = 0.02  # least step of a channel, as a share of the map's
+FINEST = 0.1  # least step of a channel, as a share of the map's
 
 
 def margin(factor: float, pixels: int) -> float:
