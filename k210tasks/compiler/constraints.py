@@ -249,7 +249,7 @@ RULES: dict[str, Rule] = {
     "REDUCE_MIN": Rule(3, (constant_parameters,), "needs kmodel 4", "CPU"),
     "ADD": Rule(6, (one_activation,), "KPU or CPU", "KPU or CPU"),
     "SUB": Rule(6, (one_activation,), "KPU, or needs kmodel 4", "KPU or CPU"),
-    "MUL": Rule(7, (one_activation,), "folded into KPU layers, or needs kmodel 4", "CPU"),
+    "MUL": Rule(7, (one_activation,), "KPU, or needs kmodel 4", "folded into KPU layers, or CPU"),
     "DIV": Rule(3, (one_activation,), "folded into KPU layers, or needs kmodel 4", "CPU"),
     "MINIMUM": Rule(4, (), "folded into KPU layers, or needs kmodel 4", "CPU"),
     "MAXIMUM": Rule(4, (), "folded into KPU layers, or needs kmodel 4", "CPU"),

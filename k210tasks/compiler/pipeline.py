@@ -11,6 +11,7 @@ from k210tasks.compiler import encode_v3, encode_v4, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options, Progress
+from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import ALLOWED, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
 from k210tasks.compiler.passes.place import Memory, allocate
@@ -85,6 +86,7 @@ def compile(
         contract = Quant(1 / (255 * options.std), 255 * options.mean)
     ranges = Ranges(calibration, options.method)
     centre_logits(graph, ranges)
+    balance_products(graph, ranges)
     quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
     if options.kmodel == 4:
         exact_offsets(graph)

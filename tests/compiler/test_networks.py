@@ -337,3 +337,30 @@ def test_a_quantised_mean_before_a_dense_layer_has_its_range(kmodel: int) -> Non
         net.tensors[tensor].update(dtype=np.dtype("int8"), scale=1 / 20, zero_point=0)
     made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
     assert sum(row["runs_on"] == "KPU" for row in made.layers) >= 2
+
+
+def excited(net: Net, x: int) -> int:
+    """Squeeze and excite: each channel times what its means make of it."""
+    gate = net.conv(net.reduce("MEAN", x, [1, 2], True), 4, (1, 1), act="RELU")
+    return net.binary("MUL", x, net.unary("LOGISTIC", net.conv(gate, 8, (1, 1))))
+
+
+def attended(net: Net, x: int) -> int:
+    return net.binary("MUL", x, net.unary("LOGISTIC", net.conv(x, 1)))
+
+
+def without_mean(net: Net, x: int) -> int:
+    return net.binary("SUB", x, net.reduce("MEAN", x, [1, 2], True))
+
+
+def of_other_sizes(net: Net, x: int) -> int:
+    wide = net.binary("MUL", net.conv(x, 8, act="RELU"), net.const(np.float32(40)))
+    return net.binary("MUL", wide, net.unary("LOGISTIC", net.conv(x, 8)))
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("layer", [excited, attended, without_mean, of_other_sizes])
+def test_products_of_maps(layer: Any, kmodel: int) -> None:
+    net = Net((1, 12, 12, 3))
+    net.conv(layer(net, net.conv(net.input, 8)), 4, (1, 1))
+    proven(net, kmodel, 28)

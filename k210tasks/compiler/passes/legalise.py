@@ -10,7 +10,15 @@ import numpy as np
 
 from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.passes import cpu, kpu_conv, kpu_dense, kpu_large, kpu_pool, transposes
+from k210tasks.compiler.passes import (
+    cpu,
+    kpu_binary,
+    kpu_conv,
+    kpu_dense,
+    kpu_large,
+    kpu_pool,
+    transposes,
+)
 from k210tasks.compiler.passes.legaliser import Handler, Legaliser
 from k210tasks.compiler.passes.lowering import (
     MAX_CHANNELS,
@@ -148,43 +156,25 @@ def _map(s: Legaliser, op: Op) -> None:
 def _binary(s: Legaliser, op: Op) -> None:
     a, b = (s.value(t) for t in op.inputs)
     out = s.new(op.output)
+    computed = all(t.value is None for t in op.inputs) and a is not b
     if op.attrs["op"] in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
         both = a.map is not None and b.map is not None
         near = both or ((a.on_kpu or b.on_kpu or s.wants_kpu(op.output)) and fits(out.shape))
-        computed = all(t.value is None for t in op.inputs) and a is not b
-        if near and computed and 2 * out.shape[1] <= 1024 and _sum(s, a, b, out, op):
+        if near and computed and kpu_binary.total(s.dev, a, b, out, op):
             return
+    if s.dev.version == 3 and computed and _beyond_cpu(a, b, out, op):
+        wide = [kpu_binary.broadcast(s.dev, v, out.shape) for v in (a, b)]
+        if wide[0] is not None and wide[1] is not None:
+            compute = kpu_binary.product if op.attrs["op"] == "mul" else kpu_binary.total
+            if compute(s.dev, wide[0], wide[1], out, op):
+                return
     cpu.binary(s.dev, a, b, out, op)
 
 
-def _sum(s: Legaliser, a: Value, b: Value, out: Value, op: Op) -> bool:
-    """The sum or difference of two maps: one behind the other, then a 1x1 layer."""
-    maps = [s.dev.settled(v) for v in (a, b)]
-    if maps[0] is None or maps[1] is None:
-        return False
-    m, n = maps[0], maps[1]
-    if m.tensor.shape != n.tensor.shape or m.offset != n.offset:
-        wholes = [s.dev.whole(v) for v in (a, b)]
-        if wholes[0] is None or wholes[1] is None:
-            return False
-        m, n = Map.of(wholes[0]), Map.of(wholes[1])
-    if not s.dev.joinable([m.tensor, n.tensor]):
-        return False
-    joined = s.dev.concat([m.tensor, n.tensor])
-    c = out.shape[1]
-    eye = np.eye(c, dtype=np.float32)
-    weights = np.concatenate([eye, eye if op.attrs["op"] == "add" else -eye], 1)
-    tensor = s.dev.conv(
-        joined,
-        weights.reshape(c, 2 * c, 1, 1),
-        np.zeros(c, np.float32),
-        like=out,
-        fn=op.attrs["fn"],
-        computes=None if out.source is None else (out.source, *m.offset, 1, 1),
-        pre=op.attrs.get("pre"),
-    )
-    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, (1, 1), m.size)
-    return True
+def _beyond_cpu(a: Value, b: Value, out: Value, op: Op) -> bool:
+    """Whether kmodel 3 has no CPU layer for what the KPU can compute of two maps."""
+    how = op.attrs["op"]
+    return len(out.shape) == 4 and (how in ("mul", "sub") or (how == "add" and a.shape != b.shape))
 
 
 def _concat(s: Legaliser, op: Op) -> None:

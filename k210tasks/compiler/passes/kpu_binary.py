@@ -1,0 +1,124 @@
+"""Sums, differences and products of two maps on the KPU: one behind the other, then 1x1 layers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from k210tasks.compiler.functions import Fn
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
+from k210tasks.compiler.passes.ranges import MOVING, Ranges
+
+_SQUARE: Fn = (("square",),)
+
+
+def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | None:
+    """Both maps in one tensor, and where in it their pixels are; None where that cannot be."""
+    if 2 * a.shape[1] > MAX_CHANNELS:
+        return None
+    maps = [dev.settled(v) for v in (a, b)]
+    if maps[0] is None or maps[1] is None:
+        return None
+    m, n = maps[0], maps[1]
+    if m.tensor.shape != n.tensor.shape or m.offset != n.offset:
+        wholes = [dev.whole(v) for v in (a, b)]
+        if wholes[0] is None or wholes[1] is None:
+            return None
+        m, n = Map.of(wholes[0]), Map.of(wholes[1])
+    if not dev.joinable([m.tensor, n.tensor]):
+        return None
+    return dev.concat([m.tensor, n.tensor]), m
+
+
+def _weighted(
+    dev: Lowering, joined: Tensor, first: float, second: float, fn: Fn,
+    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``fn(first * a + second * b)`` of two maps behind each other."""
+    c = joined.shape[1] // 2
+    eye = np.eye(c, dtype=np.float32)
+    weights = np.concatenate([first * eye, second * eye], 1).reshape(c, 2 * c, 1, 1)
+    zeros = np.zeros(c, np.float32)
+    return dev.conv(joined, weights, zeros, like=like, fn=fn, computes=computes, pre=pre)
+
+
+def _finish(dev: Lowering, joined: Tensor, m: Map, out: Value, op: Op,
+            first: float, second: float) -> None:  # fmt: skip
+    computes = None if out.source is None else (out.source, *m.offset, 1, 1)
+    tensor = _weighted(
+        dev, joined, first, second, op.attrs["fn"], out, computes, op.attrs.get("pre")
+    )
+    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, (1, 1), m.size)
+
+
+def total(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
+    """The sum or difference of two maps of one shape; False where the KPU cannot."""
+    both = _side_by_side(dev, a, b)
+    if both is None:
+        return False
+    _finish(dev, *both, out, op, 1.0, 1.0 if op.attrs["op"] == "add" else -1.0)
+    return True
+
+
+def product(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
+    """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
+    KPU cannot."""
+    both = _side_by_side(dev, a, b)
+    if both is None:
+        return False
+    joined, m = both
+    squares = [_weighted(dev, joined, 1.0, sign, _SQUARE) for sign in (1.0, -1.0)]
+    for square in squares:
+        writer = dev.producers[square]
+        tensors = [square] if writer.kind == "kpu_conv" else writer.inputs  # split by its loads
+        for tensor in tensors:
+            dev.producers[tensor].attrs["factors"] = True
+    _finish(dev, dev.concat(squares), m, out, op, 0.25, -0.25)
+    return True
+
+
+def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
+    """A map repeated up to ``shape``: one value a channel, or one channel; None for others."""
+    if v.shape == shape:
+        return v
+    if v.shape == (1, shape[1], 1, 1):
+        codes = dev.emit("resize", [dev.as_codes(v)], shape, mode="nearest", align_corners=False,
+                         half_pixel=False)  # fmt: skip
+        return Value(shape, f"{v.name}/repeated", codes=codes)
+    whole = dev.whole(v) if v.shape == (1, 1, *shape[2:]) and fits(v.shape) else None
+    if whole is None:
+        return None
+    ones = np.ones((shape[1], 1, 1, 1), np.float32)
+    zeros = np.zeros(shape[1], np.float32)
+    repeated = dev.conv(whole, ones, zeros, identity=True)
+    return Value(shape, f"{v.name}/repeated", map=Map.of(repeated))
+
+
+def balance_products(graph: Graph, ranges: Ranges) -> None:
+    """Bring the factors of every product to one size: (s*a + b/s)**2 - (s*a - b/s)**2 is the
+    same for any s, but codes are few where one factor drowns in the other. Edits weights."""
+    producers = graph.producers()
+    for op in graph.ops:
+        if not op.attrs.get("factors"):
+            continue
+        sizes = [_size(t, producers, ranges) for t in producers[op.input].inputs]
+        if not all(sizes):
+            continue
+        s = math.sqrt(sizes[1] / sizes[0])
+        c = op.input.shape[1] // 2
+        scale = np.repeat(np.array([s, 1 / s], np.float32), c).reshape(1, -1, 1, 1)
+        op.attrs["weights"] = op.attrs["weights"] * scale
+
+
+def _size(tensor: Tensor, producers: dict[Tensor, Op], ranges: Ranges) -> float:
+    """The largest magnitude of a factor; 0 where it is not known."""
+    while (found := ranges.of(tensor)) is None:
+        op = producers.get(tensor)
+        if op is None:
+            return 0.0
+        if op.kind not in MOVING and op.kind != "quantize" and not op.attrs.get("identity"):
+            return 0.0
+        tensor = op.input
+    return max(abs(found[0]), abs(found[1]))
