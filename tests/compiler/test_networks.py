@@ -364,3 +364,23 @@ def test_products_of_maps(layer: Any, kmodel: int) -> None:
     net = Net((1, 12, 12, 3))
     net.conv(layer(net, net.conv(net.input, 8)), 4, (1, 1))
     proven(net, kmodel, 28)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "depthwise"),
+    [(5, 1, 1, False), (7, 2, 1, False), (3, 1, 4, False), (5, 1, 1, True)],
+)
+def test_large_kernels_of_one_dimensional_networks(
+    kernel: int, stride: int, dilation: int, depthwise: bool, kmodel: int
+) -> None:
+    net = Net((1, 1, 40, 4))
+    more: dict[str, Any] = {"stride": (1, stride), "dilation": (1, dilation), "act": "RELU"}
+    if depthwise:
+        x = net.depthwise(net.input, (1, kernel), **more)
+    else:
+        x = net.conv(net.input, 8, (1, kernel), **more)
+    net.dense(net.reshape(x, (1, int(np.prod(net.shape(x))))), 4)
+    graph = same_after_legalise(net.build(), kmodel)
+    assert "conv" not in kinds(graph)
+    proven(net, kmodel)

@@ -6,6 +6,8 @@ layers of the format then cannot carry is refused by name.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from k210tasks.compiler import forms, functions
@@ -22,6 +24,7 @@ from k210tasks.compiler.passes import (
 from k210tasks.compiler.passes.legaliser import Handler, Legaliser
 from k210tasks.compiler.passes.lowering import (
     MAX_CHANNELS,
+    MIN_SIDE,
     Lowering,
     Map,
     Value,
@@ -62,17 +65,44 @@ def _conv(s: Legaliser, op: Op) -> None:
         if kpu_conv.conv(s.dev, v, out, op, weights, a["bias"], depthwise=depthwise,
                          stride=a["stride"], pads=pads, fn=fn):  # fmt: skip
             return
-    elif not depthwise or weights.shape[0] <= LARGE_DEPTHWISE:
-        full = _ungrouped(weights) if depthwise else weights
-        wide = kpu_large.spread(s.dev, v, out, full, a["dilation"], a["stride"], pads)
-        if wide is not None and kpu_conv.conv(
-            s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=a["stride"],
-            pads=wide[2], fn=fn,
-        ):  # fmt: skip
-            return
-    elif kpu_large.depthwise_in_groups(s.dev, v, out, op):
+    elif _large(s, op, v, out):
         return
     cpu.conv(s.dev, v, out, op)
+
+
+def _large(s: Legaliser, op: Op, v: Value, out: Value) -> bool:
+    """A large or dilated kernel on the KPU; False where that is too much for it."""
+    a = op.attrs
+    weights, dilation, stride, pads = (a[k] for k in ("weights", "dilation", "stride", "pads"))
+    if v.shape[2] < MIN_SIDE and weights.shape[2] == 1 and not any(pads[:2]):
+        return _large_on_low_map(s, op, v, out)
+    depthwise = a["groups"] > 1
+    if depthwise and weights.shape[0] > LARGE_DEPTHWISE:
+        return kpu_large.depthwise_in_groups(s.dev, v, out, op)
+    full = _ungrouped(weights) if depthwise else weights
+    wide = kpu_large.spread(s.dev, v, out, full, dilation, stride, pads)
+    return wide is not None and kpu_conv.conv(
+        s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=stride, pads=wide[2],
+        fn=a["fn"],
+    )  # fmt: skip
+
+
+def _large_on_low_map(s: Legaliser, op: Op, v: Value, out: Value) -> bool:
+    """A large kernel along the rows of a map that is too low for the KPU, as those of
+    one-dimensional networks are: with more rows, which nobody looks at."""
+    bare = Value(v.shape, v.name, v.source, v.range, codes=s.dev.as_codes(v))
+    m = s.dev.uploaded(bare) if v.shape[2] == 1 else None
+    if m is None:
+        return False
+    rows = m.tensor.shape[2]
+    tall = Value(m.tensor.shape, v.name, None, v.range, map=Map.of(m.tensor))
+    made = Value((1, out.shape[1], rows, out.shape[3]), out.name, out.source, out.range)
+    along = {**op.attrs, "stride": (1, op.attrs["stride"][1])}
+    if not _large(s, Op("conv", op.inputs, op.outputs, along, op.origin), tall, made):
+        return False
+    assert made.map is not None
+    out.map = replace(made.map, size=(1, out.shape[3]), clean=False)
+    return True
 
 
 def _in_groups(s: Legaliser, op: Op, out: Value) -> bool:
