@@ -297,13 +297,15 @@ def test_one_float_layer_is_not_worth_a_table() -> None:
 def test_large_depthwise_kernels_of_many_channels_stay_on_the_kpu(
     kernel: int, stride: int, dilation: int, kmodel: int
 ) -> None:
-    net = Net((1, 12, 12, 72))
+    net = Net((1, 24, 24, 72))
     x = net.depthwise(net.input, (kernel, kernel), stride=(stride, stride), act="RELU",
                       dilation=(dilation, dilation))  # fmt: skip
     net.conv(x, 8, (1, 1))
     graph = same_after_legalise(net.build(), kmodel)
-    assert "conv" not in kinds(graph)
-    proven(net, kmodel)
+    # Kmodel 4 leaves to the CPU what is few products for many weights.
+    assert "conv" not in kinds(graph) or (kmodel == 4 and (kernel, stride) != (5, 1))
+    size = len(proven(net, kmodel).compiled.kmodel)
+    assert size < (1_000_000 if kmodel == 3 else 200_000)
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,21 +104,44 @@ def spread(
     return wide, np.concatenate(kernels, 1), inner_pads
 
 
-def depthwise_in_groups(
-    dev: Lowering, v: Value, out: Value, op: Op, most: int = MAX_SPREAD
-) -> bool:  # fmt: skip
+#: what a large depthwise kernel may cost where the CPU could compute it too: weights, and
+#: products below which that is not worth the bytes
+SPREAD_BESIDE_CPU, LEAST_PRODUCTS = 100_000, 500_000
+MOST_AT_ONCE = 16  # channels
+SPREAD_ALONE = 1_000_000  # and in kmodel 3, whose CPU cannot
+
+
+def _weights_a_channel(offsets: list[list[int]]) -> int:
+    """Weights of :func:`_all_moves` and the kernel on its copies, by channels squared; the
+    places are each axis's taps, relative to the pixel."""
+    places = [{moves_of(min(o), max(o))[n][0] for n in o} for o in offsets]
+    moves = [(y, x) for y in places[0] for x in places[1]]
+    counts = [1]
+    for reach in range(1, max(max(map(abs, move)) for move in moves) + 1):
+        counts.append(len({_within(move, reach) for move in moves}))
+    made = sum(a * b for a, b in pairwise(counts))
+    return 9 * (made + len(moves))
+
+
+def depthwise_in_groups(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
     """A large or dilated depthwise kernel, a few channels at a time as a full one: its zeros
-    are few then. False where the weights would be more than ``most`` bytes."""
+    are few then. False where that is more than it is worth."""
     a = op.attrs
     weights, bias = a["weights"], a["bias"]
     base = dev.whole(v)
     if base is None or not fits(base.shape) or (out.shape[2] < 4 or out.shape[3] < 4):
         return False
     channels = len(weights)
-    spans = [(k - 1) * d for k, d in zip(weights.shape[2:], a["dilation"], strict=True)]
-    copies = math.prod(len({m for m, _ in moves_of(-(n // 2), n - n // 2).values()}) for n in spans)
+    offsets = []
+    for axis, (k, d) in enumerate(zip(weights.shape[2:], a["dilation"], strict=True)):
+        centre = _centre((k - 1) * d, a["pads"][2 * axis], a["stride"][axis])
+        offsets.append([i * d - centre for i in range(k)])
+    products = math.prod(out.shape) * weights[0].size
+    most = SPREAD_BESIDE_CPU if dev.version == 4 else SPREAD_ALONE
+    if dev.version == 4 and products < LEAST_PRODUCTS:
+        return False
     unit = max(layout(n).channels_per_group for n in (base.shape[3], out.shape[3]))
-    count = most // (2 * 9 * copies * channels) // unit * unit
+    count = min(most // (_weights_a_channel(offsets) * channels) // unit * unit, MOST_AT_ONCE)
     if count < unit:
         return False
     maps: list[Map] = []
