@@ -115,25 +115,35 @@ class FloatModel:
         return tuple(int(n) for n in self._details[index]["shape"])
 
     def float_tensors(self) -> dict[int, str]:
-        """Index and name of the float32 input and of every float32 tensor an op writes."""
-        found = [self.input["index"], *(i for _, outputs in self._ops() for i in outputs)]
+        """Index and name of the float32 input and of every float32 tensor made from it.
+
+        What is made of constants alone, such as weights that a file holds in fewer bits, is
+        left out: LiteRT may never write it, and a view of it shows what memory held before.
+        So is what nothing reads, a part of a split perhaps: it may have no memory.
+        """
+        read = {int(d["index"]) for d in self.outputs}
+        found = dict.fromkeys([int(self.input["index"])])
+        for _, inputs, outputs in self._ops():
+            read.update(inputs)
+            if any(i in found for i in inputs):
+                found.update(dict.fromkeys(outputs))
         details = self._details
         return {
             int(i): str(details[i]["name"])
-            for i in dict.fromkeys(found)
-            if i in details and details[i]["dtype"] == np.float32
+            for i in found
+            if i in read and i in details and details[i]["dtype"] == np.float32
         }
 
     def written_by(self, ops: frozenset[str]) -> frozenset[int]:
         """Indices of the tensors written by ops of these TFLite names, ``CONV_2D`` and so on."""
-        return frozenset(i for name, outputs in self._ops() for i in outputs if name in ops)
+        return frozenset(i for name, _, outputs in self._ops() for i in outputs if name in ops)
 
     @cached_property
     def _details(self) -> dict[int, dict[str, Any]]:
         return {d["index"]: d for d in self._interpreter.get_tensor_details()}
 
-    def _ops(self) -> list[tuple[str, list[int]]]:
-        """Name and outputs of every op of the file, in its order."""
+    def _ops(self) -> list[tuple[str, list[int], list[int]]]:
+        """Name, inputs and outputs of every op of the file, in its order."""
         from k210tasks import tflite_schema
 
         names = tflite_schema.members("BuiltinOperator")
@@ -144,8 +154,9 @@ class FloatModel:
             op = graph.Operators(k)
             code = model.OperatorCodes(op.OpcodeIndex())
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            inputs = [int(op.Inputs(i)) for i in range(op.InputsLength())]
             outputs = [int(op.Outputs(i)) for i in range(op.OutputsLength())]
-            ops.append((names.get(number, "CUSTOM"), outputs))
+            ops.append((names.get(number, "CUSTOM"), inputs, outputs))
         return ops
 
     def tensor(self, index: int) -> NDArray[np.float32]:
