@@ -165,7 +165,8 @@ class Loader:
         height, width, channels = self._picture_shape(shown)
         color = self.preprocess.color or ("gray" if channels == 1 else "rgb")
         if (color == "gray") != (channels == 1):
-            why = f"has {channels} channels while preprocess.color is {color}"
+            many = "1 channel" if channels == 1 else f"{channels} channels"
+            why = f"has {many} while preprocess.color is {color}"
             raise NotForPictures(shown, self.shape, why)
         picture = _decode(path, shown, color)
         found = (picture.shape[1], picture.shape[0])

@@ -205,7 +205,7 @@ class TestRefusedPictures:
             ((4, 8, 8, 3), None, "is a batch of 4"),
             ((1, 8, 8, 6), None, "has 6 channels, neither 1 (grey) nor 3 (colour)"),
             ((1, 8, 8, 3), "gray", "has 3 channels while preprocess.color is gray"),
-            ((1, 8, 8, 1), "bgr", "has 1 channels while preprocess.color is bgr"),
+            ((1, 8, 8, 1), "bgr", "has 1 channel while preprocess.color is bgr"),
         ],
     )
     def test_inputs_no_picture_fits(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k210tasks.cli.files import read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ EXAMPLE = "k210 check workspace/nn_xo.tflite --firmware maixpy"
 KPU_RAM_BYTES = 2 * 1024 * 1024
 
 
-class CannotRead(K210Error):
-    """The file cannot be opened."""
+class CannotCheck(K210Error):
+    """A file or a profile that nothing can be said of."""
 
-    def __init__(self, path: str, why: str):
-        super().__init__(f"{path}: {why}")
+    def __init__(self, name: str, why: str):
+        super().__init__(f"{name}: {why}")
 
 
 class NoBuiltin(K210Error):
@@ -43,14 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the model can be compiled for one of the versions asked for, else 1."""
-    try:
-        tflite = Path(args.file).read_bytes()
-    except OSError as error:
-        raise CannotRead(args.file, error.strerror or str(error)) from error
+    tflite = read_bytes(args.file)
     versions = _versions(args)
     from k210tasks.compiler.checking import check
+    from k210tasks.compiler.problems import CompileError
 
-    reports = [check(tflite, version) for version in versions]
+    try:
+        reports = [check(tflite, version) for version in versions]
+    except CompileError as error:
+        raise CannotCheck(args.file, str(error)) from error
     for report in reports:
         print("\n".join(_lines(args.file, report, quiet=args.quiet)))
     return 0 if any(report.supported for report in reports) else 1
@@ -64,14 +65,14 @@ def _versions(args: argparse.Namespace) -> list[int]:
         profile = PROFILES.get(args.firmware)
         if profile is None:
             known = ", ".join(sorted(PROFILES))
-            raise CannotRead(args.firmware, f"no such firmware profile; there are {known}")
+            raise CannotCheck(args.firmware, f"no such firmware profile; there are {known}")
         versions = [v for v in versions if v in profile.kmodels]
         if not versions:
             raise NoBuiltin(args.firmware, ", ".join(map(str, profile.kmodels)))
     if args.kmodel:
         if args.kmodel not in versions:
             loads = " and ".join(map(str, versions))
-            raise CannotRead(
+            raise CannotCheck(
                 args.firmware, f"this firmware loads kmodel {loads}, not {args.kmodel}"
             )
         versions = [args.kmodel]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from k210tasks.cli.contract_args import add_contract, count, preprocess
+from k210tasks.cli.files import CannotWrite
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -51,11 +52,6 @@ class ImagesNeeded(K210Error):
 class SameFile(K210Error):
     def __init__(self, shown: str) -> None:
         super().__init__(f"the output {shown} is the model itself; give another -o")
-
-
-class CannotWrite(K210Error):
-    def __init__(self, shown: str, why: str) -> None:
-        super().__init__(f"{shown} cannot be written: {why}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         raise NotATflite(str(source))
     if out.exists() and source.exists() and out.samefile(source):
         raise SameFile(str(out))
+    if out.is_dir():
+        raise CannotWrite(str(out), "it is a folder; name a file in it, OUT.kmodel")
     compiler = COMPILERS[args.compiler or _default()]
     kmodel = args.kmodel or compiler.kmodels[0]
     if kmodel not in compiler.kmodels:

@@ -60,12 +60,14 @@ def run(args: argparse.Namespace) -> int:
         root.mkdir(parents=True, exist_ok=True)
         found = guess.models_in(root)
         text = guess.text_for(found, compiler, firmware, root)
-        if _new(root / "models.yaml", text):
+        written = _new(root / "models.yaml", text)
+        if written:
             print(f"wrote {root / 'models.yaml'}: {_told(found, text)}")
         else:
             print(f"kept {root / 'models.yaml'}, which is there already")
         _dodo(root / "dodo.py")
-        _gitignore(root / ".gitignore", [g.source for g in found])
+        # Beside a models.yaml that was there, a .tflite may be what doit made of its source.
+        _gitignore(root / ".gitignore", [g.source for g in found] if written else [])
     except OSError as error:
         raise NoPlace(root, error.strerror or str(error)) from None
     return 0

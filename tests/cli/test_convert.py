@@ -120,6 +120,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["m.tflite", "--images", "images", *NNCASE, "-o", "no/such/folder/m.kmodel"],
             "no/such/folder/m.kmodel.log cannot be written: No such file or directory",
         ),
+        (
+            ["m.tflite", "--images", "images", *NNCASE, "-o", "images"],
+            "images cannot be written: it is a folder; name a file in it, OUT.kmodel",
+        ),
         (["gone.tflite", "--images", "images"], "gone.tflite: No such file or directory"),
         (
             ["m.tflite", "--images", "gone", *NNCASE],

@@ -77,6 +77,14 @@ def test_models_and_their_samples_are_found(tmp_path: Path) -> None:
     assert ignored[-2:] == ["!workspace/face detect.tflite", "!workspace/xo.tflite"]
 
 
+def test_what_doit_made_is_ignored_beside_a_models_yaml_that_was_there(tmp_path: Path) -> None:
+    touch(tmp_path, "workspace/xo.pb", "images/xo/calibration/1.png")
+    init(tmp_path)
+    touch(tmp_path, "workspace/xo.tflite")
+    init(tmp_path)
+    assert "!workspace/xo.tflite" not in (tmp_path / ".gitignore").read_text()
+
+
 def test_one_folder_of_pictures_serves_all(tmp_path: Path) -> None:
     touch(tmp_path, "a.tflite", "b.pb", "images/cats/1.png", "images/dogs/1.png")
     init(tmp_path)

@@ -103,7 +103,14 @@ def test_a_missing_file_and_a_wrong_pair(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["check", str(tmp_path / "none.tflite")]) == 1
-    assert "none.tflite: No such file or directory" in capsys.readouterr().err
+    assert "none.tflite cannot be read: No such file or directory" in capsys.readouterr().err
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"no model at all")
+    assert cli.main(["check", str(bad)]) == 1
+    assert capsys.readouterr().err == (
+        f"k210 check: {bad}: not a usable TensorFlow Lite model: it does not carry the "
+        "identifier TFL3 at byte 4\n"
+    )
     path = tmp_path / "small.tflite"
     path.write_bytes(small().build())
     assert cli.main(["check", str(path), "--firmware", "sdk", "--kmodel", "4"]) == 1
