@@ -23,7 +23,13 @@ CHANNEL_MARGIN = 24.0  # over sqrt(pixels): stretch of a channel's own extremes
 MAP_MARGIN = 6.0  # the same for the whole map's
 BALANCE = 0.7  # 0: one step for all channels, 1: each its finest
 FREE_BALANCE = 1.0  # the balance where readers take the difference back at no cost
+TELLING = 2000  # pixels of one sample that tell something new; in larger maps neighbours are alike
 FINEST = 0.1  # least step of a channel, as a share of the map's
+
+
+def telling_pixels(pixels: int, samples: int) -> int:
+    """On how many pixels, as far as they tell anything, extremes were measured."""
+    return min(pixels, TELLING) * samples
 
 
 def margin(factor: float, pixels: int) -> float:

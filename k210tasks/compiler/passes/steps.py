@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.calibration import TensorStats
-from k210tasks.compiler.numerics.steps import BALANCE, FREE_BALANCE, channel_steps
+from k210tasks.compiler.numerics.steps import (
+    BALANCE,
+    FREE_BALANCE,
+    channel_steps,
+    telling_pixels,
+)
 from k210tasks.compiler.passes.ranges import Assigner, Ranges
 
 
@@ -129,4 +134,4 @@ def _through(fn: functions.Fn, values: NDArray[Any]) -> NDArray[np.float32]:
 
 def _pixels(stats: TensorStats, ranges: Ranges) -> int:
     assert ranges.calibration is not None
-    return stats.pixel_count * ranges.calibration.samples
+    return telling_pixels(stats.pixel_count, ranges.calibration.samples)
