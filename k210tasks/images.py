@@ -252,7 +252,9 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
                 if upright.mode.startswith("I"):  # 16-bit grey: keep the upper byte
                     wide = np.asarray(upright).astype(np.int64) >> 8
                     upright = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
-                pixels = np.array(upright.convert("L" if color == "gray" else "RGB"))
+                mode = "L" if color == "gray" else "RGB"
+                # Only what has another mode is converted: convert and exif_transpose copy.
+                pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
     except SampleError:
         raise
     except Image.DecompressionBombError:
@@ -267,7 +269,8 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF orientation says; as it lies where the EXIF block is damaged."""
     try:
-        return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
+        return picture
     except Exception:  # pixels were read; a camera's odd metadata is no reason to refuse them
         return picture
 

@@ -123,7 +123,7 @@ class FloatModel:
         """
         read = {int(d["index"]) for d in self.outputs}
         found = dict.fromkeys([int(self.input["index"])])
-        for _, inputs, outputs in self._ops():
+        for _, inputs, outputs in self._ops:
             read.update(inputs)
             if any(i in found for i in inputs):
                 found.update(dict.fromkeys(outputs))
@@ -136,12 +136,13 @@ class FloatModel:
 
     def written_by(self, ops: frozenset[str]) -> frozenset[int]:
         """Indices of the tensors written by ops of these TFLite names, ``CONV_2D`` and so on."""
-        return frozenset(i for name, _, outputs in self._ops() for i in outputs if name in ops)
+        return frozenset(i for name, _, outputs in self._ops for i in outputs if name in ops)
 
     @cached_property
     def _details(self) -> dict[int, dict[str, Any]]:
         return {d["index"]: d for d in self._interpreter.get_tensor_details()}
 
+    @cached_property
     def _ops(self) -> list[tuple[str, list[int], list[int]]]:
         """Name, inputs and outputs of every op of the file, in its order."""
         from k210tasks import tflite_schema

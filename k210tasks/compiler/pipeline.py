@@ -138,6 +138,7 @@ def _described(
     model: KmodelV3 | KmodelV4, ops: list[Op], graph: Graph, memory: Memory, source: Source
 ) -> Compiled:
     data = model.to_bytes()
+    model.size = len(data)
     listed = summary(model)
     rows, lines = [], []
     for row, op in zip(listed.layers, ops, strict=True):

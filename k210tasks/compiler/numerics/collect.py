@@ -9,6 +9,7 @@ does not grow with the number of samples: at most :data:`KEEP` of them are kept.
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +29,10 @@ from k210tasks.litert import FloatModel
 KEEP = (24, 256)  # whole samples kept, at most: the more the smaller they are
 KEPT_BYTES = 12_000_000  # what is kept of them may take, where they are more than the fewest
 PIXELS = 256  # pixels of each tensor kept per kept sample
-COUNTED = 16384  # values of each tensor counted per sample; extremes look at all of them
+#: Seconds after which a thread that waits gets its turn. A small model runs for less than a
+#: millisecond; by Python's 5 ms two threads would take longer than one.
+SWITCH = 0.0005
+COUNTED = 8192  # values of each tensor counted per sample; extremes look at all of them
 
 Progress = Callable[[int, int, str], None]
 # Ops that only move values: nothing is learnt from keeping their outputs.
@@ -159,14 +163,20 @@ def collect(
             feed.failure = error
 
     helpers = []
-    for _ in range(threads - 1):
-        models.append(FloatModel(tflite, keep_all=True, threads=1))
-        gathered.append(_Gathered())
-        helpers.append(threading.Thread(target=work, args=(models[-1], gathered[-1])))
-        helpers[-1].start()
-    work(models[0], gathered[0])
-    for helper in helpers:
-        helper.join()
+    before = sys.getswitchinterval()
+    try:
+        if threads > 1:
+            sys.setswitchinterval(SWITCH)
+        for _ in range(threads - 1):
+            models.append(FloatModel(tflite, keep_all=True, threads=1))
+            gathered.append(_Gathered())
+            helpers.append(threading.Thread(target=work, args=(models[-1], gathered[-1])))
+            helpers[-1].start()
+        work(models[0], gathered[0])
+        for helper in helpers:
+            helper.join()
+    finally:
+        sys.setswitchinterval(before)
     if feed.failure is not None:
         raise feed.failure
     if not feed.seen:
@@ -202,6 +212,7 @@ def _look(
     model.invoke(sample)
     keep = feed.wanted(number)
     values: dict[int, NDArray[np.float32]] = {}
+    at: dict[int, NDArray[np.int32]] = {}  # by number of pixels: most maps share theirs
     for index, name in wanted.items():
         x = model.view(index)
         x = x.reshape(-1, x.shape[-1])
@@ -221,7 +232,9 @@ def _look(
         step = -(-x.size // COUNTED)
         into.histograms[index].add(x[number % step :: step].ravel(), magnitude)
         if keep and index not in movers:
-            values[index] = x[sampled_pixels(len(x), number)]
+            if len(x) not in at:
+                at[len(x)] = sampled_pixels(len(x), number)
+            values[index] = x[at[len(x)]]
         del x  # the interpreter refuses to run while a view of its memory is alive
     if keep:
         feed.keep(number, np.array(sample[0], np.float32), values)
