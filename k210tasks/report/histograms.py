@@ -20,8 +20,6 @@ from k210tasks.report.facts import Histogram, Layer
 TENSORS = 8
 #: Bins a drawing has, about.
 BINS = 96
-#: Form of the calibration data that is understood here.
-FORMAT = 1
 
 
 def histograms(
@@ -62,6 +60,8 @@ def _chosen(row: Mapping[str, Any]) -> tuple[float, float] | None:
 def _read(path: Path, wanted: Mapping[int, Any]) -> dict[int, Histogram]:
     """Tensor -> what was counted of it."""
     import numpy as np
+
+    from k210tasks.compiler.numerics.calibration import FORMAT
 
     drawn: dict[int, Histogram] = {}
     try:

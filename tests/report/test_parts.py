@@ -13,10 +13,11 @@ from PIL import Image
 from k210tasks.report import wording
 from k210tasks.report.drawings import error_map, flash_drawing, histogram_drawing
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot, Scores
-from k210tasks.report.histograms import BINS, _drawn
+from k210tasks.report.histograms import BINS, _drawn, histograms
 from k210tasks.report.past import last_failures, last_run
 from k210tasks.report.samples import THUMBNAIL, THUMBNAIL_BYTES, samples, thumbnail
 from k210tasks.report.svg import element
+from tests.compiler.tflite_builder import Net
 
 
 def test_elements_are_escaped() -> None:
@@ -114,6 +115,19 @@ def test_a_histogram_is_summed_up_and_loses_nothing() -> None:
     assert drawn.low <= (1000 - 1024) / 16
     assert drawn.high >= (1700 - 1024) / 16
     assert _drawn("t", np.zeros(2048, np.int64), 0).counts == (0,)
+
+
+def test_histograms_are_those_of_the_calibration_data_as_it_is_written(tmp_path: Path) -> None:
+    from k210tasks import compiler
+
+    net = Net((1, 8, 8, 3))
+    tensor = net.conv(net.input, 4)
+    samples = [np.full((1, 8, 8, 3), x, np.float32) for x in (0.1, 0.7)]
+    compiler.calibrate(net.build(), samples).to_npz(tmp_path / "calibration.npz")
+    row = {"index": 0, "tensor": tensor, "scale": 0.01, "zero_point": 100}
+    (found,) = histograms(tmp_path / "calibration.npz", [row], [])
+    assert sum(found.counts) == 2 * 8 * 8 * 4
+    assert found.chosen == pytest.approx((-1.0, 1.55))
 
 
 def test_a_histogram_marks_what_is_clipped() -> None:
