@@ -22,5 +22,5 @@ VERSIONS: dict[str, int] = {
     "vectors": 1,
     "firmware": 1,
     "judge:firmware": 1,
-    "report": 2,
+    "report": 3,
 }
