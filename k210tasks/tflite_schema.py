@@ -38,7 +38,9 @@ def __getattr__(name: str) -> Any:
 
 def members(enumeration: str) -> dict[int, str]:
     """The names of an enumeration's values."""
-    return {v: k for k, v in vars(_class(enumeration)).items() if isinstance(v, int)}
+    # A class of Python 3.13 has integers of its own, __firstlineno__ for one.
+    names = vars(_class(enumeration)).items()
+    return {v: k for k, v in names if isinstance(v, int) and not k.startswith("__")}
 
 
 @cache

@@ -28,9 +28,9 @@ class QuantisedModel(BadRequest):
 
 def require_float(tflite: Path) -> None:
     """Raise :class:`QuantisedModel` for a model with quantised tensors, whatever else it is."""
-    import tflite as schema
+    from k210tasks import tflite_schema as schema
 
-    names = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
+    names = schema.members("TensorType")
     integers = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
     try:
         graph = _graph(tflite.read_bytes())
