@@ -28,12 +28,8 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
     try:
         with shown(plan.task, quiet=quiet) as progress:
             Runner(project, progress.tell, progress).run(plan)
-    except K210Error as error:
+    except (K210Error, OSError) as error:
         return failed(project, plan.task, error, plan.log)
-    except OSError as error:
-        from k210tasks.steps.failures import told
-
-        return failed(project, plan.task, told(plan.task, error, project.root), plan.log)
     return None
 
 
@@ -47,12 +43,8 @@ def write_report(
     """Write the pages, whatever results there are."""
     try:
         report.write(project, manifest, plans)
-    except K210Error as error:
+    except (K210Error, OSError) as error:
         return failed(project, task.name, error)
-    except OSError as error:
-        from k210tasks.steps.failures import told
-
-        return failed(project, task.name, told(task.name, error, project.root))
     return None
 
 
@@ -80,19 +72,24 @@ def install(project: Project, tool: str, task: Any) -> TaskFailed | None:
         with shown(state, quiet=task.verbosity == 0) as progress:
             project.toolchain(tool).install(progress.tell, progress)
     except (K210Error, OSError) as error:
-        from k210tasks.steps.failures import told
-
         with contextlib.suppress(OSError):  # a project on a read-only disk
             project.states.save(state, {"outcome": "failed", "run": project.run_id})
-        if isinstance(error, OSError):
-            error = told(task.name, error, str(cache_root()))
-        return failed(project, task.name, error)
+        return failed(project, task.name, error, folder=str(cache_root()))
     project.states.remove(state)
     return None
 
 
-def failed(project: Project, task: str, error: K210Error, log: str = "") -> TaskFailed:
-    """Tell a failure on stderr, with the log's path, and keep doit from telling it again."""
+def failed(
+    project: Project, task: str, error: K210Error | OSError, log: str = "", folder: str = ""
+) -> TaskFailed:
+    """Tell a failure on stderr, with the log's path, and keep doit from telling it again.
+
+    ``folder``: where was written, if not in the project.
+    """
+    if isinstance(error, OSError):
+        from k210tasks.steps.failures import told
+
+        error = told(task, error, folder or project.root)
     text = str(error)
     if not text.startswith(f"{task}: "):
         text = f"{task}: {text}"

@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"tflite has no {name}") from error
 
 
+@cache
 def members(enumeration: str) -> dict[int, str]:
     """The names of an enumeration's values."""
     # A class of Python 3.13 has integers of its own, __firstlineno__ for one.

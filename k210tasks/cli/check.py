@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "k210 check workspace/nn_xo.tflite --firmware maixpy"
 
-KPU_RAM_BYTES = 2 * 1024 * 1024
-
 
 class CannotCheck(K210Error):
     """A file or a profile that nothing can be said of."""
@@ -80,6 +78,8 @@ def _versions(args: argparse.Namespace) -> list[int]:
 
 
 def _lines(name: str, report: Report, *, quiet: bool) -> list[str]:
+    from k210tasks.kpu.layout import KPU_RAM_BYTES
+
     verdict = "can be compiled" if report.supported else "cannot be compiled"
     lines = [f"{name}: {verdict} to kmodel {report.kmodel}"]
     width = max((len(op.label) for op in report.ops), default=0)

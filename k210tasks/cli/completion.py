@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 EXAMPLE = "k210 completion bash"
@@ -105,18 +106,23 @@ def _option(action: argparse.Action) -> Option:
     )
 
 
+def _cases(verb: Verb, offer: Callable[[str], str], files: str) -> str:
+    """The lines of a ``case`` over the option before the cursor: what its value may be."""
+    return "\n".join(
+        f"          {'|'.join(option.words)}) "
+        + (offer(" ".join(option.values)) if option.values else files)
+        + " ;;"
+        for option in verb.options
+        if option.takes
+    )
+
+
 def bash(found: list[Verb]) -> str:
     """For bash 3.2 and later."""
     cases = []
     for verb in found:
         words = " ".join(word for option in verb.options for word in option.words)
-        values = "\n".join(
-            f"          {'|'.join(option.words)}) "
-            + (f'words="{" ".join(option.values)}"' if option.values else 'words=""; files=1')
-            + " ;;"
-            for option in verb.options
-            if option.takes
-        )
+        values = _cases(verb, lambda values: f'words="{values}"', 'words=""; files=1')
         more = " ".join(verb.words)
         plain = f'words="{more}"' if more else "files=1" if verb.files else ":"
         if verb.named:
@@ -173,13 +179,7 @@ def zsh(found: list[Verb]) -> str:
         options = " ".join(
             described(word, option.help) for option in verb.options for word in option.words
         )
-        values = "\n".join(
-            f"          {'|'.join(option.words)}) "
-            + (f"compadd -- {' '.join(option.values)}" if option.values else "_files")
-            + "; return ;;"
-            for option in verb.options
-            if option.takes
-        )
+        values = _cases(verb, lambda values: f"compadd -- {values}; return", "_files; return")
         words = f"compadd -- {' '.join(verb.words)}"
         if verb.named:
             words = 'compadd -- ${(f)"$(k210 completion --names --file $file 2>/dev/null)"}'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ _DTYPES = {
 }
 
 
-_names = cache(tflite_schema.members)
+_names = tflite_schema.members
 
 
 _Getter = Callable[[Any], dict[str, Any]]

@@ -49,6 +49,7 @@ class Rest:
     """Raw bytes up to the end of the body; what pads it to 8 bytes comes along."""
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Record:
     """Base of the bodies, which are many: what dataclasses would generate for each is here once.
 
@@ -61,7 +62,7 @@ class Record:
             cls.__doc__ = f"The fields of {cls.__name__} in the order of the file."
 
     def __repr__(self) -> str:
-        shown = [f for f in dataclasses.fields(self) if f.repr]  # type: ignore[arg-type]
+        shown = [f for f in dataclasses.fields(self) if f.repr]
         values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in shown)
         return f"{type(self).__name__}({values})"
 

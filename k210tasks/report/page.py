@@ -8,13 +8,12 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
+from k210tasks.kpu.layout import KPU_RAM_BYTES
 from k210tasks.report import drawings, wording
 from k210tasks.report.compare import compare
 from k210tasks.report.drawing_ram import ram_drawing
 from k210tasks.report.facts import ModelFacts, Plot, ReportFacts, Scores
 
-#: KPU RAM, in bytes (docs/kpu-and-kmodel.md, section 1.1).
-KPU_RAM_BYTES = 2 << 20
 #: Rows of the table of all images; a page stays small.
 IMAGE_ROWS = 400
 

@@ -7,7 +7,6 @@ judgement is bad.
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from typing import Any, Literal
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.memory import Fit, fit
 from k210tasks.firmware.profiles import PROFILES
+from k210tasks.report.wording import decimals
+from k210tasks.report.wording import share as percent
 from k210tasks.steps.job import Job
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.label_order import better_order
@@ -146,13 +147,6 @@ def verify_json(
     return pretty(result)
 
 
-def percent(share: float) -> str:
-    """``97 %``, ``99.5 %``: one decimal, where it is not zero."""
-    text = f"{100 * share:.1f}".removesuffix(".0")
-    # A single miss among thousands must not read as none.
-    return f"{'99.9' if text == '100' and share < 1 else text} %"
-
-
 def worst_output(measurement: Mapping[str, Any]) -> Mapping[str, Any]:
     """The output of the lowest mean cosine; the first of equal ones."""
     return min(measurement["outputs"], key=lambda output: output["cosine_mean"])
@@ -274,9 +268,7 @@ def _number(value: float) -> str:
 
 def fixed(value: float) -> str:
     """Four decimals, cut and not rounded: what is below a limit, or below 1, looks so."""
-    if value > 1 - 1e-6:  # float32 noise is no error
-        return "1.0000"
-    return f"{math.floor(value * 10_000) / 10_000:.4f}"
+    return decimals(min(value, 1.0), 4)  # float32 noise is no error
 
 
 def _wrapped(line: str, before: str) -> str:

@@ -63,6 +63,6 @@ def input_shape(tflite: Path) -> list[int]:
 
 
 def _graph(data: bytes) -> Any:
-    from tflite import Model
+    from k210tasks import tflite_schema
 
-    return Model.GetRootAsModel(data, 0).Subgraphs(0)
+    return tflite_schema.Model.GetRootAsModel(data, 0).Subgraphs(0)

@@ -25,7 +25,8 @@ MOVING = {
 }  # fmt: skip
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
-#: and sum have to fit their registers, and a channel's own step may be 50 times finer
+#: and sum have to fit their registers, and a channel's own step may be finer still, by the
+#: FINEST of numerics/steps.py
 FINEST_STEP = 2.0**-25
 
 Range = tuple[float, float]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.passes.ranges import Ranges
 
 MARGIN = 2.0  # logits beyond the measured range, as a factor
@@ -22,7 +23,8 @@ def centre_logits(graph: Graph, ranges: Ranges) -> None:
     the upper side too. Edits weights, bias and function of the layer; no tensor from there to
     the softmax holds what the source file's does any longer.
     """
-    if ranges.calibration is None:
+    calibration = ranges.calibration
+    if calibration is None:
         return
     producers, consumers = graph.producers(), graph.consumers()
     for softmax in graph.ops:
@@ -35,17 +37,17 @@ def centre_logits(graph: Graph, ranges: Ranges) -> None:
             if layer.kind not in _CARRIERS:
                 others = [t for t in layer.outputs if t is not tensor]
                 if not any(t in graph.outputs or consumers.get(t) for t in others):
-                    _centre(layer, path + others, ranges, NOTHING / softmax.attrs["beta"])
+                    _centre(layer, path + others, calibration, NOTHING / softmax.attrs["beta"])
                 break
             tensor = layer.input
             layer = producers.get(tensor)
 
 
-def _centre(layer: Op, path: list[Tensor], ranges: Ranges, nothing: float) -> None:
+def _centre(layer: Op, path: list[Tensor], calibration: Calibration, nothing: float) -> None:
     a = layer.attrs
     if layer.kind != "kpu_conv" or a["identity"] or a["fn"]:
         return
-    values = _measured(layer, ranges)
+    values = _measured(layer, calibration)
     if values is None:
         return
     centred = values - values.mean(axis=-1, keepdims=True)
@@ -61,12 +63,12 @@ def _centre(layer: Op, path: list[Tensor], ranges: Ranges, nothing: float) -> No
         tensor.source, tensor.range = None, (low, high)
 
 
-def _measured(layer: Op, ranges: Ranges) -> np.ndarray | None:
+def _measured(layer: Op, calibration: Calibration) -> np.ndarray | None:
     """[samples, classes] of a layer that computes one vector of logits."""
     computes = layer.attrs.get("computes")
-    if not computes or ranges.calibration is None:
+    if not computes:
         return None
-    stats = ranges.calibration.tensors.get(computes[0])
+    stats = calibration.tensors.get(computes[0])
     classes = layer.output.shape[1]
     if stats is None or stats.values is None or stats.pixel_count != 1 or classes < 2:
         return None

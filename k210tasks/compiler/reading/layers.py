@@ -56,8 +56,9 @@ def _conv(r: Reader, op: SourceOp) -> None:
     )
 
 
-def _bias(op: SourceOp, count: int) -> NDArray[np.float32]:
-    bias = op.inputs[2] if len(op.inputs) > 2 else None
+def _bias(op: SourceOp, count: int, which: int = 2) -> NDArray[np.float32]:
+    """Input ``which``, or zeros where it is left out."""
+    bias = op.inputs[which] if len(op.inputs) > which else None
     return np.zeros(count, np.float32) if bias is None else floats(bias).reshape(count)
 
 
@@ -72,13 +73,12 @@ def _transpose_conv(r: Reader, op: SourceOp) -> None:
         whole = (given - 1) * s + k
         total = max(0, whole - n) if op.options["padding"] == "SAME" else 0
         pads += [total // 2, whole - n - total // 2]
-    bias = op.inputs[3] if len(op.inputs) > 3 else None
     r.finish(
         op,
         "deconv",
         [x],
         weights=np.ascontiguousarray(weights),
-        bias=np.zeros(out[3], np.float32) if bias is None else floats(bias),
+        bias=_bias(op, out[3], 3),
         stride=op.options["stride"],
         pads=tuple(pads),
         fn=r.activation(op),

@@ -32,6 +32,12 @@ class Editor:
     def remove(self, op: Op) -> None:
         self.graph.ops.remove(op)
 
+    def absorb(self, op: Op, into: Op) -> None:
+        """Take ``op`` out: ``into``, before it, computes what it did and writes its output."""
+        into.outputs = [op.output]
+        into.origin += op.origin
+        self.remove(op)
+
     def drop(self, op: Op) -> None:
         """Take ``op`` out: its readers read its input."""
         out = op.output

@@ -67,9 +67,7 @@ def scaling_after_conv(e: Editor, op: Op) -> bool:
     before.attrs["weights"] = before.attrs["weights"] * scale.reshape(-1, 1, 1, 1)
     before.attrs["bias"] = before.attrs["bias"] * scale + op.attrs["bias"]
     before.attrs["fn"] = op.attrs["fn"]
-    before.outputs = [op.output]
-    before.origin += op.origin
-    e.remove(op)
+    e.absorb(op, before)
     return True
 
 
@@ -144,9 +142,7 @@ def scaling_after_dense(e: Editor, op: Op) -> bool:
     dense.attrs["weights"] = dense.attrs["weights"] * scale[:, None]
     dense.attrs["bias"] = dense.attrs["bias"] * scale + offset
     dense.attrs["pre"] = None
-    dense.outputs = [op.output]
-    dense.origin += op.origin
-    e.remove(op)
+    e.absorb(op, dense)
     return True
 
 

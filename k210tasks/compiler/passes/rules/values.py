@@ -74,9 +74,7 @@ def map_after(e: Editor, op: Op) -> bool:
         return False
     before.attrs.setdefault("pre", op.input if not before.attrs["fn"] else None)
     before.attrs["fn"] = functions.simplify(before.attrs["fn"] + op.attrs["fn"])
-    before.outputs = [op.output]
-    before.origin += op.origin
-    e.remove(op)
+    e.absorb(op, before)
     return True
 
 
