@@ -277,8 +277,8 @@ def _assemble(
             index,
             name,
             shape,
-            np.min([g.low[index] for g in parts], axis=0),
-            np.max([g.high[index] for g in parts], axis=0),
+            np.stack([g.low[index] for g in parts]).min(axis=0),
+            np.stack([g.high[index] for g in parts]).max(axis=0),
             histogram,
             values,
         )
