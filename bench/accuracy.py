@@ -24,10 +24,10 @@ import numpy as np
 
 from k210tasks import compiler, toolchains
 from k210tasks.compiler import Options
-from k210tasks.images import Loader, evenly_spaced, scan
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
-from k210tasks.preprocess import Preprocess
+from k210tasks.reference.litert import FloatModel
+from k210tasks.samples.loading import Loader, evenly_spaced, scan
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.simulator import Simulator
 from k210tasks.toolchains import nncase, tensorflow
 

@@ -34,8 +34,8 @@ import sys
 from pathlib import Path
 from k210tasks import compiler
 from k210tasks.compiler import Calibration, Options
-from k210tasks.images import Loader
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.loading import Loader
+from k210tasks.samples.preprocess import Preprocess
 
 tflite, images, mean, out, effort, method, shape, work = sys.argv[1:]
 data, mean = Path(tflite).read_bytes(), float(mean)

@@ -100,9 +100,9 @@ def make(root: Path, count: int) -> None:
 
 def build(root: Path) -> None:
     """Records as if every step had run, made by the real runner with bodies of no cost."""
+    from k210tasks.engine.opening import open_project
+    from k210tasks.engine.runner import Runner
     from k210tasks.steps.chain import chain_of
-    from k210tasks.steps.opening import open_project
-    from k210tasks.steps.runner import Runner
     from tests.graph import toy
 
     class Offline(Runner):

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from k210tasks import toolchains
-from k210tasks.images import Loader
 from k210tasks.kmodel import parse
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.loading import Loader
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.simulator import Simulator
 from k210tasks.toolchains import nncase
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from k210tasks.graph import Tasks
+    from k210tasks.graph.tasks import Tasks
 
 __version__ = "0.1.0"
 
 
 def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
-    """The DOIT_CONFIG for a dodo.py; see :func:`k210tasks.graph.doit_config`."""
-    from k210tasks import graph
+    """The DOIT_CONFIG for a dodo.py; see :func:`k210tasks.graph.tasks.doit_config`."""
+    from k210tasks.graph import tasks as graph
 
     return graph.doit_config(path, prefix)
 
@@ -22,6 +22,6 @@ def tasks_from(path: str = "models.yaml", prefix: str = "") -> Tasks:
 
     ``prefix`` stands before every task's name, where one of the user's tasks has it already.
     """
-    from k210tasks import graph
+    from k210tasks.graph import tasks as graph
 
     return graph.Tasks(path, prefix)

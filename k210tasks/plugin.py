@@ -47,7 +47,7 @@ class K210Loader(NamespaceTaskLoader):
     )
 
     def setup(self, opt_values: Any) -> None:
-        from k210tasks import graph
+        from k210tasks.graph import tasks as graph
 
         path = opt_values["manifest"]
         self.namespace = {

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from k210tasks.store_io import write_atomically
-from k210tasks.store_locks import lock
+from k210tasks.store.files import write_atomically
+from k210tasks.store.locks import lock
 
 
 class Database:

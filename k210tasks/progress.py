@@ -21,7 +21,7 @@ MANY = 10_000_000
 
 
 class Shown:
-    """A :class:`~k210tasks.steps.job.Progress` of one task. ``tell`` prints past a bar."""
+    """A :class:`~k210tasks.engine.job.Progress` of one task. ``tell`` prints past a bar."""
 
     def __init__(self, task: str, *, quiet: bool = False) -> None:
         self._task = task

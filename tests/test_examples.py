@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from k210tasks import toolchains
+from k210tasks.engine.job import Folder, Job
+from k210tasks.engine.plan import FileInput, SamplesInput, StepPlan
 from k210tasks.manifest import load
 from k210tasks.manifest.model import Model
-from k210tasks.samples import evenly_spaced, scan
+from k210tasks.samples.folder import evenly_spaced, scan
 from k210tasks.steps import calibrate, convert, judge, kmodel, verify
 from k210tasks.steps.chain import model_plans
-from k210tasks.steps.job import Folder, Job
-from k210tasks.steps.plan import FileInput, SamplesInput, StepPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("digits", "nn_xo")

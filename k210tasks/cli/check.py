@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def _versions(args: argparse.Namespace) -> list[int]:
     versions = [3, 4]
     if args.firmware:
-        from k210tasks.firmware.profiles import PROFILES
+        from k210tasks.profiles import PROFILES
 
         profile = PROFILES.get(args.firmware)
         if profile is None:

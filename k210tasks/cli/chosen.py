@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k210tasks.engine.opening import open_project
+from k210tasks.engine.plan import StepPlan
+from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
 from k210tasks.steps.chain import chain_of
-from k210tasks.steps.opening import open_project
-from k210tasks.steps.plan import StepPlan
-from k210tasks.steps.project import Project
 
 
 class NoSuchName(K210Error):

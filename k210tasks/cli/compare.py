@@ -17,7 +17,7 @@ from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
     from k210tasks.firmware.contract import Contract
-    from k210tasks.preprocess import Preprocess
+    from k210tasks.samples.preprocess import Preprocess
     from k210tasks.steps.engines import NncaseSimulator, ProjectSimulator
     from k210tasks.steps.signature import Signature
 
@@ -85,15 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from k210tasks.images import Loader
+    from k210tasks.engine.job import Folder
     from k210tasks.progress import shown
-    from k210tasks.samples import evenly_spaced, scan
+    from k210tasks.reference.float_model import Reference
+    from k210tasks.samples.folder import evenly_spaced, scan
+    from k210tasks.samples.loading import Loader
     from k210tasks.steps.accuracy import class_folders
-    from k210tasks.steps.job import Folder
     from k210tasks.steps.jsontext import pretty
     from k210tasks.steps.judge import Facts, Thresholds, judge
     from k210tasks.steps.measure import measure
-    from k210tasks.steps.reference import Reference
     from k210tasks.steps.signature import read_signature
     from k210tasks.steps.table import table
 
@@ -190,7 +190,7 @@ def _told_by_file(
     """The contract that the kmodel's bytes and the arguments tell; ``first``: a sample's name."""
     from k210tasks.firmware.contract import Contract
     from k210tasks.kmodel import KmodelError, detect
-    from k210tasks.samples import kind_of
+    from k210tasks.samples.folder import kind_of
     from k210tasks.steps.made import model_input, model_outputs
     from k210tasks.steps.vendor import listed
 

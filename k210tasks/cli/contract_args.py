@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.preprocess import Preprocess
 
 
 def add_contract(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from k210tasks.cli.files import CannotWrite
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
+    from k210tasks.engine.job import Folder
     from k210tasks.manifest.compilers import Compiler
-    from k210tasks.steps.job import Folder
 
 EXAMPLE = "k210 convert workspace/nn_xo.tflite --images images/nn_xo/calibration --mean 0 --std 1"
 
@@ -146,8 +146,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _folder(images: Path, samples: int) -> Folder:
-    from k210tasks.samples import evenly_spaced, scan
-    from k210tasks.steps.job import Folder
+    from k210tasks.engine.job import Folder
+    from k210tasks.samples.folder import evenly_spaced, scan
 
     found = scan(images)
     return Folder(images, evenly_spaced(found.files, samples), found.ignored)
@@ -163,10 +163,10 @@ def _convert(
 ) -> tuple[str, int]:
     """Calibrate and compile as the chain does; the listing and the size of what was written."""
     from k210tasks import toolchains
+    from k210tasks.engine.job import Job
     from k210tasks.progress import shown
     from k210tasks.steps import calibrate
     from k210tasks.steps import kmodel as kmodel_step
-    from k210tasks.steps.job import Job
 
     asked = preprocess(args)
     contract = {

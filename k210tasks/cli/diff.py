@@ -130,7 +130,7 @@ def _previous(name: str, file: str) -> tuple[Build, Build]:
 
 
 def _model(name: str, file: str) -> tuple[Any, str]:
-    from k210tasks.steps.opening import open_project
+    from k210tasks.engine.opening import open_project
 
     if not Path(file).is_file():
         raise NoSuchBuild(name, file, "the file is not there either")

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(manifest: Path) -> dict[str, Any]:
     """Everything the report shows, as JSON values; sizes in bytes."""
-    from k210tasks import __version__, store
+    from k210tasks import __version__
+    from k210tasks.store import results as store
     from k210tasks.toolchains.archive import platform_tag
     from k210tasks.toolchains.cache import cache_root
     from k210tasks.toolchains.lockfile import locked

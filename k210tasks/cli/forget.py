@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.cli.chosen import choose
-    from k210tasks.steps.upkeep import forget
+    from k210tasks.engine.upkeep import forget
 
     project, plans = choose(args.file, args.name)
     for plan in plans:

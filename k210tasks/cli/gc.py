@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.toolchains:
         return _toolchains(args.dry_run)
+    from k210tasks.engine.opening import open_project
+    from k210tasks.engine.upkeep import collect
     from k210tasks.steps.chain import chain_of
-    from k210tasks.steps.opening import open_project
-    from k210tasks.steps.upkeep import collect
 
     project, manifest = open_project(args.file)
     if not project.store:

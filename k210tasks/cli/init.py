@@ -34,7 +34,7 @@ class NoCompiler(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from k210tasks.firmware.profiles import PROFILES
+    from k210tasks.profiles import PROFILES
 
     parser.add_argument("folder", nargs="?", default=".", metavar="DIR", help="default: here")
     parser.add_argument(

@@ -81,7 +81,7 @@ def look(path: str, data: bytes, base: int = 0) -> Summary:
 
 def loaders(version: int) -> list[str]:
     """The names of the firmware profiles that load a kmodel of ``version``."""
-    from k210tasks.firmware.profiles import PROFILES
+    from k210tasks.profiles import PROFILES
 
     return [p.name for p in PROFILES.values() if p.loads(version)]
 

@@ -31,7 +31,7 @@ class OutputIsPart(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from k210tasks.firmware.profiles import PROFILES
+    from k210tasks.profiles import PROFILES
 
     parser.add_argument(
         "parts",
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.firmware import layout
     from k210tasks.firmware.describe import describe
     from k210tasks.firmware.kfpkg import Kfpkg, Part, write
-    from k210tasks.firmware.profiles import PROFILES
-    from k210tasks.store_io import write_atomically
+    from k210tasks.profiles import PROFILES
+    from k210tasks.store.files import write_atomically
 
     profile = PROFILES[args.firmware]
     name = args.output.name.removesuffix(".kfpkg")

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from k210tasks.engine.opening import open_project
     from k210tasks.steps.chain import chain_of
-    from k210tasks.steps.opening import open_project
     from k210tasks.steps.report import write
 
     project, manifest = open_project(args.file)

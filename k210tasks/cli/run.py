@@ -128,8 +128,8 @@ def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
     if path.suffix.lower() in (".npy", ".npz"):
         unused(args, ("color", "mean", "std"), "an array is fed as it is")
         return read_npy(args.input)
-    from k210tasks.images import Loader, planar
-    from k210tasks.preprocess import Preprocess
+    from k210tasks.samples.loading import Loader, planar
+    from k210tasks.samples.preprocess import Preprocess
 
     if wanted.shape is None or len(wanted.shape) != 3 or wanted.shape[1] == 1:
         raise NoPicture(args.input, wanted, "which no picture can be")
@@ -177,7 +177,7 @@ def save(path: str, outputs: list[NDArray[Any]]) -> None:
 
     import numpy as np
 
-    from k210tasks.store_io import write_atomically
+    from k210tasks.store.files import write_atomically
 
     arrays: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(outputs)}
     file = io.BytesIO()

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.cli.chosen import choose
-    from k210tasks.steps.foresee import STATUS, foresee
-    from k210tasks.steps.reasons import listing
+    from k210tasks.engine.foresee import STATUS, foresee
+    from k210tasks.engine.reasons import listing
 
     project, plans = choose(args.file, args.name)
     found = list(foresee(project, plans))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from k210tasks.errors import K210Error
-from k210tasks.preprocess import Color
+from k210tasks.samples.preprocess import Color
 
 #: of the JSON; a reader refuses what it does not know
 VERSION = 1

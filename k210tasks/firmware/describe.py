@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read
 from k210tasks.firmware.layout import PREFIX_BYTES
-from k210tasks.firmware.profiles import FLASH_FRAME_BYTES, loading
 from k210tasks.kmodel import KmodelError, detect, parse
 from k210tasks.kmodel.detect import Detected
 from k210tasks.kmodel.listing import memory_lines, summary
 from k210tasks.kmodel.v4 import IDENTIFIER
+from k210tasks.profiles import FLASH_FRAME_BYTES, loading
 
 #: A second kmodel in one part begins at a multiple of this, the flash sector; version 3 has
 #: no identifier and is looked for at the start only (docs/kpu-and-kmodel.md, section 5).

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from k210tasks.firmware.errors import KfpkgError
-from k210tasks.firmware.profiles import FLASH_BYTES
+from k210tasks.profiles import FLASH_BYTES
 
 #: The list the flasher reads, and our own record beside it, which it ignores.
 LIST_NAME = "flash-list.json"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from k210tasks.firmware import errors
-from k210tasks.firmware.profiles import (
+from k210tasks.profiles import (
     FLASH_BYTES,
     FLASH_FRAME_BYTES,
     SRAM_BYTES,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from k210tasks.firmware.profiles import SRAM_BYTES, Profile
+from k210tasks.profiles import SRAM_BYTES, Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from k210tasks.firmware.contract import Contract, c_identifier
-from k210tasks.firmware.profiles import Profile
+from k210tasks.profiles import Profile
 
 #: Defaults of the boards' own examples; a detector's user tunes them.
 THRESHOLD, NMS = 0.5, 0.3

@@ -31,11 +31,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from k210tasks import samples
 from k210tasks.manifest.files import Missing, Scan
 from k210tasks.manifest.files import check as _check
 from k210tasks.manifest.model import Manifest
 from k210tasks.manifest.problems import ManifestError, Problem
+from k210tasks.samples import folder as samples
 
 __all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
 

@@ -14,8 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from k210tasks import __version__, preprocess
-from k210tasks.firmware import profiles
+from k210tasks import __version__, profiles
 from k210tasks.manifest.model import (
     Calibrate,
     Firmware,
@@ -25,6 +24,7 @@ from k210tasks.manifest.model import (
     ToolchainOverride,
     Verify,
 )
+from k210tasks.samples import preprocess
 
 _FOLDER = ".k210/manifest"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.manifest import names, schema
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.values import listed
+from k210tasks.profiles import PROFILES
 
 MARKDOWN = "docs/models-yaml.md"
 JSON = "docs/models.schema.json"

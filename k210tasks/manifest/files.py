@@ -11,8 +11,8 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from k210tasks import samples
 from k210tasks.manifest.model import Manifest, Model
+from k210tasks.samples import folder as samples
 
 #: What tells a SavedModel folder from any other.
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")

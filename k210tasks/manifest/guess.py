@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from k210tasks import samples
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.manifest import document, files, names, reader
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.paths import SOURCE_KINDS, suffix
 from k210tasks.manifest.rules import DEFAULT_PROFILE
+from k210tasks.profiles import PROFILES
+from k210tasks.samples import folder as samples
 
 #: Where models are looked for, and the most that are written out.
 _SOURCES_IN = ("workspace", "models", "model", ".")

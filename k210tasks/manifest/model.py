@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.preprocess import Preprocess
 
 SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite"]
 Method = Literal["minmax", "percentile", "mse", "kl"]

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from k210tasks.firmware.profiles import PROFILES, SRAM_BYTES
 from k210tasks.manifest import values
 from k210tasks.manifest.compilers import COMPILERS
+from k210tasks.profiles import PROFILES, SRAM_BYTES
 
 #: The default of every key: not written by the user. Explicit nulls are refused instead.
 _UNSET: Any = None

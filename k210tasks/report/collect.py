@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.manifest.model import Manifest
+from k210tasks.profiles import PROFILES
 from k210tasks.report.facts import ReportFacts
 from k210tasks.report.images import image_facts
 from k210tasks.report.models import STEPS, Known, addresses, model_facts
 from k210tasks.report.past import Previous, last_run
-from k210tasks.state import TaskStates
-from k210tasks.store import Store
+from k210tasks.store.results import Store
+from k210tasks.store.state import TaskStates
 
 
 def collect(

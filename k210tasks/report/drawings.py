@@ -8,7 +8,7 @@ import math
 
 from markupsafe import Markup
 
-from k210tasks.firmware.profiles import FLASH_BYTES, FLASH_FRAME_BYTES
+from k210tasks.profiles import FLASH_BYTES, FLASH_FRAME_BYTES
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot
 from k210tasks.report.svg import drawing, element
 from k210tasks.report.wording import plain, size

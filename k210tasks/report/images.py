@@ -9,8 +9,8 @@ from typing import Any
 from k210tasks.errors import K210Error
 from k210tasks.firmware import kfpkg
 from k210tasks.firmware.layout import PREFIX_BYTES
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.manifest.model import Firmware
+from k210tasks.profiles import PROFILES
 from k210tasks.report import values
 from k210tasks.report.facts import FlashPart, ImageFacts, Status
 

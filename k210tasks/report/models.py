@@ -9,9 +9,9 @@ from typing import Any
 
 from k210tasks.errors import K210Error
 from k210tasks.firmware.contract import Contract
-from k210tasks.firmware.profiles import PROFILES, SRAM_BYTES
 from k210tasks.firmware.snippets import Entry, load_snippet
 from k210tasks.manifest.model import Model
+from k210tasks.profiles import PROFILES, SRAM_BYTES
 from k210tasks.report import values
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Log, ModelFacts, Outcome

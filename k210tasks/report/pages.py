@@ -7,7 +7,7 @@ from pathlib import Path
 
 from k210tasks.report.facts import ReportFacts
 from k210tasks.report.page import index_page, one_model_page
-from k210tasks.store_io import write_atomically
+from k210tasks.store.files import write_atomically
 
 FOLDER = "build/report"
 INDEX = f"{FOLDER}/index.html"

@@ -14,7 +14,7 @@ from k210tasks.report import values
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Event, Run
 from k210tasks.report.wording import flowing
-from k210tasks.store import Store
+from k210tasks.store.results import Store
 
 
 def events_of(entries: Iterable[Mapping[str, Any]]) -> list[Event]:

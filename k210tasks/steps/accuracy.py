@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from k210tasks.images import Loader, normalise
-from k210tasks.metrics import top1
-from k210tasks.samples import evenly_spaced
-from k210tasks.steps.job import Folder
-from k210tasks.steps.reference import Reference
+from k210tasks.engine.job import Folder
+from k210tasks.reference.float_model import Reference
+from k210tasks.reference.metrics import top1
+from k210tasks.samples.folder import evenly_spaced
+from k210tasks.samples.loading import Loader, normalise
 
 #: Below this accuracy of the float model the usual mean/std pairs are tried on it.
 LOW_ACCURACY = 0.9

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from k210tasks import compiler
+from k210tasks.engine.job import Job
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.job import Job
 from k210tasks.steps.made import Made, model_input, output_of, read_kmodel
 from k210tasks.steps.signature import Signature
 

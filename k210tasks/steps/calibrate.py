@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.images import Loader, planar
-from k210tasks.preprocess import Preprocess
-from k210tasks.samples import kind_of
-from k210tasks.steps.job import Folder, Job, StepFailed
+from k210tasks.engine.job import Folder, Job, StepFailed
+from k210tasks.samples.folder import kind_of
+from k210tasks.samples.loading import Loader, planar
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.npz import NpzWriter
 from k210tasks.steps.signature import read_model
 

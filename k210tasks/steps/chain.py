@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from k210tasks.engine.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
-from k210tasks.steps.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
 from k210tasks.steps.versions import VERSIONS
 
 #: distributions whose versions shape what a step writes

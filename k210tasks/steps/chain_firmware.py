@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k210tasks.firmware.profiles import PROFILES
+from k210tasks.engine.plan import FileInput, Input, Judge, SamplesInput, StepPlan
 from k210tasks.manifest.model import Firmware, Manifest, Model
-from k210tasks.steps.plan import FileInput, Input, Judge, SamplesInput, StepPlan
+from k210tasks.profiles import PROFILES
 from k210tasks.steps.versions import VERSIONS
 
 #: Images that become vectors: enough to tell a wrong input from a right one.

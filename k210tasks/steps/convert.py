@@ -7,7 +7,7 @@ conversion fractions of one.
 
 from __future__ import annotations
 
-from k210tasks.steps.job import Job
+from k210tasks.engine.job import Job
 from k210tasks.steps.signature import Signature, read_model, require_float
 from k210tasks.steps.tools import toolchain
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.steps.job import StepFailed
+from k210tasks.engine.job import StepFailed
 
 
 class NoSimulator(StepFailed):

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from k210tasks.engine.job import Job
+from k210tasks.engine.plan import Verdict
 from k210tasks.firmware import errors, layout
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.describe import describe
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read, write
 from k210tasks.firmware.memory import fit
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.firmware.snippets import Entry, load_snippet
 from k210tasks.kmodel import KmodelError, detect
-from k210tasks.steps.job import Job
-from k210tasks.steps.plan import Verdict
+from k210tasks.profiles import PROFILES
 
 
 def run(job: Job) -> None:

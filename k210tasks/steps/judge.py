@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from k210tasks.engine.job import Job
+from k210tasks.engine.plan import Verdict
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.memory import Fit, fit
-from k210tasks.firmware.profiles import PROFILES
+from k210tasks.profiles import PROFILES
 from k210tasks.report.wording import decimals
 from k210tasks.report.wording import share as percent
-from k210tasks.steps.job import Job
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.label_order import better_order
-from k210tasks.steps.plan import Verdict
 
 #: Fewer samples prove little.
 FEW = 10

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Contract
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.judge import UNSTATED
 from k210tasks.steps.made import Made, layers_json, memory_lines, read_kmodel
 from k210tasks.steps.signature import Signature, read_model

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.engine.job import Folder
 from k210tasks.firmware.contract import Contract
-from k210tasks.images import Loader, planar
-from k210tasks.litert import FloatModel
-from k210tasks.metrics import Tally
-from k210tasks.samples import evenly_spaced
+from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.metrics import Tally
+from k210tasks.samples.folder import evenly_spaced
+from k210tasks.samples.loading import Loader, planar
 from k210tasks.steps.engines import ProjectSimulator
-from k210tasks.steps.job import Folder
 from k210tasks.steps.measure import feed
 
 #: Layers are compared on that many samples at most: every tensor is kept for each.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Input, Output
 from k210tasks.kmodel import KmodelError, detect
-from k210tasks.preprocess import Preprocess
-from k210tasks.steps.job import Job, StepFailed
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import PLANAR_OUTPUTS
 from k210tasks.steps.signature import Port, Signature

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.engine.job import Folder, StepFailed
 from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.images import Loader, Sample, planar
-from k210tasks.metrics import Tally, max_abs_error, top1
+from k210tasks.reference.float_model import Reference
+from k210tasks.reference.metrics import Tally, max_abs_error, top1
+from k210tasks.samples.loading import Loader, Sample, planar
 from k210tasks.steps.accuracy import Classes, better_pair, find_classes, is_vector
 from k210tasks.steps.answers import WorstAnswers
-from k210tasks.steps.job import Folder, StepFailed
-from k210tasks.steps.reference import Reference
 
 #: Form of the measurement; a reader refuses what it does not know.
 FORMAT = 1

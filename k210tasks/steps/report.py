@@ -15,13 +15,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
+from k210tasks.engine.current import unchanged
+from k210tasks.engine.plan import StepPlan
+from k210tasks.engine.project import Project
 from k210tasks.manifest.model import Manifest
-from k210tasks.state import Record, file_name
-from k210tasks.steps.current import unchanged
-from k210tasks.steps.plan import StepPlan
-from k210tasks.steps.project import Project
 from k210tasks.steps.versions import VERSIONS
-from k210tasks.store_io import stamp_of
+from k210tasks.store.files import stamp_of
+from k210tasks.store.state import Record, file_name
 
 TASK = "report"
 INDEX = "build/report/index.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k210tasks.steps.job import Job
+from k210tasks.engine.job import Job
 
 if TYPE_CHECKING:
     from k210tasks.toolchains.toolchain import Toolchain

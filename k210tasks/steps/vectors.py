@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.engine.job import Job
 from k210tasks.firmware import selfcheck
 from k210tasks.firmware.contract import Contract, Input
-from k210tasks.firmware.profiles import PROFILES
-from k210tasks.images import Loader
+from k210tasks.profiles import PROFILES
+from k210tasks.samples.loading import Loader
 from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.engines import engine_for
-from k210tasks.steps.job import Job
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import feed
 from k210tasks.steps.tools import toolchain

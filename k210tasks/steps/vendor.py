@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.preprocess import Preprocess
+from k210tasks.engine.job import Job, StepFailed
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.made import Made, model_input, model_outputs, read_kmodel
 from k210tasks.steps.npz import extract
 from k210tasks.steps.signature import Signature, require_float

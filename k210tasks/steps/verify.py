@@ -6,15 +6,15 @@ one measures nothing again.
 
 from __future__ import annotations
 
+from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Contract
-from k210tasks.images import Loader
+from k210tasks.reference.float_model import Reference
+from k210tasks.samples.loading import Loader
 from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.engines import ProjectSimulator, engine_for
-from k210tasks.steps.job import Job, StepFailed
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.layer_snr import layer_errors, read_rows
 from k210tasks.steps.measure import measure
-from k210tasks.steps.reference import Reference
 from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 

@@ -125,7 +125,7 @@ def test_a_contract_says_what_the_file_does_not(
 @pytest.fixture
 def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A model of three scores, and samples in the folders of the classes it gives them."""
-    from k210tasks.litert import FloatModel
+    from k210tasks.reference.litert import FloatModel
 
     monkeypatch.chdir(tmp_path)
     tflite = FIXTURES / "tflite/iris.tflite"

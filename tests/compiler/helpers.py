@@ -15,7 +15,7 @@ from k210tasks.compiler.ir import Graph, to_nchw
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.tflite_builder import Net
 

@@ -11,7 +11,7 @@ from k210tasks.compiler import executor
 from k210tasks.compiler.ir import to_nchw
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.reader import load
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from tests.compiler.helpers import fixture, pixels, scaled
 from tests.compiler.tflite_builder import Net
 

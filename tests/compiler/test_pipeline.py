@@ -18,7 +18,7 @@ from k210tasks.compiler.options import Options
 from k210tasks.compiler.pipeline import BadOptions, OtherModel
 from k210tasks.compiler.problems import NoCalibration
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import FIXTURES, Outcome, decibels, fixture, pixels, scaled
 from tests.compiler.tflite_builder import Net

@@ -19,7 +19,7 @@ from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse, v3_layers, v4_ops
 from k210tasks.kpu.registers import check
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import Outcome, pixels, proven, scaled
 from tests.compiler.tflite_builder import Net

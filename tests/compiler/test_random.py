@@ -13,7 +13,7 @@ from k210tasks.compiler.options import Options
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.compiler.problems import Unsupported
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.chains import networks
 from tests.compiler.helpers import MEAN, decibels, pixels, scaled

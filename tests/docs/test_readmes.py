@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from k210tasks.firmware.profiles import PROFILES
+from k210tasks.profiles import PROFILES
 from tests.docs.scenario import REPOSITORY, blocks_and_directives, commands
 
 ENGLISH = (REPOSITORY / "README.md").read_text("utf-8")

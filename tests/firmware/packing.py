@@ -7,16 +7,16 @@ import hashlib
 import json
 from pathlib import Path
 
-from k210tasks import graph
+from k210tasks.engine.job import Job
+from k210tasks.engine.plan import StepPlan
 from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.graph import tasks as graph
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v3_layers import Output as Range
 from k210tasks.kmodel.v3_layers import Softmax
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps import firmware as real
 from k210tasks.steps.chain import Chain
-from k210tasks.steps.job import Job
-from k210tasks.steps.plan import StepPlan
 from k210tasks.toolchains import ToolchainUnavailable
 from tests.graph import toy
 

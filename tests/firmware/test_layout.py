@@ -17,7 +17,7 @@ from k210tasks.firmware.layout import (
     plan,
     warnings,
 )
-from k210tasks.firmware.profiles import FLASH_BYTES, FLASH_FRAME_BYTES, PROFILES, Profile
+from k210tasks.profiles import FLASH_BYTES, FLASH_FRAME_BYTES, PROFILES, Profile
 
 MAIXPY = PROFILES["maixpy"]
 KIB, MIB = 1024, 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k210tasks.firmware.memory import fit
-from k210tasks.firmware.profiles import PROFILES, SRAM_BYTES
+from k210tasks.profiles import PROFILES, SRAM_BYTES
 
 MAIXPY = PROFILES["maixpy"]
 SDK = PROFILES["sdk"]

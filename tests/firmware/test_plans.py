@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from k210tasks.engine.plan import FileInput, SamplesInput
 from k210tasks.manifest.model import Firmware, Manifest, Model, Part, Verify
 from k210tasks.steps.chain import chain_of
-from k210tasks.steps.plan import FileInput, SamplesInput
 
 MODELS = (
     Model("a", "a.tflite", "tflite", "builtin", "maixpy", 3, images="i", verify=Verify("v")),

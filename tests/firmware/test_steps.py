@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k210tasks.engine.job import Job
 from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.firmware.errors import FirmwareError
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v3_layers import FullyConnected
 from k210tasks.kmodel.v3_layers import Output as Range
 from k210tasks.steps import firmware, vectors
-from k210tasks.steps.job import Job
 from k210tasks.steps.versions import VERSIONS
 from tests.firmware.test_cli import KMODEL, KMODEL4
 from tests.steps.jobs import folder, job

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from k210tasks.firmware.contract import Contract, Input, Output, c_identifier
-from k210tasks.firmware.profiles import PROFILES
 from k210tasks.kmodel import parse
+from k210tasks.profiles import PROFILES
 from k210tasks.simulator import Simulator
 from k210tasks.steps import vectors
 from tests.firmware import maix

@@ -8,12 +8,12 @@ import pickle
 
 import pytest
 
+from k210tasks.engine.decide import key_of
+from k210tasks.engine.plan import FileInput, SamplesInput, StepPlan, TreeInput
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Calibrate, Manifest, Model, Verify
-from k210tasks.preprocess import Preprocess
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.chain import chain_of, model_plans
-from k210tasks.steps.decide import key_of
-from k210tasks.steps.plan import FileInput, SamplesInput, StepPlan, TreeInput
 from k210tasks.steps.versions import VERSIONS
 
 MODEL = Model(

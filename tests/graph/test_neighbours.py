@@ -65,7 +65,7 @@ def test_prefix(toy: Toy) -> None:
     toy.write(
         "dodo.py",
         "from tests.graph import toy\n"
-        "from k210tasks import graph\n"
+        "from k210tasks.graph import tasks as graph\n"
         "DOIT_CONFIG = graph.doit_config('models.yaml', prefix='k210-')\n"
         "models = toy.Tasks('models.yaml', prefix='k210-')\n"
         "def task_convert():\n    return {'actions': ['echo mine > mine']}\n",
@@ -90,7 +90,7 @@ def test_models_yaml_in_a_sub_folder(tmp_path: Path) -> None:
     outer.write(
         "dodo.py",
         "from tests.graph import toy\n"
-        "from k210tasks import graph\n"
+        "from k210tasks.graph import tasks as graph\n"
         "DOIT_CONFIG = graph.doit_config('ml/models.yaml')\n"
         "models = toy.Tasks('ml/models.yaml')\n",
     )

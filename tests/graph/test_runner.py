@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.steps.failures import CannotWrite, InputsMissing, OutputNotWritten
-from k210tasks.steps.job import Job
-from k210tasks.steps.plan import FileInput, Judge, StepPlan, TreeInput, Verdict
-from k210tasks.steps.project import Project
-from k210tasks.steps.reasons import SettingChanged, differences, listing, say
-from k210tasks.steps.runner import Runner
+from k210tasks.engine.failures import CannotWrite, InputsMissing, OutputNotWritten
+from k210tasks.engine.job import Job
+from k210tasks.engine.plan import FileInput, Judge, StepPlan, TreeInput, Verdict
+from k210tasks.engine.project import Project
+from k210tasks.engine.reasons import SettingChanged, differences, listing, say
+from k210tasks.engine.runner import Runner
 
 HERE = "tests.graph.test_runner"
 PLAN = StepPlan(

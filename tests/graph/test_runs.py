@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.store_io import RACY_NS
+from k210tasks.store.files import RACY_NS
 from tests.graph.conftest import DODO, Toy
 
 ALL = sorted(
@@ -66,7 +66,7 @@ def test_no_room_for_what_a_step_starts_with(toy: Toy, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("k210tasks.steps.runner.work_folder", full)
+    monkeypatch.setattr("k210tasks.engine.runner.work_folder", full)
     toy.run("convert:one", status=1)
     assert f"!! convert:one: no space is left on the disk of {toy.root}; " in toy.last.stderr
 
@@ -191,7 +191,7 @@ def test_no_room_in_the_store_is_said_and_loses_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("k210tasks.store.Store.put", full)
+    monkeypatch.setattr("k210tasks.store.results.Store.put", full)
     assert len(toy.run("model:one")) == 4
     assert (
         "   kmodel:one: not kept in the store: [Errno 28] No space left on device\n"
@@ -334,7 +334,7 @@ def show():
     import sys
     heavy = "numpy pydantic rich yaml PIL tflite ai_edge_litert jinja2".split()
     heavy += [f"k210tasks.toolchains.{n}" for n in ("worker", "interpreters", "archive")]
-    heavy += ["k210tasks.steps.runner", "multiprocessing.connection"]
+    heavy += ["k210tasks.engine.runner", "multiprocessing.connection"]
     print("heavy:", [name for name in heavy if name in sys.modules])
 """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks import graph
+from k210tasks.graph import tasks as graph
 from tests.graph.conftest import DODO, Toy
 
 
@@ -124,8 +124,8 @@ def test_trap_11_a_file_added_or_removed_is_seen_though_no_image_is_a_file_dep(t
 
 
 def _first_plan(toy: Toy):  # type: ignore[no-untyped-def]
+    from k210tasks.engine.opening import open_project
     from k210tasks.steps.chain import chain_of
-    from k210tasks.steps.opening import open_project
 
     project, manifest = open_project(str(toy.root / "models.yaml"))
     return project, list(chain_of(manifest).plans())[1]
@@ -277,7 +277,7 @@ def test_many_images_cost_one_stat_each(toy: Toy) -> None:
 
 
 def test_a_folder_is_hashed_once_for_two_steps(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from k210tasks.steps import snapshot
+    from k210tasks.engine import snapshot
 
     hashed: list[str] = []
     real = snapshot.hash_stamped

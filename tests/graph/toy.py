@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from k210tasks import graph, toolchains
+from k210tasks import toolchains
+from k210tasks.engine.job import Folder, Job, StepFailed
+from k210tasks.engine.plan import OptionalInput, StepPlan, Verdict
+from k210tasks.graph import tasks as graph
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.chain import Chain
-from k210tasks.steps.job import Folder, Job, StepFailed
-from k210tasks.steps.plan import OptionalInput, StepPlan, Verdict
 
 HERE = "tests.graph.toy"
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k210tasks import manifest, samples
+from k210tasks import manifest
+from k210tasks.samples import folder as samples
 from tests.manifest.conftest import Write
 
 GOOD = """\

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from k210tasks.samples import evenly_spaced, scan
-from k210tasks.steps.job import Folder, Job
+from k210tasks.engine.job import Folder, Job
+from k210tasks.samples.folder import evenly_spaced, scan
 
 
 def folder(path: Path, count: int | None = None) -> Folder:

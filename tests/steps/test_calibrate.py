@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from k210tasks import compiler
-from k210tasks.images import SampleError
+from k210tasks.engine.job import Folder, StepFailed
+from k210tasks.samples.loading import SampleError
 from k210tasks.steps import calibrate
-from k210tasks.steps.job import Folder, StepFailed
 from tests.steps.jobs import folder, job
 from tests.steps.tiny import dense, relu
 

@@ -12,12 +12,12 @@ import tflite
 from PIL import Image
 
 from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.images import Loader, Sample, planar
-from k210tasks.preprocess import Preprocess
+from k210tasks.reference.float_model import Reference
+from k210tasks.samples.loading import Loader, Sample, planar
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps import measure as module
 from k210tasks.steps.accuracy import find_classes
 from k210tasks.steps.measure import OutputsDiffer, feed, measure
-from k210tasks.steps.reference import Reference
 from tests.steps.jobs import folder
 from tests.steps.tiny import Tiny, dense, relu
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from k210tasks.steps.decide import _tool_reasons
+from k210tasks.engine.decide import _tool_reasons
 
 PIN = {"name": "nncase-1.9.0", "version": "1.9.0.20230322", "requirements": "3144c5d9"}
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k210tasks.engine.job import Folder, StepFailed
 from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.steps import verify
 from k210tasks.steps.engines import NoSimulator
-from k210tasks.steps.job import Folder, StepFailed
 from tests.steps.jobs import folder, job
 
 PLAIN = {"color": None, "mean": 0.0, "std": 1.0, "resize": "stretch"}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.store_io import sweep_temporary
-from k210tasks.store_locks import WorkFolder, lock, sweep
+from k210tasks.store.files import sweep_temporary
+from k210tasks.store.locks import WorkFolder, lock, sweep
 
 HOLDER = """
 import sys, time
-from k210tasks.store_locks import WorkFolder, lock
+from k210tasks.store.locks import WorkFolder, lock
 with lock(sys.argv[1]), WorkFolder(sys.argv[2]) as work:
     open(work.path + "/half", "w").close()
     work.note(sys.argv[3])

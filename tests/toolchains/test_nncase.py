@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.toolchains import nncase, tensorflow
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.floats import QuantisedModel

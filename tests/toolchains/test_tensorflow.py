@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.toolchains import tensorflow
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
 from k210tasks.toolchains.toolchain import Toolchain

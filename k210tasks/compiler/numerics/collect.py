@@ -24,7 +24,7 @@ from k210tasks.compiler.numerics.calibration import (
     pixel_count,
 )
 from k210tasks.compiler.numerics.histogram import Histogram
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 
 KEEP = (24, 256)  # whole samples kept, at most: the more the smaller they are
 KEPT_BYTES = 12_000_000  # what is kept of them may take, where they are more than the fewest

@@ -38,7 +38,7 @@ def test_any_number_of_threads_gives_the_same_bytes(model):
 
 
 def test_statistics_are_those_of_all_samples(model):
-    from k210tasks.litert import FloatModel
+    from k210tasks.reference.litert import FloatModel
 
     found = collect(model, pixels(9))
     float_model = FloatModel(model, keep_all=True)

@@ -13,7 +13,7 @@ from k210tasks import compiler
 from k210tasks.compiler import Options
 from k210tasks.compiler.passes import optimise, quantise, steps
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.tflite_builder import Net
 

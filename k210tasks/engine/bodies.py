@@ -1,0 +1,136 @@
+"""Calling a step's function: its job, its log, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from k210tasks.engine import snapshot
+from k210tasks.engine.decide import Decision
+from k210tasks.engine.failures import (
+    FULL,
+    CannotWrite,
+    DiskFull,
+    InputChanged,
+    OutputNotWritten,
+    StepCrashed,
+)
+from k210tasks.engine.job import Folder, Job, Progress
+from k210tasks.engine.placing import temporary
+from k210tasks.engine.plan import SamplesInput, StepPlan
+from k210tasks.engine.project import Project
+from k210tasks.errors import K210Error
+from k210tasks.store.files import hash_file
+from k210tasks.store.locks import WorkFolder
+
+
+def open_log(project: Project, plan: StepPlan, mode: str) -> io.TextIOWrapper:
+    """The full log file of a step; each line reaches the disk as it is written."""
+    path = project.path(plan.log)
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        raw = open(path, f"{mode}b")  # noqa: SIM115 (closed with its text wrapper)
+        return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+    except OSError as error:
+        raise CannotWrite(path, error) from error
+
+
+def job_of(
+    project: Project,
+    plan: StepPlan,
+    decision: Decision,
+    settings: Mapping[str, Any],
+    outputs: Mapping[str, str],
+    more: Mapping[str, Path | Folder],
+    work: WorkFolder,
+    log: TextIO,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Job:
+    """What the function is given. ``more``: inputs beside the plan's."""
+    inputs: dict[str, Path | Folder] = dict(more)
+    for role, source in plan.inputs.items():
+        path = Path(project.path(source.path))
+        if isinstance(source, SamplesInput):
+            files = tuple(decision.inputs[role]["files"])
+            inputs[role] = Folder(path, files, decision.ignored.get(role, 0))
+        else:
+            inputs[role] = path
+    return Job(
+        name=plan.task,
+        model=plan.subject,
+        settings=settings,
+        inputs=inputs,
+        outputs={role: Path(temporary(work, role, final, "")) for role, final in outputs.items()},
+        log=log,
+        log_path=Path(project.path(plan.log)),
+        progress=progress,
+        context={
+            "root": Path(project.base or "."),
+            "toolchains": project.overrides,
+            "lock_path": Path(project.lock_path),
+            "shown": {role: source.path for role, source in plan.inputs.items()},
+            "say": tell,
+        },
+    )
+
+
+def call(project: Project, plan: StepPlan, function: str, job: Job, log: TextIO) -> Any:
+    """Import and call ``module:function``; whatever it raises comes as a K210Error."""
+    module, _, name = function.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)(job)
+    except K210Error as error:
+        with contextlib.suppress(OSError, ValueError):
+            log.write(f"failed: {error}\n")
+        raise
+    except Exception as error:
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exc(file=log)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise DiskFull(plan.task, project.root) from error
+        raise StepCrashed(plan.task, error, project.path(plan.log)) from error
+
+
+def collect(
+    project: Project, plan: StepPlan, outputs: Mapping[str, str], job: Job
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Hashes and temporary places of what the body wrote, by role and relative path."""
+    contents: dict[str, dict[str, str]] = {}
+    places: dict[str, dict[str, str]] = {}
+    for role, shown in outputs.items():
+        path = str(job.outputs[role])
+        files = {"": path}
+        if shown.endswith("/"):
+            files = {
+                os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/"): (
+                    os.path.join(folder, name)
+                )
+                for folder, _, names in os.walk(path)
+                for name in names
+            }
+        if not files or not all(os.path.isfile(p) for p in files.values()):
+            raise OutputNotWritten(plan.task, shown, project.path(plan.log))
+        places[role] = dict(sorted(files.items()))
+        contents[role] = {rel: hash_file(p) for rel, p in places[role].items()}
+    return contents, places
+
+
+def check_inputs(project: Project, plan: StepPlan, decision: Decision) -> None:
+    """The result is worth nothing if an input changed while it was computed."""
+    for role, source in plan.inputs.items():
+        files = decision.inputs[role]["files"]
+        try:
+            fresh, changed = snapshot.look_again(project, source, files)
+        except (OSError, K210Error):
+            raise InputChanged(plan.task, source.path) from None
+        if changed is not None:
+            shown = f"{source.path}/{changed}" if changed else source.path
+            raise InputChanged(plan.task, shown)
+        decision.inputs[role]["files"] = fresh

@@ -1,0 +1,82 @@
+"""Forgetting what is known of a step, and clearing the store of what nobody uses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Collection
+from typing import Any
+
+from k210tasks.engine.decide import decide, key_of
+from k210tasks.engine.plan import StepPlan
+from k210tasks.engine.project import Project
+from k210tasks.engine.runner import lock_name
+from k210tasks.errors import K210Error
+from k210tasks.store.locks import lock, sweep
+
+
+def forget(project: Project, plan: StepPlan) -> int:
+    """Drop the record of a step and its results of then and now; returns how many results.
+
+    That its outputs are ours stays known, so that they may be replaced.
+    """
+    with lock(os.path.join(project.locks_folder, f"{lock_name(plan.id)}.lock")):
+        record = project.states.load(plan.id)
+        keys = set()
+        if record is not None and "key" in record:
+            keys.add(record["key"])
+        # Where inputs or tools cannot be looked at there is no key of today.
+        with contextlib.suppress(K210Error):
+            decision = decide(project, plan, record)
+            if decision.trouble is None:
+                keys.add(key_of(plan, decision.inputs, decision.tools, decision.libraries))
+        outputs = (record or {}).get("outputs", {})
+        project.states.save(plan.id, {"outcome": "forgotten", "outputs": outputs})
+    return sum(project.store.drop(key) for key in keys)
+
+
+def collect(
+    project: Project, tasks: Collection[str], *, dry_run: bool = False
+) -> tuple[int, int, int]:
+    """Remove what no task of ``tasks`` (nor any other with outputs in place) goes back to.
+
+    In a store that several projects share, only what this project put there goes, and what
+    was put there by projects that exist no more. Returns (results, files, bytes).
+    """
+    used = set()
+    for record in list(project.states.all()):
+        task = str(record["task"])
+        if task in tasks or _in_place(project, record):
+            used.add(record.get("key"))
+        elif not task.startswith("toolchain:") and not dry_run:
+            project.states.remove(task)
+    if not dry_run:
+        sweep(project.work_folder)
+        _forget_folders(project)
+
+    def keep(result: dict[str, Any]) -> bool:
+        owner = result.get("project", project.root)
+        if owner != project.root and os.path.isdir(owner):
+            return True
+        return result["key"] in used
+
+    return project.store.collect(keep, dry_run=dry_run)
+
+
+def _in_place(project: Project, record: dict[str, Any]) -> bool:
+    return any(
+        os.path.exists(project.path(place["path"])) for place in record.get("outputs", {}).values()
+    )
+
+
+def _forget_folders(project: Project) -> None:
+    """Stamp caches of folders that are no more."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(project.stamps_folder):
+            path = os.path.join(project.stamps_folder, name)
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                with open(path, "rb") as file:
+                    folder = json.loads(file.read())["folder"]
+                if not os.path.isdir(project.path(folder)):
+                    os.unlink(path)

@@ -1,0 +1,1 @@
+"""The float model that every kmodel is compared with, and the metrics."""

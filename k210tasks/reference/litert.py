@@ -1,0 +1,165 @@
+"""The float reference: TensorFlow Lite models run by LiteRT.
+
+The only module that touches ai-edge-litert; imported when a model is really run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.errors import K210Error
+
+
+class FloatModelError(K210Error):
+    """LiteRT refuses the model, or it has a form no K210 runtime can feed."""
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep LiteRT's ``INFO:`` lines, for which it has no switch, off the terminal.
+
+    They are written by native code to file descriptor 2; anything else that comes there
+    meanwhile is passed on.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # no such descriptor: nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # keep_all costs memory, we know
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
+
+
+class FloatModel:
+    """A ``.tflite`` with one input, loaded once and run sample by sample.
+
+    ``keep_all`` keeps every intermediate tensor readable after a run, at the price of
+    memory for all of them. ``threads`` None uses LiteRT's choice of one.
+    """
+
+    def __init__(self, tflite: bytes, *, keep_all: bool = False, threads: int | None = None):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            with _without_remarks():
+                self._interpreter = Interpreter(
+                    model_content=tflite,
+                    num_threads=threads,
+                    experimental_preserve_all_tensors=keep_all,
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise FloatModelError(f"LiteRT cannot load the model: {error}") from error
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            names = ", ".join(str(d["name"]) for d in inputs)
+            raise FloatModelError(
+                f"the model has {len(inputs)} inputs ({names}); K210 runtimes feed exactly one"
+            )
+        self.input: dict[str, Any] = inputs[0]
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._tflite = tflite
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """As the model declares it, batch first, e.g. ``(1, 28, 28, 1)``."""
+        return tuple(int(n) for n in self.input["shape"])
+
+    @property
+    def output_names(self) -> list[str]:
+        return [str(d["name"]) for d in self.outputs]
+
+    def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
+        """The outputs, in the model's order, for one input of :attr:`input_shape`."""
+        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(d["index"]) for d in self.outputs]
+
+    def invoke(self, x: NDArray[Any]) -> None:
+        """Run one input and leave the results where :meth:`view` finds them."""
+        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
+        self._interpreter.invoke()
+
+    def view(self, index: int) -> NDArray[Any]:
+        """A tensor of the last run without a copy; needs ``keep_all``.
+
+        The view must be gone before the next run: LiteRT refuses to run while one lives.
+        """
+        return self._interpreter.tensor(index)()
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor, by its index in the file."""
+        return tuple(int(n) for n in self._details[index]["shape"])
+
+    def float_tensors(self) -> dict[int, str]:
+        """Index and name of the float32 input and of every float32 tensor made from it.
+
+        What is made of constants alone, such as weights that a file holds in fewer bits, is
+        left out: LiteRT may never write it, and a view of it shows what memory held before.
+        So is what nothing reads, a part of a split perhaps: it may have no memory.
+        """
+        read = {int(d["index"]) for d in self.outputs}
+        found = dict.fromkeys([int(self.input["index"])])
+        for _, inputs, outputs in self._ops:
+            read.update(inputs)
+            if any(i in found for i in inputs):
+                found.update(dict.fromkeys(outputs))
+        details = self._details
+        return {
+            int(i): str(details[i]["name"])
+            for i in found
+            if i in read and i in details and details[i]["dtype"] == np.float32
+        }
+
+    def written_by(self, ops: frozenset[str]) -> frozenset[int]:
+        """Indices of the tensors written by ops of these TFLite names, ``CONV_2D`` and so on."""
+        return frozenset(i for name, _, outputs in self._ops for i in outputs if name in ops)
+
+    @cached_property
+    def _details(self) -> dict[int, dict[str, Any]]:
+        return {d["index"]: d for d in self._interpreter.get_tensor_details()}
+
+    @cached_property
+    def _ops(self) -> list[tuple[str, list[int], list[int]]]:
+        """Name, inputs and outputs of every op of the file, in its order."""
+        from k210tasks.reference import tflite_schema
+
+        names = tflite_schema.members("BuiltinOperator")
+        model = tflite_schema.Model.GetRootAs(self._tflite, 0)
+        graph = model.Subgraphs(0)
+        ops = []
+        for k in range(graph.OperatorsLength()):
+            op = graph.Operators(k)
+            code = model.OperatorCodes(op.OpcodeIndex())
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            inputs = [int(op.Inputs(i)) for i in range(op.InputsLength())]
+            outputs = [int(op.Outputs(i)) for i in range(op.OutputsLength())]
+            ops.append((names.get(number, "CUSTOM"), inputs, outputs))
+        return ops
+
+    def tensor(self, index: int) -> NDArray[np.float32]:
+        """Any tensor of the last run, by its index in the file; needs ``keep_all``."""
+        return self._interpreter.get_tensor(index)

@@ -1,0 +1,1 @@
+"""Folders of pictures or tensors as arrays, under the preprocessing contract."""

@@ -1,0 +1,235 @@
+"""Results by key: what a step once computed is never computed again.
+
+Layout, under ``.k210/store`` or ``K210_STORE``::
+
+    results/ab/abcd….json   what a key stands for: outputs by role, each file with its hash
+    objects/12/1234…        file contents by SHA-256, read-only
+    locks/, tmp/            who works on a key; unfinished files of living processes
+
+Everything is written under a temporary name, flushed to disk and renamed. Objects are
+copied out (or reflinked, never hard-linked) and their hash is checked on the way: a bad
+one is removed, said, and counts as a miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from k210tasks.errors import K210Error
+from k210tasks.store.files import copy_file, write_atomically
+from k210tasks.store.locks import WorkFolder, lock, sweep
+
+#: of the files in results/; a reader treats another number as a miss
+FORMAT = 1
+
+#: role -> relative path ("" for an output that is one file) -> SHA-256
+Contents = Mapping[str, Mapping[str, str]]
+
+Say = Callable[[str], None]
+
+
+class DamagedObject(K210Error):
+    """An object of the store that does not have the content its name promises."""
+
+    def __init__(self, path: str, wanted: str, found: str | None) -> None:
+        what = f"its SHA-256 is {found[:12]}…" if found else "it is missing"
+        super().__init__(f"{path} should hold {wanted[:12]}…, but {what}")
+
+
+class StoreUnusable(K210Error):
+    def __init__(self, root: str, why: str) -> None:
+        super().__init__(
+            f"the store {root} cannot be used: {why}; mend it, or set K210_STORE to another "
+            "folder or to off"
+        )
+
+
+def place(root: str) -> str | None:
+    """The store's folder for a project at ``root``: K210_STORE, or ``.k210/store``; None: off."""
+    wanted = os.environ.get("K210_STORE", "")
+    if wanted.lower() == "off":
+        return None
+    return os.path.abspath(wanted) if wanted else os.path.join(root, ".k210", "store")
+
+
+class Store:
+    """A folder of results. ``root`` None: a store that knows and keeps nothing."""
+
+    def __init__(self, root: str | None) -> None:
+        self.root = root
+
+    def __bool__(self) -> bool:
+        return self.root is not None
+
+    # -- places ------------------------------------------------------------------------
+
+    def _result(self, key: str) -> str:
+        assert self.root is not None
+        return os.path.join(self.root, "results", key[:2], f"{key}.json")
+
+    def _object(self, digest: str) -> str:
+        assert self.root is not None
+        return os.path.join(self.root, "objects", digest[:2], digest)
+
+    def lock_key(self, key: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """One process works on a key at a time. Raises :class:`StoreUnusable`."""
+        if self.root is None:
+            return nullcontext()
+        try:
+            os.makedirs(os.path.join(self.root, "locks"), exist_ok=True)
+        except OSError as error:
+            raise StoreUnusable(self.root, error.strerror or str(error)) from None
+        return lock(os.path.join(self.root, "locks", f"{key}.lock"), waiting)
+
+    def _lock_all(self) -> AbstractContextManager[None]:
+        """Between ``put`` and ``collect``: no object goes while a result is being written."""
+        assert self.root is not None
+        return lock(os.path.join(self.root, "locks", "store.lock"))
+
+    # -- reading -----------------------------------------------------------------------
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The record of a key, or None. Its ``outputs`` are :data:`Contents`."""
+        if self.root is None:
+            return None
+        try:
+            with open(self._result(key), "rb") as file:
+                record = json.loads(file.read())
+        except (OSError, ValueError):
+            return None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            return None
+        return record if record.get("key") == key else None
+
+    def copy_out(self, digest: str, target: str) -> None:
+        """Copy an object to ``target`` (which must not exist), checking its hash.
+
+        Raises:
+            DamagedObject: the copy has another hash, or there is no object; both are gone then.
+        """
+        path = self._object(digest)
+        try:
+            found: str | None = copy_file(path, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            found = None
+        if found != digest:
+            for bad in (target, path):
+                with contextlib.suppress(OSError):
+                    os.unlink(bad)
+            raise DamagedObject(path, digest, found)
+
+    # -- writing -----------------------------------------------------------------------
+
+    def put(self, key: str, outputs: Contents, places: Contents, about: Mapping[str, Any]) -> None:
+        """Keep a result. ``places``: role -> relative path -> the file to copy from.
+
+        Raises OSError, and :class:`K210Error` if a file is not what ``outputs`` says.
+        """
+        if self.root is None:
+            return
+        with WorkFolder(os.path.join(self.root, "tmp")) as work:
+            new: dict[str, str] = {}  # digest -> finished temporary file
+            for role, files in outputs.items():
+                for relative, digest in files.items():
+                    if digest in new or self._has(digest, places[role][relative]):
+                        continue
+                    temporary = os.path.join(work.path, secrets.token_hex(8))
+                    found = copy_file(places[role][relative], temporary, sync=True)
+                    if found != digest:
+                        raise DamagedObject(places[role][relative], digest, found)
+                    os.chmod(temporary, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+                    new[digest] = temporary
+            record = {"format": FORMAT, "key": key, "outputs": outputs, **about}
+            # Finished inside the work folder: what a kill leaves of it is swept with the rest.
+            told = os.path.join(work.path, "result")
+            write_atomically(
+                told, json.dumps(record, ensure_ascii=False, indent=1).encode(), sync=True
+            )
+            with self._lock_all():
+                for digest, temporary in new.items():
+                    path = self._object(digest)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    os.replace(temporary, path)
+                os.makedirs(os.path.dirname(self._result(key)), exist_ok=True)
+                os.replace(told, self._result(key))
+
+    def _has(self, digest: str, source: str) -> bool:
+        """Whether the object is there with the right size; its content is checked on restore."""
+        try:
+            return os.stat(self._object(digest)).st_size == os.stat(source).st_size
+        except OSError:
+            return False
+
+    def drop(self, key: str) -> bool:
+        """Forget one result; its objects go with the next :meth:`collect`."""
+        if self.root is None:
+            return False
+        try:
+            os.unlink(self._result(key))
+        except OSError:
+            return False
+        return True
+
+    # -- upkeep ------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half written."""
+        if self.root is not None:
+            sweep(os.path.join(self.root, "tmp"))
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Every readable record."""
+        for path in self._files("results"):
+            record = self.find(os.path.basename(path).removesuffix(".json"))
+            if record is not None:
+                yield record
+
+    def _files(self, kind: str) -> Iterator[str]:
+        assert self.root is not None
+        for folder, _, names in os.walk(os.path.join(self.root, kind)):
+            for name in names:
+                yield os.path.join(folder, name)
+
+    def collect(
+        self, keep: Callable[[dict[str, Any]], bool], *, dry_run: bool = False
+    ) -> tuple[int, int, int]:
+        """Remove the results ``keep`` refuses and every object no result names.
+
+        Returns (results removed, objects removed, bytes freed).
+        """
+        if self.root is None:
+            return 0, 0, 0
+        self.sweep()
+        with self._lock_all():
+            used: set[str] = set()
+            results = 0
+            for path in list(self._files("results")):
+                record = self.find(os.path.basename(path).removesuffix(".json"))
+                if record is not None and keep(record):
+                    used.update(d for files in record["outputs"].values() for d in files.values())
+                    continue
+                results += not path.endswith(".tmp")  # else: of a process killed while writing
+                if not dry_run:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+            objects = freed = 0
+            for path in list(self._files("objects")):
+                if os.path.basename(path) in used:
+                    continue
+                with contextlib.suppress(OSError):
+                    size = os.stat(path).st_size
+                    if not dry_run:
+                        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)  # Windows: else not removable
+                        os.unlink(path)
+                    objects += 1
+                    freed += size
+            return results, objects, freed
