@@ -72,6 +72,7 @@ class Database:
         except OSError as error:
             sys.stderr.write(f"{self.name} cannot be written: {error.strerror or error}\n")
         self._changed.clear()
+        self._all_removed = False
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
         value = json.loads(json.dumps(value))

@@ -6,7 +6,6 @@ also one of another process or another day, asks for the rest only.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -137,19 +136,30 @@ def _download(
             why = str(cut)
         except (OSError, http.client.HTTPException) as error:
             why = str(getattr(error, "reason", None) or error) or type(error).__name__
-    kept = part.stat().st_size if part.exists() else 0
-    raise DownloadFailed(url, f"{why} ({attempts} attempts)", kept)
+    raise DownloadFailed(url, f"{why} ({attempts} attempts)", _kept(part))
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")
+
+
+def _kept(part: Path) -> int:
+    """Bytes that the next attempt can build on.
+
+    Only with a strong ETag kept beside them: without one, nothing says that the rest would
+    be of the same file.
+    """
+    return part.stat().st_size if part.exists() and _tag_file(part).exists() else 0
 
 
 def _transfer(url: str, part: Path, progress: Progress, limit: int, timeout: float) -> None:
     """One attempt: asks for what is missing, appends it to ``part``, or raises."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _kept(part)
     request = urllib.request.Request(url, headers={"User-Agent": "k210tasks"})
-    tag_file = part.with_name(part.name + ".etag")
+    tag_file = _tag_file(part)
     if have:
         request.add_header("Range", f"bytes={have}-")
-        with contextlib.suppress(OSError):
-            request.add_header("If-Range", tag_file.read_text(encoding="ascii"))
+        request.add_header("If-Range", tag_file.read_text(encoding="ascii"))
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         resumed = answer.status == 206
         start, total = _extent(answer, have if resumed else 0)

@@ -197,14 +197,14 @@ def _log_name(log: TextIO | None) -> str | None:
     return str(name) if isinstance(name, str | Path) else None
 
 
-_workers: dict[tuple[str, ...], Worker] = {}
+_workers: dict[tuple[object, ...], Worker] = {}
 _registry = threading.Lock()
 
 
 def shared(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Worker:
-    """The worker of this process for ``command``."""
+    """The worker of this process for ``command`` in ``environment``."""
     with _registry:
-        key = tuple(command)
+        key = (*command, *sorted(environment.items()))
         if key not in _workers:
             _workers[key] = Worker(name, command, environment)
         return _workers[key]

@@ -231,6 +231,14 @@ def test_two_runs_keep_each_others_bookkeeping(tmp_path: Path) -> None:
     gone.remove_all()
     gone.dump()
     assert not Database(name, JSONCodec()).in_("b")
+    # Once all is removed, what others write afterwards is theirs.
+    later = Database(name, JSONCodec())
+    later.set("d", "x", 4)
+    later.dump()
+    gone.set("e", "x", 5)
+    gone.dump()
+    assert Database(name, JSONCodec()).in_("d")
+    assert Database(name, JSONCodec()).in_("e")
 
 
 def test_many_images_cost_one_stat_each(toy: Toy) -> None:

@@ -63,6 +63,26 @@ def test_another_file_behind_the_address_is_not_mixed(site: Site, tmp_path: Path
     assert get(site, tmp_path / "f", attempts=1) == hashlib.sha256(BODY[::-1]).hexdigest()
 
 
+def test_another_file_is_not_mixed_where_no_tag_tells_it(site: Site, tmp_path: Path) -> None:
+    site.body, site.etag = BODY, None
+    site.plan = [300_000]
+    with pytest.raises(DownloadFailed) as caught:
+        get(site, tmp_path / "f", attempts=1)
+    assert "are kept" not in str(caught.value)
+    site.body = BODY[::-1]
+    assert get(site, tmp_path / "f", attempts=1) == hashlib.sha256(BODY[::-1]).hexdigest()
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_a_cut_without_a_strong_tag_starts_anew(
+    site: Site, tmp_path: Path, etag: str | None
+) -> None:
+    site.body, site.etag = BODY, etag
+    site.plan = [300_000]
+    assert get(site, tmp_path / "f") == SHA
+    assert site.seen == [None, None]
+
+
 def test_shorter_file_behind_the_address(site: Site, tmp_path: Path) -> None:
     site.body, site.etag = BODY, None
     site.plan = [300_000]

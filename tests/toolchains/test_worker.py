@@ -171,6 +171,7 @@ def test_one_for_each_command() -> None:
         one = shared("tool", COMMAND, dict(os.environ))
         assert shared("tool", COMMAND, dict(os.environ)) is one
         assert shared("tool", [*COMMAND, "x"], dict(os.environ)) is not one
+        assert shared("tool", COMMAND, {**os.environ, "OTHER": "1"}) is not one
         pid = call(one, "pid")["pid"]
     finally:
         close_all()
