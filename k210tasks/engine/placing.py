@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from k210tasks.engine.decide import same_content
 from k210tasks.engine.failures import CannotWrite, OutputForeign
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
-from k210tasks.store.files import hash_stamped, move_into_place, stamp_of
+from k210tasks.store.files import hash_stamped, move_into_place, stamp_of, temporary_name
 from k210tasks.store.locks import WorkFolder
 from k210tasks.store.results import Contents
 from k210tasks.store.state import Record
@@ -64,10 +63,7 @@ def place(
                 if not same_content(final, digest):
                     if plan.guards_outputs and os.path.lexists(final):
                         _refuse_foreign(plan, shown, record)
-                    beside = os.path.join(
-                        os.path.dirname(final),
-                        f".k210-{os.path.basename(final)}.{secrets.token_hex(4)}.tmp",
-                    )
+                    beside = temporary_name(final)
                     work.note(beside)
                     move_into_place(made[role][relative], final, beside)
                     files[relative] = [digest, stamp_of(final)]

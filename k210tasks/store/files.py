@@ -13,7 +13,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from typing import BinaryIO
+
+from k210tasks.store.locks import claim, create_locked, remove_locked
 
 #: [size in bytes, mtime_ns, ctime_ns, inode]; a list, as JSON gives it back
 Stamp = list[int]
@@ -66,11 +68,12 @@ def copy_file(source: str, target: str, *, sync: bool = False) -> str:
     """Copy (by reflink where the file system can) and return the SHA-256 of the copy.
 
     ``target`` must not exist. Never a hard link: the two must not share later writes.
+    Raises :class:`Unreadable` for the source, OSError for the target.
     """
-    with open(source, "rb") as src, open(target, "xb") as dst:
+    with _opened(source) as src, open(target, "xb") as dst:
         cloned = _reflink(src.fileno(), dst.fileno())
         digest = hashlib.sha256()
-        while block := src.read(_BLOCK):
+        while block := _read(src):
             digest.update(block)
             if not cloned:
                 dst.write(block)
@@ -79,6 +82,30 @@ def copy_file(source: str, target: str, *, sync: bool = False) -> str:
             os.fsync(dst.fileno())
     # A clone shares the blocks that were just read: hashing the source hashed the copy.
     return digest.hexdigest()
+
+
+class Unreadable(OSError):
+    """What was to be copied is missing or cannot be read; the error itself is the cause."""
+
+
+#: errors of opening that tell of the process or the machine, and nothing of the file
+_NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        if error.errno in _NOT_THE_FILE:
+            raise
+        raise Unreadable(*error.args) from error
+
+
+def _read(file: BinaryIO) -> bytes:
+    try:
+        return file.read(_BLOCK)
+    except OSError as error:
+        raise Unreadable(*error.args) from error
 
 
 def _reflink(source: int, target: int) -> bool:
@@ -96,60 +123,42 @@ def _reflink(source: int, target: int) -> bool:
 def write_atomically(path: str, data: bytes, *, sync: bool = False) -> None:
     """Write a file that is either the old one or the new one at every moment.
 
-    The temporary name starts with ".k210-" and ends with the process id and ".tmp";
-    :func:`sweep_temporary` knows it.
+    Until it is whole it is called ".k210-….tmp" and locked; :func:`sweep_temporary` knows both.
     """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".k210-{name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
+    temporary, fd = create_locked(lambda: temporary_name(path))
     try:
         try:
-            file = open(temporary, "xb")  # noqa: SIM115 (closed below, on either path)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            file = open(temporary, "xb")  # noqa: SIM115
-        with file:
-            file.write(data)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
             if sync:
-                file.flush()
-                os.fsync(file.fileno())
+                os.fsync(fd)
+        finally:
+            if os.name == "nt":  # an open file cannot be renamed there
+                os.close(fd)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    finally:
+        if os.name != "nt":
+            os.close(fd)
 
 
-def temporary_files(folder: str) -> Iterator[str]:
-    """What :func:`write_atomically` left in a folder when its process died."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".k210-") and entry.name.endswith(".tmp"):
-                    pid = entry.name.rsplit(".", 2)[1]
-                    if pid.isdigit() and not alive(int(pid)):
-                        yield entry.path
-    except FileNotFoundError:
-        return
+def temporary_name(path: str) -> str:
+    """A new name beside ``path`` for what is to be renamed to it."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".k210-{name}.{secrets.token_hex(4)}.tmp")
 
 
 def sweep_temporary(folder: str) -> None:
-    """Remove the temporary files of dead processes from a folder."""
-    for path in temporary_files(folder):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of that number exists (where it cannot be known: yes)."""
-    if os.name == "nt":
-        return True  # os.kill would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    """Remove what :func:`write_atomically` left in a folder when its process died."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(".k210-") and name.endswith(".tmp"):
+                path = os.path.join(folder, name)
+                if (fd := claim(path)) is not None:
+                    remove_locked(fd, path)
 
 
 def move_into_place(source: str, target: str, beside: str) -> None:

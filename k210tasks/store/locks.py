@@ -1,7 +1,9 @@
 """Locks between processes that the operating system frees when their holder dies.
 
 A lock is an open file (``flock`` or, on Windows, ``msvcrt.locking``): no lock survives
-a killed process. The file is removed while the lock is held, so none pile up.
+a killed process. The file is removed while the lock is held, so none pile up. Unfinished
+files are locked by whoever writes them, so that what the dead left can be told from what
+the living make, also from another container, where process ids say nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ except ImportError:  # Windows
 
 #: seconds between two tries where waiting cannot be left to the kernel
 _PAUSE = 0.05
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def _try_lock(fd: int) -> bool:
@@ -58,10 +61,53 @@ def _is_file(fd: int, path: str) -> bool:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+
+
+def create_locked(name: Callable[[], str]) -> tuple[str, int]:
+    """A new file, locked: its path, one that ``name()`` made, and its open descriptor.
+
+    :func:`claim` leaves it alone until the descriptor is closed, or its process ends.
+    """
+    while True:
+        path = name()
+        fd = _open(path)
+        try:
+            ours = _try_lock(fd)
+        except OSError:  # a file system without locks: nobody can claim it either
+            return path, fd
+        # Between opening and locking a sweeper may have taken it for a dead one's.
+        if ours and _is_file(fd, path):
+            return path, fd
+        os.close(fd)
+
+
+def claim(path: str) -> int | None:
+    """The descriptor of a file whose maker is dead, now locked by us; None: it is in use."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        if _try_lock(fd) and _is_file(fd, path):
+            return fd
+    os.close(fd)
+    return None
+
+
+def remove_locked(fd: int, path: str) -> None:
+    """Remove a file that we hold locked, and close it."""
+    if os.name == "nt":  # an open file cannot be removed there: after closing, if we are lucky
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    os.close(fd)
 
 
 @contextlib.contextmanager
@@ -85,18 +131,7 @@ def lock(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]
     try:
         yield
     finally:
-        _remove_locked(fd, path)
-
-
-def _remove_locked(fd: int, path: str) -> None:
-    if os.name == "nt":  # an open file cannot be removed there: after closing, if we are lucky
-        os.close(fd)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        return
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    os.close(fd)
+        remove_locked(fd, path)
 
 
 class WorkFolder:
@@ -107,15 +142,10 @@ class WorkFolder:
     """
 
     def __init__(self, base: str) -> None:
-        while True:
-            name = secrets.token_hex(8)
-            self._lock = os.path.join(base, f"{name}.lock")
-            self._fd = _open(self._lock)
-            # Between opening and locking a sweeper may have taken it for a dead one.
-            if _try_lock(self._fd) and _is_file(self._fd, self._lock):
-                break
-            os.close(self._fd)
-        self.path = os.path.join(base, name)
+        self._lock, self._fd = create_locked(
+            lambda: os.path.join(base, f"{secrets.token_hex(8)}.lock")
+        )
+        self.path = self._lock.removesuffix(".lock")
         os.mkdir(self.path)
 
     def note(self, path: str) -> None:
@@ -128,7 +158,7 @@ class WorkFolder:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        _remove_locked(self._fd, self._lock)
+        remove_locked(self._fd, self._lock)
 
 
 def sweep(base: str) -> int:
@@ -142,12 +172,7 @@ def sweep(base: str) -> int:
         if not name.endswith(".lock"):
             continue
         path = os.path.join(base, name)
-        try:
-            fd = os.open(path, os.O_RDWR)
-        except OSError:
-            continue
-        if not (_try_lock(fd) and _is_file(fd, path)):
-            os.close(fd)
+        if (fd := claim(path)) is None:
             continue
         folder = path[: -len(".lock")]
         with (
@@ -158,6 +183,6 @@ def sweep(base: str) -> int:
                 with contextlib.suppress(OSError):
                     os.unlink(line.rstrip("\n"))
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_locked(fd, path)
+        remove_locked(fd, path)
         swept += 1
     return swept

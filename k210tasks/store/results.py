@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from k210tasks.errors import K210Error
-from k210tasks.store.files import copy_file, write_atomically
+from k210tasks.store.files import Unreadable, copy_file, write_atomically
 from k210tasks.store.locks import WorkFolder, lock, sweep
 
 #: of the files in results/; a reader treats another number as a miss
@@ -49,6 +49,21 @@ class StoreUnusable(K210Error):
             f"the store {root} cannot be used: {why}; mend it, or set K210_STORE to another "
             "folder or to off"
         )
+
+
+def _finished(source: str, digest: str, work: WorkFolder) -> str:
+    """A copy of a file, flushed to disk and read-only, in the work folder."""
+    temporary = os.path.join(work.path, secrets.token_hex(8))
+    found = copy_file(source, temporary, sync=True)
+    if found != digest:
+        raise DamagedObject(source, digest, found)
+    os.chmod(temporary, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+    return temporary
+
+
+def _rename(temporary: str, final: str) -> None:
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    os.replace(temporary, final)
 
 
 def place(root: str) -> str | None:
@@ -113,13 +128,12 @@ class Store:
 
         Raises:
             DamagedObject: the copy has another hash, or there is no object; both are gone then.
+            OSError: the target cannot be written, which says nothing of the object.
         """
         path = self._object(digest)
         try:
             found: str | None = copy_file(path, target)
-        except FileExistsError:
-            raise
-        except OSError:
+        except Unreadable:
             found = None
         if found != digest:
             for bad in (target, path):
@@ -136,31 +150,30 @@ class Store:
         """
         if self.root is None:
             return
+        sources = {
+            digest: places[role][relative]
+            for role, files in outputs.items()
+            for relative, digest in files.items()
+        }
         with WorkFolder(os.path.join(self.root, "tmp")) as work:
-            new: dict[str, str] = {}  # digest -> finished temporary file
-            for role, files in outputs.items():
-                for relative, digest in files.items():
-                    if digest in new or self._has(digest, places[role][relative]):
-                        continue
-                    temporary = os.path.join(work.path, secrets.token_hex(8))
-                    found = copy_file(places[role][relative], temporary, sync=True)
-                    if found != digest:
-                        raise DamagedObject(places[role][relative], digest, found)
-                    os.chmod(temporary, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
-                    new[digest] = temporary
             record = {"format": FORMAT, "key": key, "outputs": outputs, **about}
             # Finished inside the work folder: what a kill leaves of it is swept with the rest.
             told = os.path.join(work.path, "result")
             write_atomically(
                 told, json.dumps(record, ensure_ascii=False, indent=1).encode(), sync=True
             )
-            with self._lock_all():
-                for digest, temporary in new.items():
-                    path = self._object(digest)
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
-                    os.replace(temporary, path)
-                os.makedirs(os.path.dirname(self._result(key)), exist_ok=True)
-                os.replace(told, self._result(key))
+            new: dict[str, str] = {}  # digest -> finished temporary file
+            while True:
+                for digest, source in sources.items():
+                    if digest not in new and not self._has(digest, source):
+                        new[digest] = _finished(source, digest, work)
+                with self._lock_all():
+                    # An object that was there may have been collected before we had the lock.
+                    if all(d in new or self._has(d, source) for d, source in sources.items()):
+                        for digest, temporary in new.items():
+                            _rename(temporary, self._object(digest))
+                        _rename(told, self._result(key))
+                        return
 
     def _has(self, digest: str, source: str) -> bool:
         """Whether the object is there with the right size; its content is checked on restore."""

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -115,13 +114,38 @@ def test_a_work_folder_cleans_up_after_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_temporary_files_of_dead_processes(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for pid in (dead.pid, os.getpid()):
-        (tmp_path / f".k210-state.json.0123abcd.{pid}.tmp").write_text("half")
+WRITER = """
+import os, sys, time
+from k210tasks.store.files import write_atomically
+def replace(old, new):
+    print(old, flush=True)
+    time.sleep(60)
+os.replace = replace
+write_atomically(sys.argv[1], b"whole")
+"""
+
+
+def test_temporary_files_of_the_dead_go_of_the_living_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As from another container on the same disk, where our processes have no numbers.
+    monkeypatch.setattr(os, "kill", _unknown)
     (tmp_path / ".k210-mine").write_text("the user's own")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "state.json")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    half = Path(writer.stdout.readline().strip())
     sweep_temporary(str(tmp_path))
-    left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == [".k210-mine", f".k210-state.json.0123abcd.{os.getpid()}.tmp"]
-    time.sleep(0)
+    assert half.read_text() == "whole"
+    monkeypatch.undo()
+    writer.kill()
+    writer.wait(10)
+    sweep_temporary(str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == [".k210-mine"]
+
+
+def _unknown(pid: int, sign: int) -> None:
+    raise ProcessLookupError

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from k210tasks.store import files, results
 from k210tasks.store.results import DamagedObject, Store, place
 
 
@@ -90,6 +94,92 @@ def test_a_damaged_object_is_removed_and_named(store: Store, tmp_path: Path, how
     # Put again, it is whole again.
     put(store, tmp_path, "k1", kmodel="bytes")
     store.copy_out(digest("bytes"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_target_that_cannot_be_written_leaves_the_object(
+    store: Store, tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, tmp_path, "k1", kmodel="bytes")
+
+    class Full(io.FileIO):
+        def write(self, _: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+    def opening(path: str, mode: str = "r", **more: Any) -> Any:
+        return Full(path, "x") if mode == "xb" else open(path, mode, **more)  # noqa: PTH123
+
+    monkeypatch.setattr(files, "open", opening, raising=False)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        store.copy_out(digest("bytes"), str(tmp_path / "out"))
+    monkeypatch.undo()
+    (tmp_path / "out").unlink()
+    store.copy_out(digest("bytes"), str(tmp_path / "out"))
+
+
+def test_a_folder_that_may_not_be_written_leaves_the_object(store: Store, tmp_path: Path) -> None:
+    put(store, tmp_path, "k1", kmodel="bytes")
+    with pytest.raises(NotADirectoryError):
+        store.copy_out(digest("bytes"), str(tmp_path / "made-kmodel" / "out"))
+    store.copy_out(digest("bytes"), str(tmp_path / "out"))
+
+
+def test_a_really_full_disk_leaves_the_object(store: Store, tmp_path: Path) -> None:
+    """A limit on the size of files, in a process of its own: nothing is simulated."""
+    put(store, tmp_path, "k1", kmodel="b" * 5000)
+    script = (
+        "import resource, signal, sys\n"
+        "from k210tasks.store.results import Store\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "Store(sys.argv[1]).copy_out(sys.argv[2], sys.argv[3])\n"
+    )
+    text = digest("b" * 5000)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store.root), text, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert "File too large" in done.stderr
+    (tmp_path / "out").unlink()
+    store.copy_out(text, str(tmp_path / "out"))
+
+
+def test_an_object_that_cannot_be_read_is_damaged(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, tmp_path, "k1", kmodel="bytes")
+    (path,) = objects(store)
+
+    class Worn(io.FileIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def opening(path: str, mode: str = "r", **more: Any) -> Any:
+        return Worn(path) if mode == "rb" else open(path, mode, **more)  # noqa: PTH123
+
+    monkeypatch.setattr(files, "open", opening, raising=False)
+    with pytest.raises(DamagedObject):
+        store.copy_out(digest("bytes"), str(tmp_path / "out"))
+    assert not path.exists()
+
+
+def test_what_is_collected_while_a_result_is_put_is_put_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, tmp_path, "k1", kmodel="old")
+    other = Store(store.root)
+    real = files.copy_file
+
+    def copy(source: str, target: str, **more: Any) -> str:
+        other.collect(lambda record: False)  # gc, between the look and the lock
+        return real(source, target, **more)
+
+    monkeypatch.setattr(results, "copy_file", copy)
+    put(store, tmp_path, "k2", kmodel="old", listing="new")
+    monkeypatch.undo()
+    store.copy_out(digest("old"), str(tmp_path / "kmodel"))
+    store.copy_out(digest("new"), str(tmp_path / "listing"))
 
 
 def test_an_unreadable_record_is_a_miss(store: Store, tmp_path: Path) -> None:
