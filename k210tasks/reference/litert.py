@@ -9,7 +9,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.errors import K210Error
+from k210tasks.process_wide import WhileUsed, unwarned
 
 
 class FloatModelError(K210Error):
@@ -25,7 +25,7 @@ class FloatModelError(K210Error):
 
 
 @contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
+def _remarks_caught() -> Iterator[None]:
     """Keep LiteRT's ``INFO:`` lines, for which it has no switch, off the terminal.
 
     They are written by native code to file descriptor 2; anything else that comes there
@@ -40,9 +40,7 @@ def _without_remarks() -> Iterator[None]:
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # keep_all costs memory, we know
-                yield
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
@@ -50,6 +48,9 @@ def _without_remarks() -> Iterator[None]:
             for line in caught:
                 if not line.startswith(b"INFO: "):
                     os.write(2, line)
+
+
+_without_remarks = WhileUsed(_remarks_caught)
 
 
 class FloatModel:
@@ -64,7 +65,7 @@ class FloatModel:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _without_remarks():
+            with _without_remarks, unwarned:  # that keep_all costs memory we know
                 self._interpreter = Interpreter(
                     model_content=tflite,
                     num_threads=threads,

@@ -113,21 +113,19 @@ def _answer(output: Mapping[str, Any], labels: Sequence[str]) -> Scores | Plot:
 
 def thumbnail(path: Path) -> str | None:
     """A picture as a small data URI; None for tensors and what cannot be read."""
-    import warnings
-
     from PIL import Image
+
+    from k210tasks.process_wide import unwarned
 
     if path.suffix.lower() in (".npy", ".bin"):
         return None
     try:
         if path.stat().st_size > PICTURE_BYTES:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-                small = max(opened.size) <= THUMBNAIL
-                picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+        with unwarned, Image.open(path) as opened:
+            opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+            small = max(opened.size) <= THUMBNAIL
+            picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
         if not small:
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
         kind, data = ("png", _saved(picture, "PNG")) if small else ("", b"")

@@ -9,7 +9,6 @@ each one checked, since any of them can be damaged, huge or of the wrong shape.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from k210tasks.errors import K210Error
+from k210tasks.process_wide import unwarned
 from k210tasks.samples.folder import Samples, evenly_spaced, kind_of, scan
 from k210tasks.samples.preprocess import Color, Preprocess
 
@@ -242,19 +242,18 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
     Transparency is ignored: neither cameras nor nncase know it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit lies above ours
-            with Image.open(path, formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise PictureTooLarge(shown, opened.size)
-                opened.load()
-                upright = _upright(opened)
-                if upright.mode.startswith("I"):  # 16-bit grey: keep the upper byte
-                    wide = np.asarray(upright).astype(np.int64) >> 8
-                    upright = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
-                mode = "L" if color == "gray" else "RGB"
-                # Only what has another mode is converted: convert and exif_transpose copy.
-                pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+        # Unwarned, since Pillow's own limit lies above ours.
+        with unwarned, Image.open(path, formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise PictureTooLarge(shown, opened.size)
+            opened.load()
+            upright = _upright(opened)
+            if upright.mode.startswith("I"):  # 16-bit grey: keep the upper byte
+                wide = np.asarray(upright).astype(np.int64) >> 8
+                upright = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
+            mode = "L" if color == "gray" else "RGB"
+            # Only what has another mode is converted: convert and exif_transpose copy.
+            pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
     except SampleError:
         raise
     except Image.DecompressionBombError:

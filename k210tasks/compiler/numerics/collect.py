@@ -12,6 +12,7 @@ import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from k210tasks.compiler.numerics.calibration import (
     pixel_count,
 )
 from k210tasks.compiler.numerics.histogram import Histogram
+from k210tasks.process_wide import WhileUsed
 from k210tasks.reference.litert import FloatModel
 
 KEEP = (24, 256)  # whole samples kept, at most: the more the smaller they are
@@ -65,6 +67,19 @@ class _Gathered:
     low: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     high: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     histograms: dict[int, Histogram] = field(default_factory=dict)
+
+
+@contextmanager
+def _set_turns() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+_short_turns = WhileUsed(_set_turns)
 
 
 class _Feed:
@@ -163,10 +178,7 @@ def collect(
             feed.failure = error
 
     helpers = []
-    before = sys.getswitchinterval()
-    try:
-        if threads > 1:
-            sys.setswitchinterval(SWITCH)
+    with _short_turns if threads > 1 else nullcontext():
         for _ in range(threads - 1):
             models.append(FloatModel(tflite, keep_all=True, threads=1))
             gathered.append(_Gathered())
@@ -175,8 +187,6 @@ def collect(
         work(models[0], gathered[0])
         for helper in helpers:
             helper.join()
-    finally:
-        sys.setswitchinterval(before)
     if feed.failure is not None:
         raise feed.failure
     if not feed.seen:
