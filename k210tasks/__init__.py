@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.version import __version__
+
 if TYPE_CHECKING:
     from k210tasks.graph.tasks import Tasks
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "doit_config", "tasks_from"]
 
 
 def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:

@@ -40,7 +40,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="k210", description="Build, prove and pack models for the Kendryte K210."
     )
-    from k210tasks import __version__
+    from k210tasks.version import __version__
 
     version = f"k210tasks {__version__}"
     parser.add_argument("-V", "--version", action="version", version=version)

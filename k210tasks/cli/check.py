@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from k210tasks.cli.files import read_bytes
+from k210tasks.cli.given import read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli.contract_args import add_contract, count, preprocess
-from k210tasks.cli.files import UnreadableKmodel, read_bytes
+from k210tasks.cli.given import UnreadableKmodel, read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:

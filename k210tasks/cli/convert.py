@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from k210tasks.cli.contract_args import add_contract, count, preprocess
-from k210tasks.cli.files import CannotWrite
+from k210tasks.cli.given import CannotWrite
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:

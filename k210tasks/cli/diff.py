@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
-    from k210tasks.report.compare import Change, Comparison, LayerChange
+    from k210tasks.report.changes import Change, Comparison, LayerChange
     from k210tasks.report.facts import Build
 
 EXAMPLE = "k210 diff workspace/nn_xo.kmodel workspace/digits.kmodel"
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from k210tasks.report.compare import compare
+    from k210tasks.report.changes import compare
 
     if args.b is None:
         before, after = _previous(args.a, args.file)
@@ -79,7 +79,7 @@ def _build(name: str, file: str) -> Build:
     if path.is_file():
         return _of_file(path, name)
     if path.suffix == ".kmodel" or "/" in name:
-        from k210tasks.cli.files import read_bytes
+        from k210tasks.cli.given import read_bytes
 
         read_bytes(name)  # says what is wrong with it
     project, model = _model(name, file)
@@ -91,9 +91,9 @@ def _build(name: str, file: str) -> Build:
 
 def _of_file(path: Path, title: str) -> Build:
     """What the file tells, and what is known of it where it is the build of a project."""
-    from k210tasks.cli.files import UnreadableKmodel, read_bytes
+    from k210tasks.cli.given import UnreadableKmodel, read_bytes
     from k210tasks.kmodel import KmodelError, detect, parse
-    from k210tasks.report import values
+    from k210tasks.report import lenient
     from k210tasks.report.builds import build_of
 
     data = read_bytes(str(path))
@@ -103,13 +103,13 @@ def _of_file(path: Path, title: str) -> Build:
     except KmodelError as error:
         raise UnreadableKmodel(str(path), error) from error
     folder = path.resolve().parent.parent / "build" / path.stem
-    contract = values.read_json(folder / "contract.json")
+    contract = lenient.read_json(folder / "contract.json")
     layers: dict[str, Any] = {}
     verify: dict[str, Any] = {}
-    if values.nested(contract, "kmodel", "sha256") == hashlib.sha256(data).hexdigest():
-        layers = values.read_json(folder / "layers.json")
-        verify = values.read_json(folder / "verify.json")
-    main = values.whole(values.nested(contract, "kmodel", "main_memory")) if layers else None
+    if lenient.nested(contract, "kmodel", "sha256") == hashlib.sha256(data).hexdigest():
+        layers = lenient.read_json(folder / "layers.json")
+        verify = lenient.read_json(folder / "verify.json")
+    main = lenient.whole(lenient.nested(contract, "kmodel", "main_memory")) if layers else None
     return build_of(title, data, layers, verify, main_bytes=main)
 
 

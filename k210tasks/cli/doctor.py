@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(manifest: Path) -> dict[str, Any]:
     """Everything the report shows, as JSON values; sizes in bytes."""
-    from k210tasks import __version__
     from k210tasks.store import results as store
     from k210tasks.toolchains.archive import platform_tag
     from k210tasks.toolchains.cache import cache_root
     from k210tasks.toolchains.lockfile import locked
+    from k210tasks.version import __version__
 
     overrides, problem = _overrides(manifest)
     lock = manifest.absolute().parent / "k210.lock" if manifest.exists() else None

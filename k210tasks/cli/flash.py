@@ -54,7 +54,7 @@ class Overlapping(K210Error):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.cli.contract_args import count
-    from k210tasks.firmware.flash import BAUD, BOARDS
+    from k210tasks.firmware.flasher import BAUD, BOARDS
 
     parser.add_argument("image", metavar="NAME", help="an image of models.yaml, or a file X.kfpkg")
     parser.add_argument("--port", help="serial port; default: the first of a known USB chip")
@@ -77,10 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from k210tasks.cli.files import read_bytes
+    from k210tasks.cli.given import read_bytes
     from k210tasks.firmware import kfpkg
     from k210tasks.firmware.describe import overlaps
-    from k210tasks.firmware.flash import flash
+    from k210tasks.firmware.flasher import flash
     from k210tasks.progress import shown
 
     if args.image.lower().endswith(".kfpkg"):
@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
 def _of_manifest(args: argparse.Namespace) -> Kfpkg:
     """The image of that name, built and found current."""
     from k210tasks import manifest as manifests
-    from k210tasks.cli.files import read_bytes
+    from k210tasks.cli.current_image import check_current
+    from k210tasks.cli.given import read_bytes
     from k210tasks.firmware import kfpkg
-    from k210tasks.firmware.current import check_current
 
     manifest = manifests.load(args.file)
     wanted = _wanted(manifest, args.image)

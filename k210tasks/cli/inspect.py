@@ -49,14 +49,14 @@ def offset(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from k210tasks.cli.files import read_bytes
+    from k210tasks.cli.given import read_bytes
     from k210tasks.firmware import kfpkg
 
     data = read_bytes(args.file)
     if args.base == 0 and kfpkg.is_kfpkg(data):
         from k210tasks.cli.inspect_kfpkg import show
 
-        return show(args.file, data, args.json)
+        return show(args.file, data, args.json, lambda name, it: as_json(name, look(name, it)))
     found = look(args.file, data, args.base)
     print(
         json.dumps(as_json(args.file, found), indent=2) if args.json else report(args.file, found)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def look(path: str, data: bytes, base: int = 0) -> Summary:
     """The summary of the kmodel in ``data``; raises :class:`K210Error` naming ``path``."""
-    from k210tasks.cli.files import UnreadableKmodel
+    from k210tasks.cli.given import UnreadableKmodel
     from k210tasks.kmodel import KmodelError, detect, parse
     from k210tasks.kmodel.listing import summary
 

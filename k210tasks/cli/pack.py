@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import os
 
-    from k210tasks.cli.files import CannotWrite
-    from k210tasks.firmware import layout
+    from k210tasks.cli.given import CannotWrite
+    from k210tasks.firmware import flash_layout
     from k210tasks.firmware.describe import describe
     from k210tasks.firmware.kfpkg import Kfpkg, Part, write
     from k210tasks.profiles import PROFILES
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     profile = PROFILES[args.firmware]
     name = args.output.name.removesuffix(".kfpkg")
-    pieces: dict[str, layout.Piece] = {}
+    pieces: dict[str, flash_layout.Piece] = {}
     content: dict[str, bytes] = {}
     versions: dict[str, int | None] = {}
     for path, address in map(split, args.parts):
@@ -81,12 +81,14 @@ def run(args: argparse.Namespace) -> int:
         if Path(path).resolve() == args.output.resolve():
             raise OutputIsPart(path)
         prefix = False if args.no_prefix and version is None else None
-        pieces[title] = layout.Piece(title, version is not None, len(content_of), address, prefix)
+        pieces[title] = flash_layout.Piece(
+            title, version is not None, len(content_of), address, prefix
+        )
         content[title], versions[title] = content_of, version
         if version is not None:
-            layout.check_loads(name, title, version, profile)
+            flash_layout.check_loads(name, title, version, profile)
             _refuse_damaged(path, content_of)
-    placed = layout.plan(name, list(pieces.values()), profile)
+    placed = flash_layout.plan(name, list(pieces.values()), profile)
     parts = tuple(
         Part(
             place.address,
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise CannotWrite(os.fspath(args.output), error.strerror or str(error)) from error
     print(describe(data, os.fspath(args.output)), end="")
-    for warning in layout.warnings(placed, profile):
+    for warning in flash_layout.warnings(placed, profile):
         print(f"warning: {warning}")
     return 0
 
@@ -120,7 +122,7 @@ def split(text: str) -> tuple[str, int | None]:
 
 def _read(image: str, path: str) -> tuple[bytes, int | None]:
     """The file's bytes, and the version where it is a kmodel."""
-    from k210tasks.cli.files import read_bytes
+    from k210tasks.cli.given import read_bytes
     from k210tasks.firmware.errors import BinMissing
     from k210tasks.kmodel import KmodelError, detect
 
@@ -140,7 +142,7 @@ def _read(image: str, path: str) -> tuple[bytes, int | None]:
 
 def _refuse_damaged(path: str, data: bytes) -> None:
     """A kmodel that is cut short is found here, not on the board."""
-    from k210tasks.cli.files import UnreadableKmodel
+    from k210tasks.cli.given import UnreadableKmodel
     from k210tasks.kmodel import KmodelError, detect, parse
 
     try:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k210tasks.cli.files import CannotRead, CannotWrite, UnreadableKmodel, read_bytes
+from k210tasks.cli.given import CannotRead, CannotWrite, UnreadableKmodel, read_bytes
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:

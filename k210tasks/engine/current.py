@@ -12,7 +12,7 @@ from k210tasks.engine import snapshot
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project, library_version
 from k210tasks.store.files import stamp_of
-from k210tasks.store.state import Record
+from k210tasks.store.records import Record
 
 
 def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:

@@ -18,7 +18,7 @@ from k210tasks.engine.plan import FileInput, OptionalInput, SamplesInput, StepPl
 from k210tasks.engine.project import Project, library_version
 from k210tasks.errors import K210Error
 from k210tasks.store.files import hash_file, hash_stamped, stamp_of
-from k210tasks.store.state import Files, Record
+from k210tasks.store.records import Files, Record
 
 
 @dataclass(slots=True)

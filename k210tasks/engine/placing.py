@@ -18,8 +18,8 @@ from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.store.files import hash_stamped, move_into_place, stamp_of, temporary_name
 from k210tasks.store.locks import WorkFolder
+from k210tasks.store.records import Record
 from k210tasks.store.results import Contents
-from k210tasks.store.state import Record
 
 
 def work_folder(project: Project) -> WorkFolder:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.samples.folder import Samples
 from k210tasks.store import results as store_module
 from k210tasks.store.files import Stamp, sweep_temporary
 from k210tasks.store.history import History
 from k210tasks.store.locks import sweep
-from k210tasks.store.state import TaskStates
+from k210tasks.store.records import TaskStates
+from k210tasks.toolchains.catalogue import ToolchainOverride
 
 
 def say(text: str) -> None:

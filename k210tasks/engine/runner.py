@@ -27,8 +27,8 @@ from k210tasks.engine.plan import StepPlan, Verdict
 from k210tasks.engine.project import Project, say
 from k210tasks.errors import K210Error
 from k210tasks.store.locks import lock
+from k210tasks.store.records import Record, file_name
 from k210tasks.store.results import DamagedObject
-from k210tasks.store.state import Record, file_name
 
 
 @dataclass(frozen=True, slots=True)

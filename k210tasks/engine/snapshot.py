@@ -18,7 +18,7 @@ from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
 from k210tasks.samples.folder import Samples, evenly_spaced, scan
 from k210tasks.store.files import Stamp, hash_stamped, stamp_of, write_atomically
-from k210tasks.store.state import Files
+from k210tasks.store.records import Files
 
 
 class InputUnreadable(K210Error):

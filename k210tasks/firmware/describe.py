@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from k210tasks.firmware.flash_layout import PREFIX_BYTES
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read
-from k210tasks.firmware.layout import PREFIX_BYTES
 from k210tasks.kmodel import KmodelError, detect, parse
 from k210tasks.kmodel.detect import Detected
 from k210tasks.kmodel.listing import memory_lines, summary

@@ -9,7 +9,7 @@ the script feeds exactly the recorded bytes.
 from __future__ import annotations
 
 from k210tasks.firmware.contract import Contract
-from k210tasks.firmware.snippets import describe_input, set_outputs_shape
+from k210tasks.firmware.entry import describe_input, set_outputs_shape
 from k210tasks.profiles import Profile
 
 #: Largest ``|difference| / (1 + |expected|)`` of a float output: the feature maps are exact,

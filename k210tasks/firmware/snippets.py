@@ -8,57 +8,18 @@ class (``kendryte/canmv``, main and feat/kpu), and for C see :mod:`k210tasks.fir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
-from k210tasks.firmware.contract import Contract, c_identifier
+from k210tasks.firmware.entry import Entry, Snippet, describe_input, set_outputs_shape, suffix_of
+from k210tasks.firmware.snippets_c import c_snippet
 from k210tasks.profiles import Profile
 
 #: Defaults of the boards' own examples; a detector's user tunes them.
 THRESHOLD, NMS = 0.5, 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A model in flash: its contract, where it lies, the size of its file in bytes.
-
-    ``anchors``: widths and heights of a YOLO v2 detector's boxes, as in models.yaml.
-    """
-
-    contract: Contract
-    address: int
-    nbytes: int
-    anchors: tuple[float, ...] | None = None
-
-    @property
-    def symbol(self) -> str:
-        """A name for variables, different for each model."""
-        return c_identifier(self.contract.model).removeprefix("K210_").lower()
-
-    @property
-    def boxes(self) -> tuple[float, ...]:
-        """The anchors, where the first output is the feature map they belong to."""
-        maps = [self.contract.input.shape, *(out.shape for out in self.contract.outputs[:1])]
-        return (self.anchors or ()) if [len(shape) for shape in maps] == [3, 3] else ()
-
-
-def suffix_of(profile: Profile) -> str:
-    """The suffix of the snippet's file."""
-    if profile.language == "micropython":
-        return ".py"
-    return ".cpp" if profile.name == "arduino" else ".c"
-
-
-@dataclass(frozen=True, slots=True)
-class Snippet:
-    suffix: str  # ".py", ".c" or ".cpp"
-    text: str
-
-
 def load_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snippet:
     """The lines for every model of the image."""
     if profile.language == "c":
-        from k210tasks.firmware.snippets_c import c_snippet
-
         return c_snippet(image, profile, entries)
     imports, body = _DIALECTS.get(profile.name, _MAIXPY)
     parts = [
@@ -68,31 +29,6 @@ def load_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snip
         *("\n".join(["", *_about(entry), *body(entry)]) for entry in entries),
     ]
     return Snippet(suffix_of(profile), "\n".join(parts) + "\n")
-
-
-def set_outputs_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Width, height and channels for ``kpu.set_outputs``: their product is what is checked.
-
-    A feature map's own; a vector is all channels, as the boards' examples have it.
-    """
-    if len(shape) <= 1:
-        return 1, 1, shape[0] if shape else 1
-    channels = 1
-    for size in shape[:-2]:
-        channels *= size
-    return shape[-1], shape[-2], channels
-
-
-def describe_input(contract: Contract) -> str:
-    """One line a firmware's author can feed the model by; ASCII."""
-    given = contract.input
-    shape = "x".join(map(str, given.shape))
-    if given.layout == "flat":
-        return f"{shape} {given.dtype}, row-major"
-    color = f" {given.color}" if given.color else ""
-    if given.dtype == "uint8":
-        return f"{shape} planar{color} uint8, raw pixels 0..255, not scaled"
-    return f"{shape} planar{color} float32, (pixel / 255 - {given.mean:g}) / {given.std:g}"
 
 
 def _about(entry: Entry) -> list[str]:

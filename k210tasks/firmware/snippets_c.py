@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from k210tasks.firmware.contract import c_string
-from k210tasks.firmware.snippets import Entry, Snippet, describe_input, suffix_of
+from k210tasks.firmware.entry import Entry, Snippet, describe_input, suffix_of
 from k210tasks.profiles import Profile
 
 

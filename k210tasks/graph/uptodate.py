@@ -20,7 +20,7 @@ from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps import report
 from k210tasks.store.files import hash_stamped, stamp_of
-from k210tasks.store.state import Record
+from k210tasks.store.records import Record
 
 
 class UpToDate:

@@ -31,10 +31,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from k210tasks.manifest.files import Missing, Scan
-from k210tasks.manifest.files import check as _check
+from k210tasks.manifest.diagnostics import ManifestError, Problem
 from k210tasks.manifest.model import Manifest
-from k210tasks.manifest.problems import ManifestError, Problem
+from k210tasks.manifest.presence import Missing, Scan
+from k210tasks.manifest.presence import check as _check
 from k210tasks.samples import folder as samples
 
 __all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
@@ -50,19 +50,19 @@ def load(path: str | Path = "models.yaml") -> Manifest:
         ManifestError: with everything that is wrong; missing files only where there is
             something else too, for they are :func:`check_files`'s business.
     """
-    from k210tasks.manifest import cache
+    from k210tasks.manifest import kept
 
     name = os.fspath(path)
     content = _content(name)
     full = os.path.abspath(name)  # noqa: PTH100
     root = os.path.dirname(full)  # noqa: PTH120
-    made_from = cache.key(content, root)
-    stored = cache.load(name, root, made_from)
+    made_from = kept.key(content, root)
+    stored = kept.load(name, root, made_from)
     if stored is not None:
         return stored
-    from k210tasks.manifest import reader
+    from k210tasks.manifest import entries
 
-    manifest, found = reader.read(content, name, root)
+    manifest, found = entries.read(content, name, root)
     if found.problems:
         # A file that is missing where something else is wrong already is no news.
         places = {problem.marks[:1] for problem in found.problems}
@@ -89,22 +89,22 @@ def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samp
             content = Path(manifest.path).read_bytes()
         except OSError:
             content = b""
-        from k210tasks.manifest import reader
+        from k210tasks.manifest import entries
 
-        raise ManifestError(manifest.path, _located(missing, content), reader.decode(content)[0])
+        raise ManifestError(manifest.path, _located(missing, content), entries.decode(content)[0])
     unsaved = _unsaved.pop(os.path.abspath(manifest.path), None)  # noqa: PTH100
     if unsaved is manifest:
-        from k210tasks.manifest import cache
+        from k210tasks.manifest import kept
 
-        cache.save(manifest, manifest.root)
+        kept.save(manifest, manifest.root)
     return found
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of models.yaml (draft 2020-12)."""
-    from k210tasks.manifest import documentation
+    from k210tasks.manifest import keys_page
 
-    return documentation.json_schema()
+    return keys_page.json_schema()
 
 
 def _content(name: str) -> bytes:
@@ -132,11 +132,11 @@ def _located(missing: list[Missing], content: bytes) -> list[Problem]:
     """Missing files with the places that name them, at the model or under defaults."""
     if not missing:
         return []
-    from k210tasks.manifest import document, reader
+    from k210tasks.manifest import document, entries
     from k210tasks.manifest.findings import Findings
 
     found = Findings(document.Document(""))
-    text, _ = reader.decode(content)
+    text, _ = entries.decode(content)
     found.document = document.parse(text)
     for item in missing:
         place = found.written(item.place)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from k210tasks.manifest import names, schema
+from k210tasks.manifest.diagnostics import did_you_mean
 from k210tasks.manifest.findings import Findings, Path
-from k210tasks.manifest.model import Firmware, Model, Part, ToolchainOverride
+from k210tasks.manifest.kinds import listed
+from k210tasks.manifest.model import Firmware, Model, Part
 from k210tasks.manifest.paths import Written, firmware_files, model_files, normalise
-from k210tasks.manifest.problems import did_you_mean
-from k210tasks.manifest.values import listed
 from k210tasks.profiles import PROFILES
+from k210tasks.toolchains.catalogue import ToolchainOverride
 
 PARTS_ALLOWED = "allowed: a list of {bin: …} or {model: …}"
 

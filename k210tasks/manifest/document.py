@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from k210tasks.manifest.problems import Mark, Problem, lines_of
+from k210tasks.manifest.diagnostics import Mark, Problem, lines_of
 from k210tasks.manifest.syntax import explain
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from k210tasks.manifest.diagnostics import Mark, Problem
 from k210tasks.manifest.document import Document
-from k210tasks.manifest.problems import Mark, Problem
 
 Path = tuple[Any, ...]  # keys and list indexes from the top of the file
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from k210tasks.manifest import document, files, names, reader
+from k210tasks.manifest import document, entries, names, presence
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.paths import SOURCE_KINDS, suffix
 from k210tasks.manifest.rules import DEFAULT_PROFILE
@@ -213,5 +213,5 @@ def _fine(text: str, root: Path) -> bool:
     """Whether a models.yaml of that text would be taken."""
     full = os.path.abspath(root)  # noqa: PTH100
     content = text.encode("utf-8", "surrogateescape")
-    manifest, found = reader.read(content, str(root / "models.yaml"), full)
-    return not found.problems and not files.check(manifest, full)[1]
+    manifest, found = entries.read(content, str(root / "models.yaml"), full)
+    return not found.problems and not presence.check(manifest, full)[1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from k210tasks.samples.preprocess import Preprocess
+from k210tasks.toolchains.catalogue import ToolchainOverride
 
 SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite"]
 Method = Literal["minmax", "percentile", "mse", "kl"]
@@ -76,16 +77,6 @@ class Firmware:
     profile: str
     parts: tuple[Part, ...]
     line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolchainOverride:
-    """An entry of ``toolchains:``: a mirror, a local copy, a hash, a chosen interpreter."""
-
-    name: str
-    url: str | None = None
-    sha256: str | None = None
-    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 from k210tasks.manifest import schema
 from k210tasks.manifest.compilers import COMPILERS, Compiler
 from k210tasks.manifest.findings import Findings, Path
+from k210tasks.manifest.kinds import listed
 from k210tasks.manifest.model import Calibrate, Model, Preprocess, Verify
 from k210tasks.manifest.paths import FOREIGN, SOURCE_KINDS, SOURCES_ALLOWED, normalise, suffix
-from k210tasks.manifest.values import listed
 from k210tasks.profiles import PROFILES, loading
 
 DEFAULT_COMPILER = "builtin"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from k210tasks.manifest import values
+from k210tasks.manifest import kinds
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.profiles import PROFILES, SRAM_BYTES
 
@@ -43,17 +43,17 @@ class _Map(BaseModel):
 class Preprocess(_Map):
     """How a picture becomes the numbers a model is fed: `(pixel / 255 - mean) / std`."""
 
-    color: Annotated[str, values.choice("rgb", "bgr", "gray")] = _key(
+    color: Annotated[str, kinds.choice("rgb", "bgr", "gray")] = _key(
         "Order of the channels a picture is fed in.", "gray for one input channel, rgb for three"
     )
-    mean: Annotated[float, values.number(note=_PER_CHANNEL)] = _key(
+    mean: Annotated[float, kinds.number(note=_PER_CHANNEL)] = _key(
         "Subtracted from a pixel scaled to 0..1; one number for all channels.",
         "0, with a warning: a wrong pair of mean and std is the commonest fault",
     )
-    std: Annotated[float, values.number(above_zero=True, note=_PER_CHANNEL)] = _key(
+    std: Annotated[float, kinds.number(above_zero=True, note=_PER_CHANNEL)] = _key(
         "Divides afterwards; one number for all channels.", "1, with a warning"
     )
-    resize: Annotated[str, values.choice("stretch", "exact")] = _key(
+    resize: Annotated[str, kinds.choice("stretch", "exact")] = _key(
         "What happens to a picture of another size than the model's input: scaled, or refused.",
         "stretch",
     )
@@ -62,11 +62,11 @@ class Preprocess(_Map):
 class Calibrate(_Map):
     """How the ranges of the tensors are found."""
 
-    method: Annotated[str, values.choice("minmax", "percentile", "mse", "kl")] = _key(
+    method: Annotated[str, kinds.choice("minmax", "percentile", "mse", "kl")] = _key(
         "How a range is chosen from the values seen; not every compiler has every method.",
         "minmax",
     )
-    samples: Annotated[int, values.whole(1, 1_000_000)] = _key(
+    samples: Annotated[int, kinds.whole(1, 1_000_000)] = _key(
         "How many samples are used, evenly spaced over the sorted list of the folder; "
         "the others do not count.",
         "100",
@@ -76,15 +76,15 @@ class Calibrate(_Map):
 class Verify(_Map):
     """How the kmodel is proved against the float model."""
 
-    images: Annotated[str, values.path("a folder of pictures or tensors")] = _key(
+    images: Annotated[str, kinds.path("a folder of pictures or tensors")] = _key(
         "Samples the model was not calibrated with. In one sub-folder per class they also tell "
         "the accuracy.",
         "the calibration samples, labelled not held out",
     )
-    min_cosine: Annotated[float, values.number(0, 1)] = _key(
+    min_cosine: Annotated[float, kinds.number(0, 1)] = _key(
         "The least mean cosine similarity of the worst output.", "0.98"
     )
-    min_top1: Annotated[float, values.number(0, 1)] = _key(
+    min_top1: Annotated[float, kinds.number(0, 1)] = _key(
         "The least share of samples where float model and kmodel name the same class.",
         "not judged",
     )
@@ -96,56 +96,56 @@ _TASKS = "names of tasks of your dodo.py"
 class Defaults(_Map):
     """What every model starts from. Maps are merged one level deep."""
 
-    firmware: Annotated[str, values.choice(*PROFILES)] = _key(
+    firmware: Annotated[str, kinds.choice(*PROFILES)] = _key(
         "What the board runs; decides which kmodel versions load.", "maixpy"
     )
-    compiler: Annotated[str, values.choice(*COMPILERS)] = _key(
+    compiler: Annotated[str, kinds.choice(*COMPILERS)] = _key(
         "Who turns the .tflite into a .kmodel.", "builtin"
     )
-    kmodel: Annotated[int, values.choice(3, 4, 5)] = _key(
+    kmodel: Annotated[int, kinds.choice(3, 4, 5)] = _key(
         "Version of the file. The built-in compiler writes 3 or 4, any other its own.",
         "3 where the firmware loads it, else 4",
     )
-    images: Annotated[str, values.path("a folder of pictures or tensors")] = _key(
+    images: Annotated[str, kinds.path("a folder of pictures or tensors")] = _key(
         "Calibration samples: pictures, or tensors as .npy or raw float32 .bin."
     )
     preprocess: Preprocess = _key("How a picture becomes the model's input.")
     calibrate: Calibrate = _key("How the ranges of the tensors are found.")
-    verify: Annotated[Verify, values.OrOff()] = _key(
+    verify: Annotated[Verify, kinds.OrOff()] = _key(
         "How the kmodel is proved against the float model; off: not at all, with a warning."
     )
-    labels: Annotated[tuple[str, ...], values.texts("names, one per class")] = _key(
+    labels: Annotated[tuple[str, ...], kinds.texts("names, one per class")] = _key(
         "Names of the classes, in the order of the output.",
         "the sorted names of the class folders of verify.images",
     )
-    optional: Annotated[bool, values.flag()] = _key(
+    optional: Annotated[bool, kinds.flag()] = _key(
         "Skip the model, saying why, where its toolchain cannot be had.", "false"
     )
-    made_by: Annotated[tuple[str, ...], values.texts(_TASKS)] = _key(
+    made_by: Annotated[tuple[str, ...], kinds.texts(_TASKS)] = _key(
         "Tasks of yours that make the source or the samples; whether these exist is then looked "
         "at when the step runs."
     )
-    effort: Annotated[str, values.choice("fast", "normal", "high")] = _key(
+    effort: Annotated[str, kinds.choice("fast", "normal", "high")] = _key(
         "Built-in compiler: how long it may search for better numbers.", "normal"
     )
-    weights: Annotated[int, values.choice(8, 16)] = _key(
+    weights: Annotated[int, kinds.choice(8, 16)] = _key(
         "Built-in compiler: bits of a weight; 16 needs kmodel 3.", "8"
     )
-    opcodes: Annotated[str, values.choice("beta1", "beta4")] = _key(
+    opcodes: Annotated[str, kinds.choice("beta1", "beta4")] = _key(
         "Built-in compiler, kmodel 4: the newest nncase 0.2 whose opcodes may appear. "
         "beta4 adds byte tables for functions beside the KPU; MaixPy's runtime knows those of "
         "beta1.",
         "beta1",
     )
-    input: Annotated[str, values.choice("uint8", "float")] = _key(
+    input: Annotated[str, kinds.choice("uint8", "float")] = _key(
         "Built-in compiler: what the firmware feeds the kmodel.",
         "uint8 for pictures; for tensors what the kmodel allows",
     )
-    sram_free: Annotated[int, values.whole(1, SRAM_BYTES, "bytes")] = _key(
+    sram_free: Annotated[int, kinds.whole(1, SRAM_BYTES, "bytes")] = _key(
         "Bytes of memory your firmware leaves for the model and its working memory.",
         "what is known of the firmware",
     )
-    anchors: Annotated[tuple[float, ...], values.anchors()] = _key(
+    anchors: Annotated[tuple[float, ...], kinds.anchors()] = _key(
         "Anchors of a YOLO detector, put into the load snippet."
     )
 
@@ -154,13 +154,13 @@ class Model(Defaults):
     """One model."""
 
     source: Annotated[
-        str, values.path(".pb, .pbtxt, .keras, .h5, .tflite or a SavedModel folder")
+        str, kinds.path(".pb, .pbtxt, .keras, .h5, .tflite or a SavedModel folder")
     ] = Field(description="The trained model: .pb, .pbtxt, .keras, .h5, .tflite, or a SavedModel.")
-    inputs: dict[str, Annotated[tuple[int, ...], values.shape()]] = _key(
+    inputs: dict[str, Annotated[tuple[int, ...], kinds.shape()]] = _key(
         "Name and shape of the graph's input, batch first. Not for a .tflite.",
         "inferred where there is no choice",
     )
-    outputs: Annotated[tuple[str, ...], values.texts("names of tensors of the graph")] = _key(
+    outputs: Annotated[tuple[str, ...], kinds.texts("names of tensors of the graph")] = _key(
         "Names of the graph's outputs. Not for a .tflite.", "inferred where there is no choice"
     )
 
@@ -168,16 +168,16 @@ class Model(Defaults):
 class Part(_Map):
     """One part of a firmware image: a binary or a model."""
 
-    bin: Annotated[str, values.path("a binary file")] = _key("A file, written as it is.")
-    model: Annotated[str, values.text("the name of a model")] = _key("A model of this file.")
-    address: Annotated[int, values.whole(0, 2**32 - 1, "a flash address")] = _key(
+    bin: Annotated[str, kinds.path("a binary file")] = _key("A file, written as it is.")
+    model: Annotated[str, kinds.text("the name of a model")] = _key("A model of this file.")
+    address: Annotated[int, kinds.whole(0, 2**32 - 1, "a flash address")] = _key(
         "Where it goes in flash; 0x300000 is fine.",
         "the next free 64 KiB from the firmware's own base",
     )
-    sha256_prefix: Annotated[bool, values.flag()] = _key(
+    sha256_prefix: Annotated[bool, kinds.flag()] = _key(
         "Wrap a binary as the boot loader wants its program.", "true at address 0 only"
     )
-    made_by: Annotated[tuple[str, ...], values.texts(_TASKS)] = _key(
+    made_by: Annotated[tuple[str, ...], kinds.texts(_TASKS)] = _key(
         "Tasks of yours that make the binary."
     )
 
@@ -185,7 +185,7 @@ class Part(_Map):
 class Firmware(_Map):
     """One firmware image, a .kfpkg."""
 
-    profile: Annotated[str, values.choice(*PROFILES)] = _key(
+    profile: Annotated[str, kinds.choice(*PROFILES)] = _key(
         "What the board runs.", "firmware of defaults, else maixpy"
     )
     parts: list[Part] = Field(description="What goes into the image.")
@@ -210,13 +210,13 @@ class Toolchain(_Map):
 
     url: Annotated[
         str,
-        values.matching("http://, https:// or file:///", _no_url, {"pattern": "^(https?|file)://"}),
+        kinds.matching("http://, https:// or file:///", _no_url, {"pattern": "^(https?|file)://"}),
     ] = _key("Where the archive is fetched from; for an environment, a package index.")
     sha256: Annotated[
         str,
-        values.matching("64 hexadecimal digits", _no_hash, {"pattern": "^[0-9a-fA-F]{64}$"}),
+        kinds.matching("64 hexadecimal digits", _no_hash, {"pattern": "^[0-9a-fA-F]{64}$"}),
     ] = _key("The archive's SHA-256.", "the one recorded in k210.lock at the first download")
-    python: Annotated[str, values.text("the path or name of a Python interpreter")] = _key(
+    python: Annotated[str, kinds.text("the path or name of a Python interpreter")] = _key(
         "The interpreter its environment is made with.", "the first suitable one found"
     )
 
@@ -228,5 +228,5 @@ class File(_Map):
     models: dict[str, Model] = _key("The models, by name.")
     firmware: dict[str, Firmware] = _key("Firmware images, by name.")
     toolchains: dict[str, Toolchain] = _key(
-        f"Other places or interpreters for {values.listed((*ENVIRONMENTS, *ARCHIVES))}."
+        f"Other places or interpreters for {kinds.listed((*ENVIRONMENTS, *ARCHIVES))}."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from k210tasks.manifest.problems import Mark, Problem, lines_of
+from k210tasks.manifest.diagnostics import Mark, Problem, lines_of
 
 #: What PyYAML says, beginning of -> what we say, and what to do.
 _SYNTAX: tuple[tuple[str, str, str], ...] = (

@@ -14,7 +14,7 @@ from typing import Any
 from k210tasks.kmodel import KmodelError, detect, parse
 from k210tasks.kmodel.listing import LayerRow, summary
 from k210tasks.kmodel.residence import residents
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.facts import Accuracy, Build, Layer
 
 
@@ -29,13 +29,13 @@ def build_of(
 ) -> Build:
     """``layers``: of layers.json; ``measured``: of verify.json or measurement.json, for this
     very file; both may be empty. ``main_bytes``: where the format itself does not tell."""
-    rows = {row.get("index"): row for row in values.mappings(layers.get("layers"))}
-    errors = {row.get("index"): row for row in values.mappings(measured.get("layers"))}
-    told = values.whole(layers.get("main_bytes"))
+    rows = {row.get("index"): row for row in lenient.mappings(layers.get("layers"))}
+    errors = {row.get("index"): row for row in lenient.mappings(measured.get("layers"))}
+    told = lenient.whole(layers.get("main_bytes"))
     build = Build(
         title=title,
         sha256=hashlib.sha256(kmodel).hexdigest(),
-        compiler=values.text(layers.get("compiler")) or None,
+        compiler=lenient.text(layers.get("compiler")) or None,
         nbytes=len(kmodel),
         main_bytes=told if told is not None else main_bytes,
         accuracy=accuracy_of(measured),
@@ -49,7 +49,7 @@ def build_of(
     if version not in (3, 4):
         return replace(
             build,
-            kpu_bytes=values.whole(layers.get("kpu_bytes")),
+            kpu_bytes=lenient.whole(layers.get("kpu_bytes")),
             notes=(f"the layers of a kmodel {version} are not told by the file",),
         )
     try:
@@ -78,13 +78,13 @@ def _layer(row: LayerRow, told: Mapping[str, Any], error: Mapping[str, Any]) -> 
     if kpu is not None:
         kernel = f"{kpu.kernel}x{kpu.kernel}{' depthwise' if kpu.depthwise else ''}"
     # The compiler knows the shapes the file does not tell.
-    given = values.listed(told.get("input_shape")) or row.input
-    made = values.listed(told.get("output_shape")) or row.output
+    given = lenient.listed(told.get("input_shape")) or row.input
+    made = lenient.listed(told.get("output_shape")) or row.output
     return Layer(
         index=row.index,
         name=row.name,
-        input=values.shape(given),
-        output=values.shape(made),
+        input=lenient.shape(given),
+        output=lenient.shape(made),
         runs_on="KPU" if kpu is not None else "CPU",
         kernel=kernel,
         pool=kpu.pool if kpu and kpu.pool != "none" else "",
@@ -93,33 +93,33 @@ def _layer(row: LayerRow, told: Mapping[str, Any], error: Mapping[str, Any]) -> 
         rows_in=kpu.rows_in if kpu else None,
         rows_out=kpu.rows_out if kpu else None,
         estimated_us=kpu.estimated_us if kpu else None,
-        source=values.texts(told.get("source")),
-        tensor=values.text(told.get("output")),
-        snr_db=values.number(error.get("snr_db")),
-        cosine=values.number(error.get("cosine_mean")),
+        source=lenient.texts(told.get("source")),
+        tensor=lenient.text(told.get("output")),
+        snr_db=lenient.number(error.get("snr_db")),
+        cosine=lenient.number(error.get("cosine_mean")),
     )
 
 
 def accuracy_of(measured: Mapping[str, Any]) -> Accuracy | None:
     """The figures of the worst output; None where nothing was measured."""
-    outputs = values.mappings(measured.get("outputs"))
+    outputs = lenient.mappings(measured.get("outputs"))
     if not outputs:
         return None
 
     def mean(output: Mapping[str, Any]) -> float:
-        found = values.number(output.get("cosine_mean"))
+        found = lenient.number(output.get("cosine_mean"))
         return -2.0 if found is None else found
 
     worst = min(outputs, key=mean)
-    tops = [values.number(o.get("top1_agreement")) for o in outputs]
-    classes = values.mapping(measured.get("accuracy"))
+    tops = [lenient.number(o.get("top1_agreement")) for o in outputs]
+    classes = lenient.mapping(measured.get("accuracy"))
     return Accuracy(
-        cosine=values.number(worst.get("cosine_mean")),
-        snr_db=values.number(worst.get("snr_db")),
-        max_abs_error=values.number(worst.get("max_abs_error")),
+        cosine=lenient.number(worst.get("cosine_mean")),
+        snr_db=lenient.number(worst.get("snr_db")),
+        max_abs_error=lenient.number(worst.get("max_abs_error")),
         top1=min((t for t in tops if t is not None), default=None),
-        float_accuracy=values.number(classes.get("float")),
-        kmodel_accuracy=values.number(classes.get("kmodel")),
-        samples=values.whole(measured.get("samples")),
+        float_accuracy=lenient.number(classes.get("float")),
+        kmodel_accuracy=lenient.number(classes.get("kmodel")),
+        samples=lenient.whole(measured.get("samples")),
         held_out=measured.get("held_out") is not False,
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.facts import Histogram, Layer
 
 #: Tensors drawn, the worst ones.
@@ -30,7 +30,7 @@ def histograms(
     snr = {layer.index: layer.snr_db for layer in layers}
     chosen: list[tuple[float, int, int, tuple[float, float]]] = []
     for row in rows:
-        tensor, index = values.whole(row.get("tensor")), values.whole(row.get("index"))
+        tensor, index = lenient.whole(row.get("tensor")), lenient.whole(row.get("index"))
         covered = _chosen(row)
         if tensor is not None and covered is not None and index is not None:
             error = snr.get(index)
@@ -49,8 +49,8 @@ def histograms(
 
 def _chosen(row: Mapping[str, Any]) -> tuple[float, float] | None:
     """The range a layer's 256 codes cover; of its widest channel where each has its own."""
-    scale, zero = row.get("scale"), values.number(row.get("zero_point"))
-    steps = [values.number(s) for s in (scale if isinstance(scale, list) else [scale])]
+    scale, zero = row.get("scale"), lenient.number(row.get("zero_point"))
+    steps = [lenient.number(s) for s in (scale if isinstance(scale, list) else [scale])]
     if not steps or zero is None or any(s is None for s in steps):
         return None
     step = max(s for s in steps if s is not None)

@@ -8,10 +8,10 @@ from typing import Any
 
 from k210tasks.errors import K210Error
 from k210tasks.firmware import kfpkg
-from k210tasks.firmware.layout import PREFIX_BYTES
+from k210tasks.firmware.flash_layout import PREFIX_BYTES
 from k210tasks.manifest.model import Firmware
 from k210tasks.profiles import PROFILES
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.facts import FlashPart, ImageFacts, Status
 
 
@@ -20,7 +20,7 @@ def image_facts(
 ) -> ImageFacts:
     """``record``: what is known of its task; ``failure``: what it failed with last, if so."""
     profile = PROFILES[image.profile]
-    data = values.read_bytes(root / f"build/{image.name}.kfpkg")
+    data = lenient.read_bytes(root / f"build/{image.name}.kfpkg")
     parts: tuple[FlashPart, ...] = ()
     messages = [] if failure is None else [failure]
     status: Status = "missing" if data is None else "verified"
@@ -34,8 +34,8 @@ def image_facts(
         status = "failed"
     elif record.get("outcome") == "skipped":
         status = "skipped"
-        messages.append(values.text(record.get("because")))
-    judged = values.text(values.nested(record, "judge", "message"))
+        messages.append(lenient.text(record.get("because")))
+    judged = lenient.text(lenient.nested(record, "judge", "message"))
     return ImageFacts(
         name=image.name,
         profile=image.profile,
@@ -44,7 +44,7 @@ def image_facts(
         parts=parts,
         filesystem=profile.filesystem,
         nbytes=None if data is None else len(data),
-        built=values.number(record.get("finished")) if data is not None else None,
+        built=lenient.number(record.get("finished")) if data is not None else None,
     )
 
 

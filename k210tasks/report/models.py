@@ -9,10 +9,11 @@ from typing import Any
 
 from k210tasks.errors import K210Error
 from k210tasks.firmware.contract import Contract
-from k210tasks.firmware.snippets import Entry, load_snippet
+from k210tasks.firmware.entry import Entry
+from k210tasks.firmware.snippets import load_snippet
 from k210tasks.manifest.model import Model
 from k210tasks.profiles import PROFILES, SRAM_BYTES
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Log, ModelFacts, Outcome
 from k210tasks.report.histograms import histograms
@@ -41,9 +42,9 @@ class Known:
 def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> ModelFacts:
     """Everything a page shows of ``model``. Never fails: what is not there is not known."""
     folder = root / "build" / model.name
-    kmodel = values.read_bytes(root / f"workspace/{model.name}.kmodel")
-    layers = values.read_json(folder / "layers.json")
-    verify = values.read_json(folder / "verify.json")
+    kmodel = lenient.read_bytes(root / f"workspace/{model.name}.kmodel")
+    layers = lenient.read_json(folder / "layers.json")
+    verify = lenient.read_json(folder / "verify.json")
     contract = _contract(folder / "contract.json")
     record = known.records.get("kmodel", {})
 
@@ -61,10 +62,10 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
             layers,
             measured,
             main_bytes=None if contract is None else contract.main_memory,
-            built=values.number(record.get("finished")),
+            built=lenient.number(record.get("finished")),
         )
         before, why = previous.of(model.name, build.sha256)
-    sram = values.mapping(verify.get("sram"))
+    sram = lenient.mapping(verify.get("sram"))
     images = None if model.verify is None else (model.verify.images or model.images)
     snippet, snippet_name = _snippet(model, contract, known.address, build)
     labels = model.labels or (() if contract is None else contract.labels)
@@ -79,15 +80,15 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
         previous=before,
         no_previous=why,
         sram_needed=_needed(sram, build),
-        sram_limit=values.whole(sram.get("available"))
+        sram_limit=lenient.whole(sram.get("available"))
         or model.sram_free
         or PROFILES[model.firmware].sram_free
         or SRAM_BYTES,
-        sram_note=values.text(sram.get("sentence")),
+        sram_note=lenient.text(sram.get("sentence")),
         histograms=()
         if build is None
         else histograms(
-            folder / "calibration.npz", values.mappings(layers.get("layers")), build.layers
+            folder / "calibration.npz", lenient.mappings(layers.get("layers")), build.layers
         ),
         samples=samples(verify, labels, root / images) if images else (),
         images=images,
@@ -101,12 +102,12 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
 
 def _digest(record: Mapping[str, Any], kind: str, role: str) -> str | None:
     """The hash of a file a record names."""
-    return values.text(values.at(values.nested(record, kind, role, "files", ""), 0)) or None
+    return lenient.text(lenient.at(lenient.nested(record, kind, role, "files", ""), 0)) or None
 
 
 def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:
     """Bytes of SRAM a board needs: the file and its working memory."""
-    if (told := values.whole(sram.get("needed"))) is not None:
+    if (told := lenient.whole(sram.get("needed"))) is not None:
         return told
     if build is None or build.nbytes is None:
         return None
@@ -116,15 +117,15 @@ def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:
 def _outcome(
     model: Model, known: Known, verify: Mapping[str, Any], outdated: bool, *, built: bool
 ) -> Outcome:
-    headline = values.text(verify.get("headline"))
-    warnings = values.texts(verify.get("warnings"))
+    headline = lenient.text(verify.get("headline"))
+    warnings = lenient.texts(verify.get("warnings"))
     for step in STEPS:
         record = known.records.get(step, {})
         if record.get("outcome") == "skipped":
-            because = values.text(record.get("because"))
+            because = lenient.text(record.get("because"))
             return Outcome("skipped", headline, step, (because,), warnings, outdated)
         if step in known.failures:
-            told = values.texts(verify.get("failures")) if step == "verify" else ()
+            told = lenient.texts(verify.get("failures")) if step == "verify" else ()
             messages = told or (known.failures[step],)
             return Outcome("failed", headline, step, messages, warnings, outdated)
     if not built:
@@ -132,7 +133,7 @@ def _outcome(
     if verify.get("verified") is True:
         return Outcome("verified", headline, warnings=warnings, outdated=outdated)
     if verify.get("verified") is False:
-        failures = values.texts(verify.get("failures"))
+        failures = lenient.texts(verify.get("failures"))
         return Outcome("failed", headline, "verify", failures, warnings, outdated)
     return Outcome(
         "unverified",
@@ -143,7 +144,7 @@ def _outcome(
 
 
 def _contract(path: Path) -> Contract | None:
-    data = values.read_bytes(path)
+    data = lenient.read_bytes(path)
     if data is None:
         return None
     try:
@@ -159,7 +160,7 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
     given = contract.input
     order = {"planar": "channels, height, width; one plane after the other", "flat": "row-major"}
     rows = [
-        ("input", f"{given.name}: {given.dtype} {values.shape(given.shape)}"),
+        ("input", f"{given.name}: {given.dtype} {lenient.shape(given.shape)}"),
         ("order", order[given.layout]),
         ("input bytes", count(given.nbytes)),
     ]
@@ -175,7 +176,7 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
             ("quantised", f"real = {plain(given.scale, 6)} × (code − {plain(given.zero_point, 6)})")
         )
     for i, out in enumerate(contract.outputs):
-        text = f"{out.name}: {out.dtype} {values.shape(out.shape)}"
+        text = f"{out.name}: {out.dtype} {lenient.shape(out.shape)}"
         if out.scale is not None:
             text += f", real = {plain(out.scale, 6)} × (code − {plain(out.zero_point, 6)})"
         rows.append((f"output {i}", text))
@@ -202,7 +203,7 @@ def _snippet(
 def _logs(folder: Path, name: str) -> list[Log]:
     found = []
     for step in STEPS:
-        data = values.read_bytes(folder / f"{step}.log")
+        data = lenient.read_bytes(folder / f"{step}.log")
         if data is not None:
             text = data.decode("utf-8", "replace")
             cut = len(text) > LOG_CHARACTERS

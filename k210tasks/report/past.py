@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Event, Run
 from k210tasks.report.wording import flowing
@@ -24,17 +24,17 @@ def events_of(entries: Iterable[Mapping[str, Any]]) -> list[Event]:
 
 def event_of(entry: Mapping[str, Any]) -> Event | None:
     """One line; None for what a later version may write there."""
-    task, when = values.text(entry.get("task")), values.number(entry.get("time"))
+    task, when = lenient.text(entry.get("task")), lenient.number(entry.get("time"))
     if not task or when is None:
         return None
     return Event(
         task=task,
-        subject=values.text(entry.get("subject")),
-        did=values.text(entry.get("did")),
+        subject=lenient.text(entry.get("subject")),
+        did=lenient.text(entry.get("did")),
         ok=entry.get("ok") is not False,
-        seconds=values.number(entry.get("seconds")) or 0.0,
+        seconds=lenient.number(entry.get("seconds")) or 0.0,
         time=when,
-        message=flowing(values.text(entry.get("message"))),
+        message=flowing(lenient.text(entry.get("message"))),
     )
 
 
@@ -97,7 +97,7 @@ class Previous:
                 "computed",
                 "restored",
             ):
-                self._lines.setdefault(values.text(entry.get("subject")), []).append(entry)
+                self._lines.setdefault(lenient.text(entry.get("subject")), []).append(entry)
 
     def of(self, model: str, sha256: str) -> tuple[Build | None, str]:
         """The last build whose kmodel has other content than ``sha256``, or why there is none."""
@@ -111,7 +111,7 @@ class Previous:
             if found is None:
                 lost = True
                 continue
-            if values.text(found.get("kmodel")) == sha256:
+            if lenient.text(found.get("kmodel")) == sha256:
                 continue
             build = self._build(entry, found, self._verify_after(lines, i))
             if build is not None:
@@ -125,11 +125,11 @@ class Previous:
 
     def _files(self, entry: Mapping[str, Any]) -> dict[str, str] | None:
         """Role -> hash of the one file of it, as the store has it."""
-        result = self._store.find(values.text(entry.get("key")))
+        result = self._store.find(lenient.text(entry.get("key")))
         if result is None:
             return None
-        roles = values.mapping(result.get("outputs"))
-        return {role: values.text(values.mapping(files).get("")) for role, files in roles.items()}
+        roles = lenient.mapping(result.get("outputs"))
+        return {role: lenient.text(lenient.mapping(files).get("")) for role, files in roles.items()}
 
     @staticmethod
     def _verify_after(lines: Sequence[Mapping[str, Any]], i: int) -> Mapping[str, Any] | None:
@@ -150,18 +150,18 @@ class Previous:
         kmodel = self._read(files.get("kmodel"))
         if kmodel is None:
             return None
-        layers = values.parse_json(self._read(files.get("layers")))
-        contract = values.parse_json(self._read(files.get("contract")))
+        layers = lenient.parse_json(self._read(files.get("layers")))
+        contract = lenient.parse_json(self._read(files.get("contract")))
         measured: dict[str, Any] = {}
         if verify is not None and (found := self._files(verify)) is not None:
-            measured = values.parse_json(self._read(found.get("measurement")))
+            measured = lenient.parse_json(self._read(found.get("measurement")))
         return build_of(
             "previous build",
             kmodel,
             layers,
             measured,
-            main_bytes=values.whole(values.nested(contract, "kmodel", "main_memory")),
-            built=values.number(entry.get("time")),
+            main_bytes=lenient.whole(lenient.nested(contract, "kmodel", "main_memory")),
+            built=lenient.number(entry.get("time")),
         )
 
     def _read(self, digest: str | None) -> bytes | None:
@@ -169,7 +169,7 @@ class Previous:
         if not digest or not self._store.root:
             return None
         path = Path(self._store.root) / "objects" / digest[:2] / digest
-        data = values.read_bytes(path)
+        data = lenient.read_bytes(path)
         if data is None:
             return None
         import hashlib

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from k210tasks.report import values
+from k210tasks.report import lenient
 from k210tasks.report.facts import Plot, Sample, Scores
 
 #: Longer side of a thumbnail, in pixels; and its data at most: a page stays small.
@@ -20,16 +20,16 @@ PICTURE_BYTES = 32 << 20
 
 def samples(measured: Mapping[str, Any], labels: Sequence[str], folder: Path) -> tuple[Sample, ...]:
     """Every measured image; pictures and answers for those the measurement has answers of."""
-    images = values.mappings(measured.get("images"))
-    names = [values.text(o.get("name")) for o in values.mappings(measured.get("outputs"))]
+    images = lenient.mappings(measured.get("images"))
+    names = [lenient.text(o.get("name")) for o in lenient.mappings(measured.get("outputs"))]
     labels = labels or _classes(images)
     answers = {
-        values.text(entry.get("file")): (place, values.mappings(entry.get("outputs")))
-        for place, entry in enumerate(values.mappings(measured.get("answers")))
+        lenient.text(entry.get("file")): (place, lenient.mappings(entry.get("outputs")))
+        for place, entry in enumerate(lenient.mappings(measured.get("answers")))
     }
     found = []
     for image in images:
-        file = values.text(image.get("file"))
+        file = lenient.text(image.get("file"))
         place, outputs = answers.get(file, (len(images), []))
         found.append(
             (place, _sample(image, file, outputs, names, labels, folder if outputs else None))
@@ -44,7 +44,7 @@ def _badness(sample: Sample) -> tuple[bool, float]:
 
 def _classes(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The sorted folder names, which are the labels where none were given."""
-    return tuple(sorted({values.text(i.get("class")) for i in images if i.get("class")}))
+    return tuple(sorted({lenient.text(i.get("class")) for i in images if i.get("class")}))
 
 
 def _sample(
@@ -55,16 +55,16 @@ def _sample(
     labels: Sequence[str],
     folder: Path | None,
 ) -> Sample:
-    cosines = [values.number(c) for c in values.listed(image.get("cosine"))]
-    errors = [values.number(e) for e in values.listed(image.get("max_abs_error"))]
-    picks = next((p for p in values.listed(image.get("top1")) if isinstance(p, list)), None)
+    cosines = [lenient.number(c) for c in lenient.listed(image.get("cosine"))]
+    errors = [lenient.number(e) for e in lenient.listed(image.get("max_abs_error"))]
+    picks = next((p for p in lenient.listed(image.get("top1")) if isinstance(p, list)), None)
     return Sample(
         file=file,
-        truth=values.text(image.get("class")) or None,
-        cosine=values.lowest(cosines),
+        truth=lenient.text(image.get("class")) or None,
+        cosine=lenient.lowest(cosines),
         max_abs_error=max((e for e in errors if e is not None), default=None),
-        float_class=_label(values.at(picks, 0), labels),
-        kmodel_class=_label(values.at(picks, 1), labels),
+        float_class=_label(lenient.at(picks, 0), labels),
+        kmodel_class=_label(lenient.at(picks, 1), labels),
         answers=tuple(
             (names[i] if i < len(names) else f"output {i}", _answer(output, labels))
             for i, output in enumerate(outputs)
@@ -74,7 +74,7 @@ def _sample(
 
 
 def _label(index: Any, labels: Sequence[str]) -> str | None:
-    number = values.whole(index)
+    number = lenient.whole(index)
     if number is None:
         return None
     return labels[number] if 0 <= number < len(labels) else f"class {number}"
@@ -85,30 +85,30 @@ def _answer(output: Mapping[str, Any], labels: Sequence[str]) -> Scores | Plot:
         return Scores(
             tuple(
                 (
-                    _label(values.at(row, 0), labels) or "?",
-                    values.number(values.at(row, 1)),
-                    values.number(values.at(row, 2)),
+                    _label(lenient.at(row, 0), labels) or "?",
+                    lenient.number(lenient.at(row, 1)),
+                    lenient.number(lenient.at(row, 2)),
                 )
-                for row in values.listed(output["top"])
+                for row in lenient.listed(output["top"])
             )
         )
     pairs = tuple(
         (a, b)
-        for pair in values.listed(output.get("pairs"))
-        if (a := values.number(values.at(pair, 0))) is not None
-        and (b := values.number(values.at(pair, 1))) is not None
+        for pair in lenient.listed(output.get("pairs"))
+        if (a := lenient.number(lenient.at(pair, 0))) is not None
+        and (b := lenient.number(lenient.at(pair, 1))) is not None
     )
-    grid = values.mapping(output.get("map"))
-    rows, columns = values.whole(grid.get("rows")) or 0, values.whole(grid.get("columns")) or 0
+    grid = lenient.mapping(output.get("map"))
+    rows, columns = lenient.whole(grid.get("rows")) or 0, lenient.whole(grid.get("columns")) or 0
     codes = tuple(
         max(0, min(255, code))
-        for cell in values.listed(grid.get("codes"))
-        if (code := values.whole(cell)) is not None
+        for cell in lenient.listed(grid.get("codes"))
+        if (code := lenient.whole(cell)) is not None
     )
     if len(codes) != rows * columns:
         rows = columns = 0
         codes = ()
-    return Plot(pairs, rows, columns, values.number(grid.get("max")), codes)
+    return Plot(pairs, rows, columns, lenient.number(grid.get("max")), codes)
 
 
 def thumbnail(path: Path) -> str | None:

@@ -54,7 +54,7 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
 
 def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> StepPlan:
     """One kfpkg. It waits for the verdict on each model in it, and is not made on a bad one."""
-    from k210tasks.firmware.snippets import suffix_of  # only where there are images
+    from k210tasks.firmware.entry import suffix_of  # only where there are images
 
     inputs: dict[str, Input] = {}
     parts: list[dict[str, Any]] = []

@@ -11,12 +11,13 @@ from typing import Any
 
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import Verdict
-from k210tasks.firmware import errors, layout
+from k210tasks.firmware import errors, flash_layout
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.describe import describe
+from k210tasks.firmware.entry import Entry
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read, write
-from k210tasks.firmware.memory import fit
-from k210tasks.firmware.snippets import Entry, load_snippet
+from k210tasks.firmware.snippets import load_snippet
+from k210tasks.firmware.sram import fit
 from k210tasks.kmodel import KmodelError, detect
 from k210tasks.profiles import PROFILES
 
@@ -25,7 +26,7 @@ def run(job: Job) -> None:
     """Inputs: part0, part1, …, and contractN of each model. Settings: profile, parts.
     Outputs: kfpkg, load."""
     image, profile = job.model, PROFILES[job.settings["profile"]]
-    pieces: list[layout.Piece] = []
+    pieces: list[flash_layout.Piece] = []
     content: dict[int, bytes] = {}
     contracts: dict[int, Contract] = {}
     for i, part in enumerate(job.settings["parts"]):
@@ -34,7 +35,7 @@ def run(job: Job) -> None:
             contracts[i] = Contract.from_json(job.file(f"contract{i}").read_bytes())
             _check_model(image, part["model"], data, contracts[i])
         pieces.append(
-            layout.Piece(
+            flash_layout.Piece(
                 part["model"] or part["bin"],
                 part["model"] is not None,
                 len(data),
@@ -43,8 +44,10 @@ def run(job: Job) -> None:
             )
         )
     for contract in contracts.values():
-        layout.check_profile(image, contract.model, contract.profile, contract.kmodel, profile)
-    placed = layout.plan(image, pieces, profile)
+        flash_layout.check_profile(
+            image, contract.model, contract.profile, contract.kmodel, profile
+        )
+    placed = flash_layout.plan(image, pieces, profile)
     parts, entries = [], []
     for place in placed:
         i = next(n for n, piece in enumerate(pieces) if piece is place.piece)
@@ -79,7 +82,7 @@ def judge(job: Job) -> Verdict:
         f"model {name} is packed without being verified (verify: off)"
         for name in job.settings["unverified"]
     ]
-    warnings += layout.warnings([_placed(part) for part in image.parts], profile)
+    warnings += flash_layout.warnings([_placed(part) for part in image.parts], profile)
     program = sum(len(part.data) for part in image.parts if part.sha256_prefix)
     for role in sorted(job.inputs):
         if role.startswith("contract") and program:  # alone, verify has weighed them
@@ -105,9 +108,9 @@ def _weigh(contract: Contract, job: Job, program: int) -> list[str]:
     return [] if found.fits or found.known != "no" else [found.sentence]
 
 
-def _placed(part: Part) -> layout.Placed:
-    piece = layout.Piece(part.source or part.bin, part.is_model, len(part.data))
-    return layout.Placed(piece, part.address, part.sha256_prefix)
+def _placed(part: Part) -> flash_layout.Placed:
+    piece = flash_layout.Piece(part.source or part.bin, part.is_model, len(part.data))
+    return flash_layout.Placed(piece, part.address, part.sha256_prefix)
 
 
 def _check_model(image: str, model: str, data: bytes, contract: Contract) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import Verdict
 from k210tasks.firmware.contract import Contract
-from k210tasks.firmware.memory import Fit, fit
+from k210tasks.firmware.sram import Fit, fit
 from k210tasks.profiles import PROFILES
 from k210tasks.report.wording import decimals
 from k210tasks.report.wording import share as percent

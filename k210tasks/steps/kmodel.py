@@ -10,19 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from k210tasks.engine.job import Job, StepFailed
+from k210tasks.engine.job import Job
 from k210tasks.firmware.contract import Contract
 from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.judge import UNSTATED
 from k210tasks.steps.made import Made, layers_json, memory_lines, read_kmodel
 from k210tasks.steps.signature import Signature, read_model
-
-
-class WithoutSamples(StepFailed):
-    def __init__(self, compiler: str, model: str) -> None:
-        super().__init__(
-            f"{compiler} needs images to calibrate {model}; name a folder of them under images:"
-        )
 
 
 def run(job: Job) -> None:

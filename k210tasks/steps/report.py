@@ -21,7 +21,7 @@ from k210tasks.engine.project import Project
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.versions import VERSIONS
 from k210tasks.store.files import stamp_of
-from k210tasks.store.state import Record, file_name
+from k210tasks.store.records import Record, file_name
 
 TASK = "report"
 INDEX = "build/report/index.html"
@@ -72,10 +72,10 @@ def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> st
     """
     from pathlib import Path
 
-    from k210tasks import __version__
-    from k210tasks.report.collect import collect
+    from k210tasks.report.gather import collect
     from k210tasks.report.pages import write_pages
     from k210tasks.report.past import last_failures
+    from k210tasks.version import __version__
 
     plans = list(plans)
     by_id = {plan.id: plan for plan in plans}

@@ -19,6 +19,13 @@ from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
 
 
+class WithoutSamples(StepFailed):
+    def __init__(self, compiler: str, model: str) -> None:
+        super().__init__(
+            f"{compiler} needs images to calibrate {model}; name a folder of them under images:"
+        )
+
+
 class BadCalibration(StepFailed):
     def __init__(self, shown: str, why: str) -> None:
         super().__init__(f"{shown} does not hold samples for a vendor's compiler: {why}")
@@ -109,8 +116,6 @@ def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess) -> Made:
 
 def _extract(job: Job, to: Path) -> None:
     if "calibration" not in job.inputs:
-        from k210tasks.steps.kmodel import WithoutSamples
-
         raise WithoutSamples(job.settings["compiler"], job.model)
     shown = job.file("calibration").as_posix()
     try:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k210tasks.manifest.model import ToolchainOverride
-from k210tasks.toolchains.catalogue import TOOLS, PythonTool
+from k210tasks.toolchains.catalogue import TOOLS, PythonTool, ToolchainOverride
 from k210tasks.toolchains.errors import ToolchainError, ToolchainUnavailable, UnknownToolchain
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import lockfile, receipts
 from k210tasks.toolchains.cache import cache_root
-from k210tasks.toolchains.catalogue import ArchiveTool
+from k210tasks.toolchains.catalogue import ArchiveTool, ToolchainOverride
 from k210tasks.toolchains.errors import InstallFailed, NoPlatform
 from k210tasks.toolchains.toolchain import Say, Toolchain, no_progress, size_of
 from k210tasks.toolchains.worker import Progress
@@ -122,7 +121,7 @@ class ArchiveToolchain(Toolchain):
         return None
 
     def _fetch_and_prove(self, url: str, known: str | None, say: Say, progress: Progress) -> None:
-        from k210tasks.toolchains import archives, download
+        from k210tasks.toolchains import download, unpacking
 
         base = Path(urlsplit(url).path).name or "archive"
         prefix = hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -139,8 +138,8 @@ class ArchiveToolchain(Toolchain):
             try:
                 for leftover in folder.parent.glob(folder.name + ".new*"):
                     shutil.rmtree(leftover, ignore_errors=True)
-                archives.unpack(archive, fresh)
-                program = archives.find_program(fresh, self.tool.program, archive)
+                unpacking.unpack(archive, fresh)
+                program = unpacking.find_program(fresh, self.tool.program, archive)
                 say(f"{self.name}: trying it")
                 facts = {
                     "url": url,
@@ -154,7 +153,7 @@ class ArchiveToolchain(Toolchain):
                 receipts.write(fresh, pin, facts)
                 if known is None:  # only what works is worth remembering
                     self._record(url, sha256, size)
-                archives.remove(folder)
+                unpacking.remove(folder)
                 fresh.rename(folder)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)

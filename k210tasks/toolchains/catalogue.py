@@ -67,6 +67,16 @@ class ArchiveTool:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolchainOverride:
+    """What models.yaml says of a tool: a mirror, a local copy, a hash, a chosen interpreter."""
+
+    name: str
+    url: str | None = None
+    sha256: str | None = None
+    python: str | None = None
+
+
 Tool = PythonTool | ArchiveTool
 
 _RELEASES = "https://github.com/kendryte/nncase/releases/download"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from k210tasks.toolchains.errors import InstallFailed, ToolchainUnavailable
 from k210tasks.toolchains.interpreters import Interpreter, uv
+from k210tasks.toolchains.program import run
 
 #: what uv says when the index has the package, but no wheel for this machine
 _NO_WHEEL = (
@@ -67,23 +67,8 @@ def create(
     _run(name, [*command, "-r", str(requirements)], folder.parent, interpreter)
 
 
-def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without what would make another Python load foreign code."""
-    dropped = {
-        "LD_PRELOAD",
-        "DYLD_INSERT_LIBRARIES",
-        "VIRTUAL_ENV",
-        "UV_PYTHON",
-        "__PYVENV_LAUNCHER__",
-    }
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in dropped}
-    return {**kept, **extra}
-
-
 def _run(name: str, arguments: list[str], folder: Path, interpreter: Interpreter | None) -> None:
     """Run uv in ``folder``, where no project's settings are found; it dies with us."""
-    from k210tasks.toolchains.program import run
-
     ending = run([uv(), *arguments], environment={}, folder=folder)
     if ending.code == 0:
         return

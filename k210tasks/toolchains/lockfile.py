@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from k210tasks.toolchains.cache import cache_root, exclusive
+from k210tasks.store.files import write_atomically
+from k210tasks.store.locks import lock
+from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.errors import ToolchainError
 
 _VERSION = 1
@@ -85,23 +88,17 @@ def record(path: Path, name: str, platform: str, entry: Entry) -> Entry:
             "size": entry.size,
             "url": entry.url,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            json.dump(data, file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+        write_atomically(str(path), text.encode(), sync=True)
     return entry
 
 
-def _guard(path: Path) -> Any:
+def _guard(path: Path) -> AbstractContextManager[None]:
     """A lock in the cache, not beside the file: the project folder stays clean."""
     import hashlib
 
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
-    return exclusive(cache_root() / "locks" / f"lockfile-{name}.lock")
+    return lock(str(cache_root() / "locks" / f"lockfile-{name}.lock"))
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,9 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from k210tasks.toolchains.environments import clean_environment
-
 SUPERVISOR = Path(__file__).parent / "workers" / "supervise.py"
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Our environment without what would make another Python load foreign code."""
+    dropped = {
+        "LD_PRELOAD",
+        "DYLD_INSERT_LIBRARIES",
+        "VIRTUAL_ENV",
+        "UV_PYTHON",
+        "__PYVENV_LAUNCHER__",
+    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in dropped}
+    return {**kept, **extra}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from k210tasks.store.files import write_atomically
 
 FILE = "receipt.json"
 #: raised when what an installation must contain changes, so that older ones do not count
@@ -15,12 +16,7 @@ LAYOUT = 1
 def write(folder: Path, pin: dict[str, Any], facts: dict[str, Any]) -> None:
     """Record in ``folder`` that ``pin`` was installed there and proved to run."""
     text = json.dumps({"layout": LAYOUT, "pin": pin, **facts}, indent=1, sort_keys=True) + "\n"
-    temporary = folder / (FILE + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / FILE)
+    write_atomically(str(folder / FILE), text.encode(), sync=True)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

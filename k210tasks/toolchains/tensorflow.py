@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TextIO
 
-from k210tasks.manifest.model import SourceKind
 from k210tasks.toolchains.errors import OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 from k210tasks.toolchains.worker import Progress
@@ -15,7 +14,7 @@ def convert(
     toolchain: Toolchain,
     *,
     source: Path,
-    kind: SourceKind,
+    kind: str,
     inputs: dict[str, list[int]] | None,
     outputs: list[str] | None,
     out: Path,
@@ -26,8 +25,9 @@ def convert(
 
     Returns ``{"inputs": {name: shape}, "outputs": [name, …], "bytes": n}`` as used: what is
     None is inferred where the model leaves no choice. The same source and arguments give
-    the same bytes. Raises :class:`BadRequest` for a source that cannot be read and for names
-    and shapes that do not fit it, listing the model's own.
+    the same bytes. ``kind`` is a ``source_kind`` of a model. Raises
+    :class:`BadRequest` for a source that cannot be read and for names and shapes that do not
+    fit it, listing the model's own.
     """
     assert isinstance(toolchain, PythonToolchain)
     result = toolchain.worker().call(

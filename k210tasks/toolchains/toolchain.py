@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k210tasks.manifest.model import ToolchainOverride
+from k210tasks.store.locks import lock
 from k210tasks.toolchains import receipts
-from k210tasks.toolchains.cache import cache_root, exclusive
-from k210tasks.toolchains.catalogue import START, PythonTool, Tool
+from k210tasks.toolchains.cache import cache_root
+from k210tasks.toolchains.catalogue import START, PythonTool, Tool, ToolchainOverride
 from k210tasks.toolchains.errors import CacheUnusable, NotInstalled
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Toolchain:
         raise NotImplementedError
 
     @contextmanager
-    def _alone(self, lock: str, say: Say) -> Iterator[None]:
+    def _alone(self, name: str, say: Say) -> Iterator[None]:
         """The right to install, which one process has at a time. Raises :class:`CacheUnusable`."""
         with ExitStack() as held:
             try:
                 held.enter_context(
-                    exclusive(
-                        cache_root() / "locks" / lock,
+                    lock(
+                        str(cache_root() / "locks" / name),
                         lambda: say(
                             f"{self.name}: another process is installing it, waiting for that"
                         ),
@@ -184,9 +184,9 @@ class PythonToolchain(Toolchain):
         return [str(python), "-I", "-X", "utf8", str(START), str(self.tool.worker_path)]
 
     def _environment(self) -> dict[str, str]:
-        from k210tasks.toolchains import environments
+        from k210tasks.toolchains.program import clean_environment
 
-        return environments.clean_environment(self.tool.environment)
+        return clean_environment(self.tool.environment)
 
 
 def size_of(folder: Path) -> int:

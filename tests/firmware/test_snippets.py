@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.firmware.snippets import Entry, load_snippet, set_outputs_shape
+from k210tasks.firmware.entry import Entry, set_outputs_shape
+from k210tasks.firmware.snippets import load_snippet
 from k210tasks.profiles import PROFILES
 
 EVIL = '*/ "quoted" лицо-1.0\\'

@@ -211,7 +211,7 @@ def test_the_database_of_another_doit_is_not_even_opened(toy: Toy) -> None:
 def test_two_runs_keep_each_others_bookkeeping(tmp_path: Path) -> None:
     from doit.dependency import JSONCodec
 
-    from k210tasks.plugin_db import Database
+    from k210tasks.plugin.database import Database
 
     name = str(tmp_path / "sub/doit.json")
     first, second = Database(name, JSONCodec()), Database(name, JSONCodec())

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import tflite
 
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.steps import convert
 from k210tasks.steps.signature import UnusableTflite
 from k210tasks.toolchains import tensorflow
+from k210tasks.toolchains.catalogue import ToolchainOverride
 from tests.steps.jobs import job
 from tests.steps.tiny import Tiny, ports, relu
 

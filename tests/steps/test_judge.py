@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.firmware.memory import fit
+from k210tasks.firmware.sram import fit
 from k210tasks.profiles import PROFILES
 from k210tasks.steps import judge as module
 from k210tasks.steps.judge import Facts, Judgement, Thresholds, fixed, judge, percent

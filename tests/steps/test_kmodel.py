@@ -177,7 +177,7 @@ def test_success_takes_the_right_magic_and_version(
 
 
 def test_no_calibration(run: Run) -> None:
-    with pytest.raises(kmodel.WithoutSamples) as caught:
+    with pytest.raises(vendor_step.WithoutSamples) as caught:
         run()
     assert str(caught.value) == (
         "nncase-1.9.0 needs images to calibrate m; name a folder of them under images:"

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from k210tasks import toolchains
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains.archive import ArchiveToolchain, platform_tag
-from k210tasks.toolchains.archives import BadArchive
+from k210tasks.toolchains.catalogue import ToolchainOverride
 from k210tasks.toolchains.download import DownloadFailed, HashMismatch
 from k210tasks.toolchains.errors import InstallFailed, NoPlatform, NotInstalled
 from k210tasks.toolchains.lockfile import Locked
+from k210tasks.toolchains.unpacking import BadArchive
 from tests.toolchains.fake_ncc import NCC_01, NCC_02
 from tests.toolchains.loopback import Site, tar
 
@@ -228,7 +228,7 @@ INSTALL = """
 import sys
 from pathlib import Path
 from k210tasks import toolchains
-from k210tasks.manifest.model import ToolchainOverride
+from k210tasks.toolchains.catalogue import ToolchainOverride
 name, url, lock = sys.argv[1:]
 tool = toolchains.get(name, ToolchainOverride(name, url=url), Path(lock))
 tool.install(lambda text: print(text, flush=True))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from k210tasks import cli, toolchains
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import interpreters
+from k210tasks.toolchains.catalogue import ToolchainOverride
 from tests.toolchains.fake_ncc import NCC_02
 from tests.toolchains.loopback import tar
 from tests.toolchains.test_interpreters import pretend, script

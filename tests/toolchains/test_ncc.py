@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from k210tasks import toolchains
-from k210tasks.manifest.model import ToolchainOverride
 from k210tasks.toolchains import ncc
+from k210tasks.toolchains.catalogue import ToolchainOverride
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from tests.toolchains.fake_ncc import NCC_01, NCC_02
 from tests.toolchains.loopback import tar

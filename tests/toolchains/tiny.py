@@ -8,8 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from k210tasks.manifest.model import ToolchainOverride
-from k210tasks.toolchains.catalogue import PythonTool
+from k210tasks.toolchains.catalogue import PythonTool, ToolchainOverride
 from k210tasks.toolchains.toolchain import PythonToolchain
 
 NAME = "tiny-1.0"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from k210tasks.report.compare import compare
+from k210tasks.report.changes import compare
 from k210tasks.report.facts import Accuracy, Build, Layer
 
 

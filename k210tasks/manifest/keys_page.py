@@ -1,6 +1,6 @@
 """The schema of models.yaml for readers: docs/models-yaml.md and docs/models.schema.json.
 
-``python -m k210tasks.manifest.documentation`` writes both; a test says when they are old.
+``python -m k210tasks.manifest.keys_page`` writes both; a test says when they are old.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from k210tasks.manifest import names, schema
 from k210tasks.manifest.compilers import COMPILERS
-from k210tasks.manifest.values import listed
+from k210tasks.manifest.kinds import listed
 from k210tasks.profiles import PROFILES
 
 MARKDOWN = "docs/models-yaml.md"
@@ -90,7 +90,7 @@ def markdown() -> str:
 def _lines() -> Iterator[str]:
     yield "# models.yaml"
     yield ""
-    yield "<!-- Written by `python -m k210tasks.manifest.documentation`; do not edit. -->"
+    yield "<!-- Written by `python -m k210tasks.manifest.keys_page`; do not edit. -->"
     yield ""
     yield "```yaml"
     yield from EXAMPLE.splitlines()

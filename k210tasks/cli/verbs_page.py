@@ -1,6 +1,6 @@
 """The verbs for readers: docs/verbs.md, from the command line's own parser.
 
-``python -m k210tasks.cli.documentation`` writes it; a test says when it is old.
+``python -m k210tasks.cli.verbs_page`` writes it; a test says when it is old.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATH = Path(__file__).resolve().parents[2] / "docs" / "verbs.md"
 _HEAD = """\
 # Verbs of `k210`
 
-<!-- Written by `python -m k210tasks.cli.documentation`; do not edit. -->
+<!-- Written by `python -m k210tasks.cli.verbs_page`; do not edit. -->
 <!-- test: clone -->
 <!-- test: run doit firmware:demo -->
 <!-- test: board -->

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.firmware.flash import FlashFailed, flash, ports, translate
+from k210tasks.firmware.flasher import FlashFailed, flash, ports, translate
 from k210tasks.firmware.kfpkg import Kfpkg, Part, read, write
 from tests.firmware.board import board, environment
 
@@ -194,7 +194,7 @@ def test_no_board_connected(monkeypatch: pytest.MonkeyPatch) -> None:
         (["/dev/ttyS0", "/dev/ttyS4"], "ports here: /dev/ttyS0, /dev/ttyS4"),
         ([], "this machine has no serial port now"),
     ]:
-        monkeypatch.setattr("k210tasks.firmware.flash.ports", lambda here=here: here)
+        monkeypatch.setattr("k210tasks.firmware.flasher.ports", lambda here=here: here)
         assert str(translate([said], None, None, 115200)) == (
             "no serial port of a K210 board found; connect the board, or name its port with --port"
             f" ({told})"

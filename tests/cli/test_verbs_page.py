@@ -5,17 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from k210tasks.cli import VERBS, build_parser, documentation
+from k210tasks.cli import VERBS, build_parser, verbs_page
 
 
 def test_the_reference_is_current() -> None:
-    fresh = "run: python -m k210tasks.cli.documentation"
-    assert documentation.PATH.read_text("utf-8") == documentation.document(), fresh
+    fresh = "run: python -m k210tasks.cli.verbs_page"
+    assert verbs_page.PATH.read_text("utf-8") == verbs_page.document(), fresh
 
 
 def test_every_verb_and_argument_is_in_it() -> None:
-    text = documentation.document()
-    for verb, parser in documentation._verbs_of(build_parser()).items():
+    text = verbs_page.document()
+    for verb, parser in verbs_page._verbs_of(build_parser()).items():
         assert f"\n## {verb}\n" in text
         assert f"```sh\nk210 {verb}" in text.partition(f"\n## {verb}\n")[2]
         for action in parser._actions:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from k210tasks.manifest.diagnostics import did_you_mean
 from k210tasks.manifest.document import Flag, Float, Int
-from k210tasks.manifest.problems import did_you_mean
 
 
 class Refused(Exception):

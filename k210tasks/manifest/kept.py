@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from k210tasks import __version__, profiles
+from k210tasks import profiles
 from k210tasks.manifest.model import (
     Calibrate,
     Firmware,
@@ -25,6 +25,8 @@ from k210tasks.manifest.model import (
     Verify,
 )
 from k210tasks.samples import preprocess
+from k210tasks.store.files import write_atomically
+from k210tasks.version import __version__
 
 _FOLDER = ".k210/manifest"
 
@@ -61,21 +63,9 @@ def load(path: str, root: str, wanted: str) -> Manifest | None:
 
 def save(manifest: Manifest, root: str) -> None:
     """Keep a manifest. Where that cannot be done, the next load is slower, nothing else."""
-    import tempfile  # brings much with it, and is needed here alone
-
-    target = _file(root, manifest.path)
     text = json.dumps({"key": manifest.made_from, **_plain(manifest)}, separators=(",", ":"))
-    temporary = ""
     with suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        os.replace(temporary, target)  # noqa: PTH105
-        temporary = ""
-    if temporary:
-        with suppress(OSError):
-            Path(temporary).unlink()
+        write_atomically(str(_file(root, manifest.path)), text.encode())
 
 
 def _fields(value: Any, defaults: Any) -> dict[str, Any]:

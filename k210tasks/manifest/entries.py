@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from k210tasks.manifest import conflicts, document, rules, schema
+from k210tasks.manifest.diagnostics import Mark, Problem, did_you_mean
 from k210tasks.manifest.document import Document
 from k210tasks.manifest.findings import Findings, Path
+from k210tasks.manifest.kinds import listed, shown
 from k210tasks.manifest.model import Manifest
-from k210tasks.manifest.problems import Mark, Problem, did_you_mean
-from k210tasks.manifest.values import listed, shown
 
 #: Where the keys of each map of the file are declared; names of entries are left out.
 _MAPS: dict[tuple[str, ...], type[BaseModel]] = {

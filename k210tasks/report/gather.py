@@ -12,8 +12,8 @@ from k210tasks.report.facts import ReportFacts
 from k210tasks.report.images import image_facts
 from k210tasks.report.models import STEPS, Known, addresses, model_facts
 from k210tasks.report.past import Previous, last_run
+from k210tasks.store.records import TaskStates
 from k210tasks.store.results import Store
-from k210tasks.store.state import TaskStates
 
 
 def collect(

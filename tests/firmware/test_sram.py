@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from k210tasks.firmware.memory import fit
+from k210tasks.firmware.sram import fit
 from k210tasks.profiles import PROFILES, SRAM_BYTES
 
 MAIXPY = PROFILES["maixpy"]

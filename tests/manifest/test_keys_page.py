@@ -6,22 +6,20 @@ import json
 from pathlib import Path
 
 from k210tasks import manifest
-from k210tasks.manifest import documentation, schema
+from k210tasks.manifest import keys_page, schema
 from k210tasks.manifest.model import Calibrate, Model, Verify
 from tests.manifest.conftest import Write
 
 ROOT = Path(__file__).parents[2]
-REMEDY = "old: run python -m k210tasks.manifest.documentation"
+REMEDY = "old: run python -m k210tasks.manifest.keys_page"
 
 
 def test_the_page_is_current() -> None:
-    assert (ROOT / documentation.MARKDOWN).read_text(encoding="utf-8") == (
-        documentation.markdown()
-    ), REMEDY
+    assert (ROOT / keys_page.MARKDOWN).read_text(encoding="utf-8") == (keys_page.markdown()), REMEDY
 
 
 def test_the_json_schema_is_current() -> None:
-    kept = json.loads((ROOT / documentation.JSON).read_text(encoding="utf-8"))
+    kept = json.loads((ROOT / keys_page.JSON).read_text(encoding="utf-8"))
     assert kept == manifest.json_schema(), REMEDY
 
 
@@ -62,5 +60,5 @@ def test_the_defaults_in_the_page_are_those_in_force() -> None:
 
 
 def test_the_example_loads(write: Write) -> None:
-    found = manifest.load(write(documentation.EXAMPLE))
+    found = manifest.load(write(keys_page.EXAMPLE))
     assert [m.name for m in found.models] == ["nn_xo"]

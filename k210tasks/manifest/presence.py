@@ -96,7 +96,7 @@ def _neighbours(path: str, root: str) -> str:
         there = sorted(os.listdir(_join(root, folder)))  # noqa: PTH208
     except OSError:
         return f"; there is no folder {folder}" if folder else ""
-    from k210tasks.manifest.problems import did_you_mean
+    from k210tasks.manifest.diagnostics import did_you_mean
 
     meant = did_you_mean(name, there)
     if meant:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k210tasks.store.history import History
-from k210tasks.store.state import TaskStates, file_name
+from k210tasks.store.records import TaskStates, file_name
 
 
 @pytest.mark.parametrize(

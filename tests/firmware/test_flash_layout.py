@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k210tasks.firmware.errors import FirmwareError
-from k210tasks.firmware.layout import (
+from k210tasks.firmware.flash_layout import (
     PREFIX_BYTES,
     Piece,
     check_loads,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.toolchains.archives import BadArchive, find_program, unpack
+from k210tasks.toolchains.unpacking import BadArchive, find_program, unpack
 from tests.toolchains.loopback import tar
 
 
