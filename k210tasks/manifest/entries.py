@@ -16,7 +16,7 @@ from k210tasks.manifest.diagnostics import Mark, Problem, did_you_mean
 from k210tasks.manifest.document import Document
 from k210tasks.manifest.findings import Findings, Path
 from k210tasks.manifest.kinds import listed, shown
-from k210tasks.manifest.model import Manifest
+from k210tasks.manifest.model import DEFAULT_PROFILE, Manifest
 
 #: Where the keys of each map of the file are declared; names of entries are left out.
 _MAPS: dict[tuple[str, ...], type[BaseModel]] = {
@@ -228,7 +228,7 @@ def _judge(file: schema.File, path: str, root: str, found: Findings) -> Manifest
     }
     # Entries without a usable source are judged, but not part of the result.
     whole = {name: m for name, m in models.items() if not found.broken(("models", name, "source"))}
-    profile = (file.defaults.firmware if file.defaults else None) or rules.DEFAULT_PROFILE
+    profile = (file.defaults.firmware if file.defaults else None) or DEFAULT_PROFILE
     images = [
         conflicts.firmware(name, entry, profile, models, names("models"), root, found)
         for name, entry in (file.firmware or {}).items()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from k210tasks.manifest import document, entries, names, presence
 from k210tasks.manifest.compilers import COMPILERS
+from k210tasks.manifest.model import DEFAULT_PROFILE
 from k210tasks.manifest.paths import SOURCE_KINDS, suffix
-from k210tasks.manifest.rules import DEFAULT_PROFILE
 from k210tasks.profiles import PROFILES
 from k210tasks.samples import folder as samples
 

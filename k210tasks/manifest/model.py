@@ -17,6 +17,9 @@ from k210tasks.toolchains.catalogue import ToolchainOverride
 SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite"]
 Method = Literal["minmax", "percentile", "mse", "kl"]
 
+#: What a models.yaml that says neither means. All other defaults are those of the fields below.
+DEFAULT_COMPILER, DEFAULT_PROFILE = "builtin", "maixpy"
+
 
 @dataclass(frozen=True, slots=True)
 class Calibrate:

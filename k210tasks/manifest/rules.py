@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 from k210tasks.manifest import schema
 from k210tasks.manifest.compilers import COMPILERS, Compiler
 from k210tasks.manifest.findings import Findings, Path
 from k210tasks.manifest.kinds import listed
-from k210tasks.manifest.model import Calibrate, Model, Preprocess, Verify
+from k210tasks.manifest.model import (
+    DEFAULT_COMPILER,
+    DEFAULT_PROFILE,
+    Calibrate,
+    Model,
+    Preprocess,
+    Verify,
+)
 from k210tasks.manifest.paths import FOREIGN, SOURCE_KINDS, SOURCES_ALLOWED, normalise, suffix
 from k210tasks.profiles import PROFILES, loading
-
-DEFAULT_COMPILER = "builtin"
-DEFAULT_PROFILE = "maixpy"
 
 INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
 
 #: Keys for the built-in compiler alone. Under ``defaults`` they do not concern models of
 #: another compiler; on such a model itself they are a contradiction.
 _BUILTIN_ONLY = ("effort", "weights", "opcodes", "input")
+#: Keys that a model takes over as they are written.
+_AS_SAID = (
+    "labels", "optional", "made_by", "effort", "weights", "opcodes", "input", "sram_free",
+    "anchors",
+)  # fmt: skip
 #: Tasks of the chain; a model that waits for its own would wait for ever.
 _CHAIN = ("convert", "calibrate", "kmodel", "verify", "model", "vectors")
 
@@ -70,6 +80,15 @@ class _Entry:
     def value(self, key: str, inner: str | None = None, default: Any = None) -> Any:
         found, place = self.get(key, inner)
         return default if place is None else found
+
+    def said(self, *keys: str) -> dict[str, Any]:
+        """The values of those keys that are written somewhere; the others keep their defaults."""
+        return {key: value for key in keys for value, place in [self.get(key)] if place}
+
+    def inside(self, key: str, kind: type) -> dict[str, Any]:
+        """The same of a map's keys, by the fields of the dataclass it becomes."""
+        names = (field.name for field in fields(kind))
+        return {name: value for name in names for value, place in [self.get(key, name)] if place}
 
 
 def model(
@@ -125,25 +144,10 @@ def model(
         images=images,
         inputs=inputs,
         outputs=entry.outputs,
-        preprocess=Preprocess(
-            e.value("preprocess", "color"),
-            e.value("preprocess", "mean"),
-            e.value("preprocess", "std"),
-            e.value("preprocess", "resize", "stretch"),
-        ),
-        calibrate=Calibrate(
-            e.value("calibrate", "method", "minmax"), e.value("calibrate", "samples", 100)
-        ),
+        preprocess=Preprocess(**e.inside("preprocess", Preprocess)),
+        calibrate=Calibrate(**e.inside("calibrate", Calibrate)),
         verify=verify,
-        labels=e.value("labels"),
-        optional=e.value("optional", default=False),
-        made_by=made_by or (),
-        effort=e.value("effort", default="normal"),
-        weights=e.value("weights", default=8),
-        opcodes=e.value("opcodes", default="beta1"),
-        input=e.value("input"),
-        sram_free=e.value("sram_free"),
-        anchors=e.value("anchors"),
+        **e.said(*_AS_SAID),
         line=found.document.mark(e.path, at_key=True).line,
     )
 
@@ -267,8 +271,5 @@ def _verify(e: _Entry, root: str) -> Verify | None:
     stated, place = e.get("verify")
     if place is not None and stated is False:
         return None
-    return Verify(
-        _path(e.value("verify", "images"), root),
-        e.value("verify", "min_cosine", 0.98),
-        e.value("verify", "min_top1"),
-    )
+    verify = Verify(**e.inside("verify", Verify))
+    return replace(verify, images=_path(verify.images, root))

@@ -8,11 +8,12 @@ Imported only when a models.yaml has changed.
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from k210tasks.manifest import kinds
+from k210tasks.manifest import kinds, model
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.profiles import PROFILES, SRAM_BYTES
 
@@ -36,6 +37,12 @@ def _key(description: str, default: str = "") -> Any:
     return Field(_UNSET, description=description, json_schema_extra=extra)
 
 
+def _default(kind: type, name: str) -> str:
+    """The default of a field of the manifest, in words."""
+    value = next(field.default for field in fields(kind) if field.name == name)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class _Map(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -55,7 +62,7 @@ class Preprocess(_Map):
     )
     resize: Annotated[str, kinds.choice("stretch", "exact")] = _key(
         "What happens to a picture of another size than the model's input: scaled, or refused.",
-        "stretch",
+        _default(model.Preprocess, "resize"),
     )
 
 
@@ -64,12 +71,12 @@ class Calibrate(_Map):
 
     method: Annotated[str, kinds.choice("minmax", "percentile", "mse", "kl")] = _key(
         "How a range is chosen from the values seen; not every compiler has every method.",
-        "minmax",
+        _default(model.Calibrate, "method"),
     )
     samples: Annotated[int, kinds.whole(1, 1_000_000)] = _key(
         "How many samples are used, evenly spaced over the sorted list of the folder; "
         "the others do not count.",
-        "100",
+        _default(model.Calibrate, "samples"),
     )
 
 
@@ -82,7 +89,8 @@ class Verify(_Map):
         "the calibration samples, labelled not held out",
     )
     min_cosine: Annotated[float, kinds.number(0, 1)] = _key(
-        "The least mean cosine similarity of the worst output.", "0.98"
+        "The least mean cosine similarity of the worst output.",
+        _default(model.Verify, "min_cosine"),
     )
     min_top1: Annotated[float, kinds.number(0, 1)] = _key(
         "The least share of samples where float model and kmodel name the same class.",
@@ -97,10 +105,10 @@ class Defaults(_Map):
     """What every model starts from. Maps are merged one level deep."""
 
     firmware: Annotated[str, kinds.choice(*PROFILES)] = _key(
-        "What the board runs; decides which kmodel versions load.", "maixpy"
+        "What the board runs; decides which kmodel versions load.", model.DEFAULT_PROFILE
     )
     compiler: Annotated[str, kinds.choice(*COMPILERS)] = _key(
-        "Who turns the .tflite into a .kmodel.", "builtin"
+        "Who turns the .tflite into a .kmodel.", model.DEFAULT_COMPILER
     )
     kmodel: Annotated[int, kinds.choice(3, 4, 5)] = _key(
         "Version of the file. The built-in compiler writes 3 or 4, any other its own.",
@@ -119,23 +127,25 @@ class Defaults(_Map):
         "the sorted names of the class folders of verify.images",
     )
     optional: Annotated[bool, kinds.flag()] = _key(
-        "Skip the model, saying why, where its toolchain cannot be had.", "false"
+        "Skip the model, saying why, where its toolchain cannot be had.",
+        _default(model.Model, "optional"),
     )
     made_by: Annotated[tuple[str, ...], kinds.texts(_TASKS)] = _key(
         "Tasks of yours that make the source or the samples; whether these exist is then looked "
         "at when the step runs."
     )
     effort: Annotated[str, kinds.choice("fast", "normal", "high")] = _key(
-        "Built-in compiler: how long it may search for better numbers.", "normal"
+        "Built-in compiler: how long it may search for better numbers.",
+        _default(model.Model, "effort"),
     )
     weights: Annotated[int, kinds.choice(8, 16)] = _key(
-        "Built-in compiler: bits of a weight; 16 needs kmodel 3.", "8"
+        "Built-in compiler: bits of a weight; 16 needs kmodel 3.", _default(model.Model, "weights")
     )
     opcodes: Annotated[str, kinds.choice("beta1", "beta4")] = _key(
         "Built-in compiler, kmodel 4: the newest nncase 0.2 whose opcodes may appear. "
         "beta4 adds byte tables for functions beside the KPU; MaixPy's runtime knows those of "
         "beta1.",
-        "beta1",
+        _default(model.Model, "opcodes"),
     )
     input: Annotated[str, kinds.choice("uint8", "float")] = _key(
         "Built-in compiler: what the firmware feeds the kmodel.",
@@ -186,7 +196,7 @@ class Firmware(_Map):
     """One firmware image, a .kfpkg."""
 
     profile: Annotated[str, kinds.choice(*PROFILES)] = _key(
-        "What the board runs.", "firmware of defaults, else maixpy"
+        "What the board runs.", f"firmware of defaults, else {model.DEFAULT_PROFILE}"
     )
     parts: list[Part] = Field(description="What goes into the image.")
 

@@ -7,7 +7,6 @@ store still holds; its accuracy is what ``verify`` measured before the next kmod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from k210tasks.report import lenient
@@ -147,14 +146,14 @@ class Previous:
         files: Mapping[str, str],
         verify: Mapping[str, Any] | None,
     ) -> Build | None:
-        kmodel = self._read(files.get("kmodel"))
+        kmodel = self._store.read(files.get("kmodel", ""))
         if kmodel is None:
             return None
-        layers = lenient.parse_json(self._read(files.get("layers")))
-        contract = lenient.parse_json(self._read(files.get("contract")))
+        layers = lenient.parse_json(self._store.read(files.get("layers", "")))
+        contract = lenient.parse_json(self._store.read(files.get("contract", "")))
         measured: dict[str, Any] = {}
         if verify is not None and (found := self._files(verify)) is not None:
-            measured = lenient.parse_json(self._read(found.get("measurement")))
+            measured = lenient.parse_json(self._store.read(found.get("measurement", "")))
         return build_of(
             "previous build",
             kmodel,
@@ -163,15 +162,3 @@ class Previous:
             main_bytes=lenient.whole(lenient.nested(contract, "kmodel", "main_memory")),
             built=lenient.number(entry.get("time")),
         )
-
-    def _read(self, digest: str | None) -> bytes | None:
-        """An object of the store; what is damaged there counts as gone."""
-        if not digest or not self._store.root:
-            return None
-        path = Path(self._store.root) / "objects" / digest[:2] / digest
-        data = lenient.read_bytes(path)
-        if data is None:
-            return None
-        import hashlib
-
-        return data if hashlib.sha256(data).hexdigest() == digest else None

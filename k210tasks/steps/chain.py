@@ -12,7 +12,6 @@ from typing import Any
 from k210tasks.engine.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
-from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
 from k210tasks.steps.versions import VERSIONS
 
@@ -99,7 +98,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             f"calibrate:{compiler.family}",
             after=upstream,
             run="k210tasks.steps.calibrate:run",
-            settings={"family": compiler.family, "preprocess": _effective(model.preprocess)},
+            settings={"family": compiler.family, "preprocess": model.preprocess.settings()},
             inputs={
                 "tflite": FileInput(tflite),
                 "images": SamplesInput(model.images, model.calibrate.samples),
@@ -166,7 +165,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         run="k210tasks.steps.verify:run",
         settings={
             "kmodel": model.kmodel,
-            "preprocess": _effective(model.preprocess),
+            "preprocess": model.preprocess.settings(),
             "held_out": model.verify.images is not None,
             "labels": None if model.labels is None else list(model.labels),
         },
@@ -187,16 +186,6 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     )
 
 
-def _effective(preprocess: Preprocess) -> dict[str, Any]:
-    """With the defaults filled in: stating them changes no result."""
-    return {
-        "color": preprocess.color,
-        "mean": preprocess.effective_mean,
-        "std": preprocess.effective_std,
-        "resize": preprocess.resize,
-    }
-
-
 def _kmodel_settings(model: Model) -> dict[str, Any]:
     compiler = COMPILERS[model.compiler]
     settings: dict[str, Any] = {
@@ -205,11 +194,7 @@ def _kmodel_settings(model: Model) -> dict[str, Any]:
         "kmodel": model.kmodel,
         "method": compiler.methods.get(model.calibrate.method, model.calibrate.method),
         # As stated, not as effective: the contract tells the firmware whether it was stated.
-        "preprocess": {
-            **_effective(model.preprocess),
-            "mean": model.preprocess.mean,
-            "std": model.preprocess.std,
-        },
+        "preprocess": model.preprocess.settings(stated=True),
         "input": model.input,
         "firmware": model.firmware,
         "labels": None if model.labels is None else list(model.labels),

@@ -31,12 +31,7 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
         version=VERSIONS["vectors"],
         run="k210tasks.steps.vectors:run",
         settings={
-            "preprocess": {
-                "color": model.preprocess.color,
-                "mean": model.preprocess.effective_mean,
-                "std": model.preprocess.effective_std,
-                "resize": model.preprocess.resize,
-            },
+            "preprocess": model.preprocess.settings(),
             "firmware": model.firmware,
             "address": address,
         },

@@ -14,6 +14,7 @@ one is removed, said, and counts as a miss.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -140,6 +141,17 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(bad)
             raise DamagedObject(path, digest, found)
+
+    def read(self, digest: str) -> bytes | None:
+        """The content of an object; None where it is gone or damaged."""
+        if self.root is None or not digest:
+            return None
+        try:
+            with open(self._object(digest), "rb") as file:
+                data = file.read()
+        except (OSError, ValueError):
+            return None
+        return data if hashlib.sha256(data).hexdigest() == digest else None
 
     # -- writing -----------------------------------------------------------------------
 
