@@ -104,8 +104,7 @@ def _of_file(path: Path, title: str) -> Build:
         raise UnreadableKmodel(str(path), error) from error
     folder = path.resolve().parent.parent / "build" / path.stem
     contract = lenient.read_json(folder / "contract.json")
-    layers: dict[str, Any] = {}
-    verify: dict[str, Any] = {}
+    layers = verify = lenient.mapping(None)
     if lenient.nested(contract, "kmodel", "sha256") == hashlib.sha256(data).hexdigest():
         layers = lenient.read_json(folder / "layers.json")
         verify = lenient.read_json(folder / "verify.json")

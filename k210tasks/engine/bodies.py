@@ -23,7 +23,7 @@ from k210tasks.engine.failures import (
 )
 from k210tasks.engine.job import Folder, Job, Progress
 from k210tasks.engine.placing import temporary
-from k210tasks.engine.plan import SamplesInput, StepPlan
+from k210tasks.engine.plan import SamplesInput, Settings, StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
 from k210tasks.store.files import hash_file
@@ -45,7 +45,7 @@ def job_of(
     project: Project,
     plan: StepPlan,
     decision: Decision,
-    settings: Mapping[str, Any],
+    settings: Settings,
     outputs: Mapping[str, str],
     more: Mapping[str, Path | Folder],
     work: WorkFolder,

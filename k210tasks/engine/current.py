@@ -6,13 +6,12 @@ Imports nothing that is only needed when there is something to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from k210tasks.engine import snapshot
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project, library_version
 from k210tasks.store.files import stamp_of
-from k210tasks.store.records import Record
+from k210tasks.store.records import Place, Record
 
 
 def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:
@@ -65,7 +64,7 @@ def skipped_before(project: Project, plan: StepPlan) -> str | None:
     return None
 
 
-def _same_outputs(project: Project, known: Mapping[str, Any], outputs: Mapping[str, str]) -> bool:
+def _same_outputs(project: Project, known: Mapping[str, Place], outputs: Mapping[str, str]) -> bool:
     if len(known) != len(outputs):
         return False
     try:

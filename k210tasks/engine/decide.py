@@ -18,7 +18,7 @@ from k210tasks.engine.plan import FileInput, OptionalInput, SamplesInput, StepPl
 from k210tasks.engine.project import Project, library_version
 from k210tasks.errors import K210Error
 from k210tasks.store.files import hash_file, hash_stamped, stamp_of
-from k210tasks.store.records import Files, Record
+from k210tasks.store.records import Files, Judged, Pin, Place, Record
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ class Decision:
 
     reasons: list[r.Reason] = field(default_factory=list)
     judge: list[r.Reason] = field(default_factory=list)
-    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tools: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Place] = field(default_factory=dict)
+    tools: dict[str, Pin] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
     trouble: K210Error | None = None
@@ -99,7 +99,7 @@ def _look_at_inputs(
     fresh: bool,
     assumed: Mapping[str, str],
 ) -> None:
-    recorded = (record or {}).get("inputs", {})
+    recorded = {} if record is None else record.get("inputs", {})
     for role, source in plan.inputs.items():
         if source.path in assumed and isinstance(source, FileInput):
             files: Files = {"": [assumed[source.path], []]}
@@ -108,9 +108,9 @@ def _look_at_inputs(
         if fresh and not isinstance(source, FileInput):
             project.forget_looks(source.path)
         known = recorded.get(role)
-        same_place = known is not None and known["path"] == source.path
+        before = known["files"] if known is not None and known["path"] == source.path else None
         try:
-            files, ignored = snapshot.take(project, source, known["files"] if same_place else None)
+            files, ignored = snapshot.take(project, source, before)
         except K210Error as error:
             found.trouble = found.trouble or error
             path = getattr(error, "path", source.path)
@@ -135,7 +135,7 @@ def _version(pin: Any) -> Any:
 
 
 def _input_reasons(
-    role: str, old: dict[str, Any] | None, new: dict[str, Any] | None, plan: StepPlan
+    role: str, old: Place | None, new: Place | None, plan: StepPlan
 ) -> list[r.Reason]:
     if new is None:
         if role in plan.inputs or old is None:  # unreadable: said already
@@ -157,12 +157,13 @@ def _input_reasons(
 
 
 def _look_at_outputs(
-    project: Project, known: Mapping[str, Any], outputs: Mapping[str, str], into: list[r.Reason]
-) -> dict[str, Any]:
+    project: Project, known: Mapping[str, Place], outputs: Mapping[str, str], into: list[r.Reason]
+) -> dict[str, Place]:
     """What stands at the outputs' places, with today's stamps; differences go ``into``."""
-    fresh: dict[str, Any] = {}
+    fresh: dict[str, Place] = {}
     for role in sorted({*known, *outputs}):
-        old, new = known.get(role, {}).get("path"), outputs.get(role)
+        old = known[role]["path"] if role in known else None
+        new = outputs.get(role)
         if old != new or new is None:
             into.append(r.OutputMoved(role, old, new))
             continue
@@ -184,7 +185,9 @@ def _look_at_outputs(
     return fresh
 
 
-def _decide_judge(project: Project, plan: StepPlan, record: Record, found: Decision) -> Any:
+def _decide_judge(
+    project: Project, plan: StepPlan, record: Record, found: Decision
+) -> Judged | None:
     """Reasons to judge go into ``found.judge``; returns the record's part with today's stamps."""
     judged = record.get("judge")
     if plan.judge is None:
@@ -203,15 +206,15 @@ def _decide_judge(project: Project, plan: StepPlan, record: Record, found: Decis
 
 def key_of(
     plan: StepPlan,
-    inputs: Mapping[str, Any],
-    tools: Mapping[str, Any],
+    inputs: Mapping[str, Place],
+    tools: Mapping[str, Pin],
     libraries: Mapping[str, str],
 ) -> str:
     """The SHA-256 of everything that shapes the result, as canonical JSON.
 
     A single input file counts by content; files of folders also by relative path.
     """
-    contents: dict[str, Any] = {}
+    contents: dict[str, object] = {}
     for role, source in plan.inputs.items():
         files: Files = inputs[role]["files"]
         if isinstance(source, FileInput):

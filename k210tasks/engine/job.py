@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from k210tasks.engine.plan import Settings
 from k210tasks.errors import K210Error
 
 
@@ -44,7 +45,7 @@ def no_progress(done: int, total: int, what: str) -> None:
 class Job:
     name: str  # the task, e.g. "calibrate:nn_xo"
     model: str
-    settings: Mapping[str, Any]  # JSON values only; part of the key of the result
+    settings: Settings  # part of the key of the result
     inputs: Mapping[str, Path | Folder]  # by role: "source", "tflite", "images", "calibration", …
     outputs: Mapping[str, Path]  # by role: "tflite", "kmodel", "listing", …
     log: TextIO  # the full log file of the step

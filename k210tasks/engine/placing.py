@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from k210tasks.engine import snapshot
 from k210tasks.engine.decide import same_content
@@ -18,7 +17,7 @@ from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.store.files import hash_stamped, move_into_place, stamp_of, temporary_name
 from k210tasks.store.locks import WorkFolder
-from k210tasks.store.records import Record
+from k210tasks.store.records import Files, Place, Record, outputs_of
 from k210tasks.store.results import Contents
 
 
@@ -47,14 +46,14 @@ def place(
     made: Contents,
     work: WorkFolder,
     record: Record | None,
-) -> dict[str, Any]:
+) -> dict[str, Place]:
     """Rename the finished files into place; what is there already is left alone.
 
     Returns what a record says of outputs.
     """
-    placed: dict[str, Any] = {}
+    placed: dict[str, Place] = {}
     for role, shown in outputs.items():
-        files: dict[str, list[Any]] = {}
+        files: Files = {}
         if shown.endswith("/"):
             _remove_strangers(project, shown, contents[role])
         for relative, digest in contents[role].items():
@@ -89,7 +88,7 @@ def _remove_strangers(project: Project, folder: str, wanted: Mapping[str, str]) 
 
 
 def _refuse_foreign(plan: StepPlan, shown: str, record: Record | None) -> None:
-    known = [place["path"] for place in (record or {}).get("outputs", {}).values()]
+    known = [place["path"] for place in outputs_of(record).values()]
     if shown not in known:
         sources = [source.path for source in plan.inputs.values()]
         raise OutputForeign(plan.task, shown, sources[0] if sources else "")

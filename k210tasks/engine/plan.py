@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: What shapes a result beside its inputs; JSON values only, lists not tuples.
+Settings = Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class FileInput:
@@ -69,7 +72,7 @@ class Judge:
 
     run: str
     version: int
-    settings: Mapping[str, Any]
+    settings: Settings
     outputs: Mapping[str, str]
 
 
@@ -95,7 +98,7 @@ class StepPlan:
     subject: str  # the model, or the firmware image: "nn_xo"
     version: int  # of the step's code, from steps/versions.py
     run: str | None  # "module:function" of the body; None: there is only something to judge
-    settings: Mapping[str, Any] = field(default_factory=dict)  # JSON values only, lists not tuples
+    settings: Settings = field(default_factory=dict)
     inputs: Mapping[str, Input] = field(default_factory=dict)
     #: role -> file; a name ending in "/" is a folder which the body makes and fills
     outputs: Mapping[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from k210tasks.store import results as store_module
 from k210tasks.store.files import Stamp, sweep_temporary
 from k210tasks.store.history import History
 from k210tasks.store.locks import sweep
-from k210tasks.store.records import TaskStates
+from k210tasks.store.records import Pin, TaskStates
 from k210tasks.toolchains.catalogue import ToolchainOverride
 
 
@@ -57,7 +57,7 @@ class Project:
         self.seen: dict[str, Stamp] = {}
         #: toolchain -> whether a task that names it will really compute; absent: nobody asked
         self.demand: dict[str, bool] = {}
-        self._pins: dict[str, Any] = {}
+        self._pins: dict[str, Pin] = {}
         self._swept = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,7 +77,7 @@ class Project:
         """``k210.lock`` beside models.yaml: hashes of what was downloaded."""
         return self.base + "k210.lock"
 
-    def pin(self, tool: str, *, anew: bool = False) -> Any:
+    def pin(self, tool: str, *, anew: bool = False) -> Pin:
         """What identifies a toolchain in keys. Raises the toolchain's own errors."""
         if anew or tool not in self._pins:
             self._pins[tool] = self.toolchain(tool).pin()

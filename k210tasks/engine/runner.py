@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from k210tasks.engine import reasons as r
 from k210tasks.engine import snapshot
@@ -26,8 +25,9 @@ from k210tasks.engine.placing import place, temporary, work_folder
 from k210tasks.engine.plan import StepPlan, Verdict
 from k210tasks.engine.project import Project, say
 from k210tasks.errors import K210Error
+from k210tasks.store.history import Did, Line
 from k210tasks.store.locks import lock
-from k210tasks.store.records import Record, file_name
+from k210tasks.store.records import Judged, Place, Record, file_name, outputs_of
 from k210tasks.store.results import DamagedObject
 
 
@@ -35,7 +35,7 @@ from k210tasks.store.results import DamagedObject
 class Outcome:
     """What became of a task: computed, restored, kept, judged or skipped."""
 
-    did: str
+    did: Did
     message: str = ""
 
 
@@ -88,7 +88,7 @@ class Runner:
             if decision.refreshed != record:
                 project.states.save(plan.id, decision.refreshed)
             return Outcome("kept")
-        did = "kept"
+        did: Did = "kept"
         if decision.reasons:
             did, record = self._result(plan, decision, record, started)
         if plan.judge is not None:
@@ -97,18 +97,31 @@ class Runner:
             did = "judged" if did == "kept" else did
         return Outcome(did)
 
-    def _note(self, plan: StepPlan, did: str, started: float, **more: Any) -> None:
-        more.setdefault("ok", True)
-        self.project.history.add(
-            run=self.project.run_id,
-            time=round(time.time(), 3),
-            task=plan.id,
-            step=plan.step,
-            subject=plan.subject,
-            did=did,
-            seconds=round(time.monotonic() - started, 3),
-            **{k: v for k, v in more.items() if v not in ("", None)},
-        )
+    def _note(
+        self,
+        plan: StepPlan,
+        did: Did,
+        started: float,
+        *,
+        ok: bool = True,
+        key: str = "",
+        message: str = "",
+    ) -> None:
+        line: Line = {
+            "run": self.project.run_id,
+            "time": round(time.time(), 3),
+            "task": plan.id,
+            "step": plan.step,
+            "subject": plan.subject,
+            "did": did,
+            "seconds": round(time.monotonic() - started, 3),
+            "ok": ok,
+        }
+        if key:
+            line["key"] = key
+        if message:
+            line["message"] = message
+        self.project.history.add(line)
 
     def _skip(self, plan: StepPlan, error: K210Error) -> Outcome | None:
         """An optional step whose toolchain cannot be had, or which follows such a one."""
@@ -123,23 +136,21 @@ class Runner:
                 return None
             because = str(error)
             self.tell(f"   {plan.task}: skipped, it is optional: {because}")
-        previous = self.project.states.load(plan.id) or {}
-        self.project.states.save(
-            plan.id,
-            {
-                "outcome": "skipped",
-                "because": because,
-                "run": self.project.run_id,
-                "outputs": previous.get("outputs", {}),
-            },
-        )
+        previous = self.project.states.load(plan.id)
+        skipped: Record = {
+            "outcome": "skipped",
+            "because": because,
+            "run": self.project.run_id,
+            "outputs": outputs_of(previous),
+        }
+        self.project.states.save(plan.id, skipped)
         return Outcome("skipped", because)
 
     # -- the result --------------------------------------------------------------------
 
     def _result(
         self, plan: StepPlan, decision: Decision, record: Record | None, started: float
-    ) -> tuple[str, Record]:
+    ) -> tuple[Did, Record]:
         """Restored or computed: returns which, and the new record, saved."""
         project = self.project
         if plan.run is None:  # nothing but a judgement: the inputs are all there is to record
@@ -173,7 +184,7 @@ class Runner:
         plan: StepPlan,
         decision: Decision,
         key: str,
-        outputs: Mapping[str, Any],
+        outputs: dict[str, Place],
         seconds: float,
     ) -> Record:
         record: Record = {
@@ -216,7 +227,7 @@ class Runner:
 
     # -- restoring ---------------------------------------------------------------------
 
-    def _restore(self, plan: StepPlan, key: str, record: Record | None) -> dict[str, Any] | None:
+    def _restore(self, plan: StepPlan, key: str, record: Record | None) -> dict[str, Place] | None:
         """The outputs, put back from the store; None: not there, or damaged (said)."""
         found = self.project.store.find(key)
         if found is None or set(found["outputs"]) != set(plan.outputs):
@@ -247,7 +258,7 @@ class Runner:
         key: str,
         record: Record | None,
         started: float,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Place]:
         project = self.project
         assert plan.run is not None
         with work_folder(self.project) as work:
@@ -316,19 +327,14 @@ class Runner:
             contents, made = collect(self.project, plan, judge.outputs, job)
             placed = place(self.project, plan, judge.outputs, contents, made, work, record)
             log.write(f"judged: {'good' if verdict.ok else 'bad'}. {verdict.message}\n")
-        self.project.states.save(
-            plan.id,
-            {
-                **record,
-                "judge": {
-                    "version": judge.version,
-                    "settings": dict(judge.settings),
-                    "ok": verdict.ok,
-                    "message": verdict.message,
-                    "outputs": placed,
-                },
-            },
-        )
+        judged: Judged = {
+            "version": judge.version,
+            "settings": dict(judge.settings),
+            "ok": verdict.ok,
+            "message": verdict.message,
+            "outputs": placed,
+        }
+        self.project.states.save(plan.id, {**record, "judge": judged})
         self._note(plan, "judged", started, ok=verdict.ok, message=verdict.message)
         if not verdict.ok:
             raise JudgedBad(plan.task, verdict.message)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 from collections.abc import Collection
-from typing import Any
 
 from k210tasks.engine.decide import decide, key_of
 from k210tasks.engine.plan import StepPlan
@@ -14,6 +13,8 @@ from k210tasks.engine.project import Project
 from k210tasks.engine.runner import lock_name
 from k210tasks.errors import K210Error
 from k210tasks.store.locks import lock, sweep
+from k210tasks.store.records import Record, outputs_of
+from k210tasks.store.results import Result
 
 
 def forget(project: Project, plan: StepPlan) -> int:
@@ -31,7 +32,7 @@ def forget(project: Project, plan: StepPlan) -> int:
             decision = decide(project, plan, record)
             if decision.trouble is None:
                 keys.add(key_of(plan, decision.inputs, decision.tools, decision.libraries))
-        outputs = (record or {}).get("outputs", {})
+        outputs = outputs_of(record)
         project.states.save(plan.id, {"outcome": "forgotten", "outputs": outputs})
     return sum(project.store.drop(key) for key in keys)
 
@@ -55,7 +56,7 @@ def collect(
         sweep(project.work_folder)
         _forget_folders(project)
 
-    def keep(result: dict[str, Any]) -> bool:
+    def keep(result: Result) -> bool:
         owner = result.get("project", project.root)
         if owner != project.root and os.path.isdir(owner):
             return True
@@ -64,10 +65,8 @@ def collect(
     return project.store.collect(keep, dry_run=dry_run)
 
 
-def _in_place(project: Project, record: dict[str, Any]) -> bool:
-    return any(
-        os.path.exists(project.path(place["path"])) for place in record.get("outputs", {}).values()
-    )
+def _in_place(project: Project, record: Record) -> bool:
+    return any(os.path.exists(project.path(place["path"])) for place in outputs_of(record).values())
 
 
 def _forget_folders(project: Project) -> None:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from k210tasks.firmware.errors import KfpkgError
 from k210tasks.profiles import FLASH_BYTES
@@ -28,6 +28,26 @@ from k210tasks.profiles import FLASH_BYTES
 LIST_NAME = "flash-list.json"
 RECORD_NAME = "k210tasks.json"
 RECORD_VERSION = 1
+
+
+class PartRecord(TypedDict):
+    """What we know of a part beyond what the list says of the member ``bin``."""
+
+    bin: str
+    source: str | None
+    is_model: bool
+    kmodel: int | None
+    sha256: str
+
+
+class ImageRecord(TypedDict):
+    """Our own record, of version :data:`RECORD_VERSION`."""
+
+    version: int
+    name: str | None
+    profile: str | None
+    parts: list[PartRecord]
+
 
 #: A reader's limits: no image holds more than the flash, or nearly as many parts.
 MAX_PARTS = 256
@@ -106,22 +126,24 @@ def read(data: bytes, where: str = "the kfpkg") -> Kfpkg:
     members = _members(data, where)
     listed = _read_list(members, where)
     record = _read_record(members)
-    told: dict[str, dict[str, Any]] = {p["bin"]: p for p in record.get("parts", [])}
+    told = {p["bin"]: p for p in record["parts"]} if record else {}
     parts = []
     for address, name, prefix in listed:
-        about = told.get(name, {})
+        about = told.get(name)
         parts.append(
             Part(
                 address,
                 members[name],
                 prefix,
                 name,
-                source=about.get("source"),
-                is_model=bool(about.get("is_model")),
-                kmodel=about.get("kmodel"),
+                source=about["source"] if about else None,
+                is_model=bool(about and about["is_model"]),
+                kmodel=about["kmodel"] if about else None,
             )
         )
-    return Kfpkg(tuple(parts), record.get("name"), record.get("profile"))
+    if record is None:
+        return Kfpkg(tuple(parts))
+    return Kfpkg(tuple(parts), record["name"], record["profile"])
 
 
 # writing
@@ -166,7 +188,7 @@ def _flash_list(parts: Sequence[Part], names: Sequence[str]) -> bytes:
 
 
 def _record(image: Kfpkg, parts: Sequence[Part], names: Sequence[str]) -> bytes:
-    record = {
+    record: ImageRecord = {
         "version": RECORD_VERSION,
         "name": image.name,
         "profile": image.profile,
@@ -310,8 +332,8 @@ def _address(value: Any) -> int:
     return value if isinstance(value, int) else int(value, 0)
 
 
-def _read_record(members: dict[str, bytes]) -> dict[str, Any]:
-    """What we wrote beside the list; empty for a file made elsewhere or a record we don't know.
+def _read_record(members: dict[str, bytes]) -> ImageRecord | None:
+    """What we wrote beside the list; None for a file made elsewhere or a record we don't know.
 
     Only for show and for finding a model again: a wrong one never decides what is flashed.
     """
@@ -328,5 +350,5 @@ def _read_record(members: dict[str, bytes]) -> dict[str, Any]:
         right = all(value is None or isinstance(value, kind) for value, kind in fields)
         right &= all(_can_be_shown(value) for value, _ in fields if isinstance(value, str))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return {}
-    return record if known and right else {}
+        return None
+    return cast("ImageRecord", record) if known and right else None

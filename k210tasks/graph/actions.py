@@ -17,6 +17,7 @@ from k210tasks.engine.project import Project, say
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps import report
+from k210tasks.store.records import outputs_of
 
 
 def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
@@ -104,7 +105,7 @@ def failed(
 def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
     """Remove what the step wrote; its result stays in the store."""
     record = project.states.load(plan.id)
-    ours = {place["path"] for place in (record or {}).get("outputs", {}).values()}
+    ours = {place["path"] for place in outputs_of(record).values()}
     outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
     folders: set[str] = set()
     for shown in [*outputs, plan.log]:

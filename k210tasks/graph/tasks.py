@@ -25,6 +25,10 @@ from k210tasks.manifest.model import Manifest
 from k210tasks.steps import report
 from k210tasks.steps.chain import Chain, chain_of
 
+#: doit's own forms: a task, and the DOIT_CONFIG of a dodo.py
+TaskDict = dict[str, Any]
+DoitConfig = dict[str, Any]
+
 #: the groups of ``doit list``, in the order of the chain
 GROUPS = {
     "toolchain": "vendor tools, fetched into the user's cache when a task needs them",
@@ -53,7 +57,7 @@ class Tasks:
         self.path = path
         self.prefix = prefix
 
-    def create_doit_tasks(self) -> Iterator[dict[str, Any]]:
+    def create_doit_tasks(self) -> Iterator[TaskDict]:
         """Tasks of a models.yaml"""  # shown by doit for an empty file
         yield from tasks_of(self.path, self.prefix, self.chain)
 
@@ -62,7 +66,7 @@ class Tasks:
         return chain_of(manifest, self.prefix)
 
 
-def doit_config(path: str = "models.yaml", prefix: str = "") -> dict[str, Any]:
+def doit_config(path: str = "models.yaml", prefix: str = "") -> DoitConfig:
     """The DOIT_CONFIG of a project: default tasks, going on past a failure, our bookkeeping.
 
     Raises doit's InvalidDodoFile with everything that is wrong in models.yaml.
@@ -92,9 +96,7 @@ def _load(path: str) -> tuple[Project, Manifest]:
 # -- task dictionaries ---------------------------------------------------------------------
 
 
-def tasks_of(
-    path: str, prefix: str, chain_from: Callable[[Manifest], Chain]
-) -> Iterator[dict[str, Any]]:
+def tasks_of(path: str, prefix: str, chain_from: Callable[[Manifest], Chain]) -> Iterator[TaskDict]:
     """Every task of a models.yaml, as doit wants them."""
     full = os.path.abspath(path)
     project, manifest = _loaded.pop(full) if full in _loaded else _load(path)
@@ -112,7 +114,7 @@ def tasks_of(
             gc.enable()
 
 
-def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[dict[str, Any]]:
+def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[TaskDict]:
     yield from _groups(chain, prefix)
     yield from _toolchain_tasks(project, prefix)
     made = {path for plan in chain.plans() for path in plan.outputs.values()}
@@ -130,7 +132,7 @@ def _tasks(project: Project, chain: Chain, prefix: str) -> Iterator[dict[str, An
         }
 
 
-def _groups(chain: Chain, prefix: str) -> Iterator[dict[str, Any]]:
+def _groups(chain: Chain, prefix: str) -> Iterator[TaskDict]:
     used = {plan.step for plan in chain.plans()} | {"toolchain"}
     if chain.models:
         used.add("model")
@@ -139,11 +141,11 @@ def _groups(chain: Chain, prefix: str) -> Iterator[dict[str, Any]]:
             yield {"basename": f"{prefix}{name}", "name": None, "doc": doc}
 
 
-def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str) -> dict[str, Any]:
+def step_task(project: Project, plan: StepPlan, made: Iterable[str], prefix: str) -> TaskDict:
     """The task of one step. ``made``: paths our own tasks write."""
     outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
     after = [_settled(plan.task)] if plan.even_if_failed else plan.after
-    task: dict[str, Any] = {
+    task: TaskDict = {
         "basename": plan.task.rpartition(":")[0],
         "name": plan.subject,
         "doc": plan.doc,
@@ -173,7 +175,7 @@ def _settled(task: str) -> str:
     return f"_before-{task.replace(':', '-')}"
 
 
-def _settled_task(task: str, after: Iterable[str]) -> dict[str, Any]:
+def _settled_task(task: str, after: Iterable[str]) -> TaskDict:
     """A hidden task that ends well when all it waits for has ended, well or not.
 
     A failed ``task_dep`` keeps a task from running, a failed ``setup`` does not; but what is
@@ -190,7 +192,7 @@ def _settled_task(task: str, after: Iterable[str]) -> dict[str, Any]:
 
 def _report_tasks(
     project: Project, manifest: Manifest, chain: Chain, prefix: str
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TaskDict]:
     """The report, after every step whose result it shows, good or bad."""
     plans = [plan for plan in chain.plans() if plan.step != "vectors"]
     task = f"{prefix}report"
@@ -208,7 +210,7 @@ def _report_tasks(
     }
 
 
-def _toolchain_tasks(project: Project, prefix: str) -> Iterator[dict[str, Any]]:
+def _toolchain_tasks(project: Project, prefix: str) -> Iterator[TaskDict]:
     from k210tasks.toolchains.catalogue import TOOLS
 
     for name in sorted(TOOLS):

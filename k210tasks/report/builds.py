@@ -7,22 +7,21 @@ compared.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from k210tasks.kmodel import KmodelError, detect, parse
 from k210tasks.kmodel.listing import LayerRow, summary
 from k210tasks.kmodel.residence import residents
 from k210tasks.report import lenient
 from k210tasks.report.facts import Accuracy, Build, Layer
+from k210tasks.report.lenient import Json
 
 
 def build_of(
     title: str,
     kmodel: bytes,
-    layers: Mapping[str, Any],
-    measured: Mapping[str, Any],
+    layers: Json,
+    measured: Json,
     *,
     main_bytes: int | None = None,
     built: float | None = None,
@@ -72,7 +71,7 @@ def build_of(
     )
 
 
-def _layer(row: LayerRow, told: Mapping[str, Any], error: Mapping[str, Any]) -> Layer:
+def _layer(row: LayerRow, told: Json, error: Json) -> Layer:
     kpu = row.kpu
     kernel = ""
     if kpu is not None:
@@ -100,13 +99,13 @@ def _layer(row: LayerRow, told: Mapping[str, Any], error: Mapping[str, Any]) -> 
     )
 
 
-def accuracy_of(measured: Mapping[str, Any]) -> Accuracy | None:
+def accuracy_of(measured: Json) -> Accuracy | None:
     """The figures of the worst output; None where nothing was measured."""
     outputs = lenient.mappings(measured.get("outputs"))
     if not outputs:
         return None
 
-    def mean(output: Mapping[str, Any]) -> float:
+    def mean(output: Json) -> float:
         found = lenient.number(output.get("cosine_mean"))
         return -2.0 if found is None else found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from k210tasks.manifest.model import Manifest
 from k210tasks.profiles import PROFILES
@@ -12,6 +11,7 @@ from k210tasks.report.facts import ReportFacts
 from k210tasks.report.images import image_facts
 from k210tasks.report.models import STEPS, Known, addresses, model_facts
 from k210tasks.report.past import Previous, last_run
+from k210tasks.store.history import Line
 from k210tasks.store.records import TaskStates
 from k210tasks.store.results import Store
 
@@ -21,7 +21,7 @@ def collect(
     root: Path,
     states: TaskStates,
     store: Store,
-    entries: list[dict[str, Any]],
+    entries: list[Line],
     failures: Mapping[str, str],
     *,
     tasks: Iterable[str],

@@ -15,6 +15,7 @@ from typing import Any
 
 from k210tasks.report import lenient
 from k210tasks.report.facts import Histogram, Layer
+from k210tasks.report.lenient import Json
 
 #: Tensors drawn, the worst ones.
 TENSORS = 8
@@ -22,9 +23,7 @@ TENSORS = 8
 BINS = 96
 
 
-def histograms(
-    path: Path, rows: Sequence[Mapping[str, Any]], layers: Sequence[Layer]
-) -> tuple[Histogram, ...]:
+def histograms(path: Path, rows: Sequence[Json], layers: Sequence[Layer]) -> tuple[Histogram, ...]:
     """Those of the layers whose error is known, the worst first; of the first layers where no
     error is known. ``rows``: of layers.json. Nothing for data of other compilers."""
     snr = {layer.index: layer.snr_db for layer in layers}
@@ -47,7 +46,7 @@ def histograms(
     )
 
 
-def _chosen(row: Mapping[str, Any]) -> tuple[float, float] | None:
+def _chosen(row: Json) -> tuple[float, float] | None:
     """The range a layer's 256 codes cover; of its widest channel where each has its own."""
     scale, zero = row.get("scale"), lenient.number(row.get("zero_point"))
     steps = [lenient.number(s) for s in (scale if isinstance(scale, list) else [scale])]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from k210tasks.errors import K210Error
 from k210tasks.firmware import kfpkg
@@ -13,11 +11,10 @@ from k210tasks.manifest.model import Firmware
 from k210tasks.profiles import PROFILES
 from k210tasks.report import lenient
 from k210tasks.report.facts import FlashPart, ImageFacts, Status
+from k210tasks.report.lenient import Json
 
 
-def image_facts(
-    image: Firmware, root: Path, record: Mapping[str, Any], failure: str | None
-) -> ImageFacts:
+def image_facts(image: Firmware, root: Path, record: Json, failure: str | None) -> ImageFacts:
     """``record``: what is known of its task; ``failure``: what it failed with last, if so."""
     profile = PROFILES[image.profile]
     data = lenient.read_bytes(root / f"build/{image.name}.kfpkg")

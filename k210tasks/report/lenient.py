@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+#: an object out of a file, whatever its values are
+Json = Mapping[str, Any]
+
 
 def read_bytes(path: Path) -> bytes | None:
     """The content of a file; None where there is none to be had."""
@@ -20,12 +23,12 @@ def read_bytes(path: Path) -> bytes | None:
         return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """A JSON object; empty for anything else."""
     return parse_json(read_bytes(path))
 
 
-def parse_json(data: bytes | None) -> dict[str, Any]:
+def parse_json(data: bytes | None) -> Json:
     """A JSON object out of bytes; empty for anything else."""
     if data is None:
         return {}
@@ -35,12 +38,12 @@ def parse_json(data: bytes | None) -> dict[str, Any]:
         return {}
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> Json:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def mappings(value: Any) -> list[dict[str, Any]]:
+def mappings(value: Any) -> list[Json]:
     """The objects of a list; nothing for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -89,7 +92,7 @@ def lowest(values: Iterable[float | None]) -> float | None:
     return min(value for value in found if value is not None)
 
 
-def nested(value: Mapping[str, Any], *keys: str) -> Any:
+def nested(value: Json, *keys: str) -> Any:
     """``value[k1][k2]…``, or None."""
     found: Any = value
     for key in keys:

@@ -17,6 +17,7 @@ from k210tasks.report import lenient
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Log, ModelFacts, Outcome
 from k210tasks.report.histograms import histograms
+from k210tasks.report.lenient import Json
 from k210tasks.report.past import Previous
 from k210tasks.report.samples import samples
 from k210tasks.report.wording import count, plain
@@ -34,7 +35,7 @@ class Known:
     failed with last. ``address``: where it lies in flash.
     """
 
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, Json]
     failures: Mapping[str, str]
     address: int
 
@@ -100,12 +101,12 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
     )
 
 
-def _digest(record: Mapping[str, Any], kind: str, role: str) -> str | None:
+def _digest(record: Json, kind: str, role: str) -> str | None:
     """The hash of a file a record names."""
     return lenient.text(lenient.at(lenient.nested(record, kind, role, "files", ""), 0)) or None
 
 
-def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:
+def _needed(sram: Json, build: Build | None) -> int | None:
     """Bytes of SRAM a board needs: the file and its working memory."""
     if (told := lenient.whole(sram.get("needed"))) is not None:
         return told
@@ -114,9 +115,7 @@ def _needed(sram: Mapping[str, Any], build: Build | None) -> int | None:
     return build.nbytes + (build.main_bytes or 0)
 
 
-def _outcome(
-    model: Model, known: Known, verify: Mapping[str, Any], outdated: bool, *, built: bool
-) -> Outcome:
+def _outcome(model: Model, known: Known, verify: Json, outdated: bool, *, built: bool) -> Outcome:
     headline = lenient.text(verify.get("headline"))
     warnings = lenient.texts(verify.get("warnings"))
     for step in STEPS:

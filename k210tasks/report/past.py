@@ -7,21 +7,21 @@ store still holds; its accuracy is what ``verify`` measured before the next kmod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from k210tasks.report import lenient
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Event, Run
 from k210tasks.report.wording import flowing
+from k210tasks.store.history import Line
 from k210tasks.store.results import Store
 
 
-def events_of(entries: Iterable[Mapping[str, Any]]) -> list[Event]:
+def events_of(entries: Iterable[Line]) -> list[Event]:
     """The readable lines of the history."""
     return [event for entry in entries if (event := event_of(entry)) is not None]
 
 
-def event_of(entry: Mapping[str, Any]) -> Event | None:
+def event_of(entry: Line) -> Event | None:
     """One line; None for what a later version may write there."""
     task, when = lenient.text(entry.get("task")), lenient.number(entry.get("time"))
     if not task or when is None:
@@ -37,7 +37,7 @@ def event_of(entry: Mapping[str, Any]) -> Event | None:
     )
 
 
-def last_run(entries: Sequence[Mapping[str, Any]], tasks: Iterable[str]) -> Run | None:
+def last_run(entries: Sequence[Line], tasks: Iterable[str]) -> Run | None:
     """The run of the last line, a judgement told with the step it followed.
 
     ``tasks``: those there are; the rest of them had nothing to do or was not asked for.
@@ -66,7 +66,7 @@ def last_run(entries: Sequence[Mapping[str, Any]], tasks: Iterable[str]) -> Run 
     return Run(started, events, len(set(tasks) - set(merged)))
 
 
-def last_failures(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def last_failures(entries: Iterable[Line]) -> dict[str, str]:
     """Task -> message, for the tasks whose last line is a failure or a bad verdict."""
     failures: dict[str, str] = {}
     for entry in entries:
@@ -74,7 +74,7 @@ def last_failures(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return failures
 
 
-def note_outcome(failures: dict[str, str], entry: Mapping[str, Any]) -> None:
+def note_outcome(failures: dict[str, str], entry: Line) -> None:
     """Bring ``failures`` up to date with one more line of the history."""
     event = event_of(entry)
     if event is None:
@@ -88,9 +88,9 @@ def note_outcome(failures: dict[str, str], entry: Mapping[str, Any]) -> None:
 class Previous:
     """The builds before today's, of every model."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]], store: Store) -> None:
+    def __init__(self, entries: Iterable[Line], store: Store) -> None:
         self._store = store
-        self._lines: dict[str, list[Mapping[str, Any]]] = {}
+        self._lines: dict[str, list[Line]] = {}
         for entry in entries:
             if entry.get("step") in ("kmodel", "verify") and entry.get("did") in (
                 "computed",
@@ -122,7 +122,7 @@ class Previous:
             return None, "earlier builds are no longer in the store"
         return None, "this is the first build"
 
-    def _files(self, entry: Mapping[str, Any]) -> dict[str, str] | None:
+    def _files(self, entry: Line) -> dict[str, str] | None:
         """Role -> hash of the one file of it, as the store has it."""
         result = self._store.find(lenient.text(entry.get("key")))
         if result is None:
@@ -131,7 +131,7 @@ class Previous:
         return {role: lenient.text(lenient.mapping(files).get("")) for role, files in roles.items()}
 
     @staticmethod
-    def _verify_after(lines: Sequence[Mapping[str, Any]], i: int) -> Mapping[str, Any] | None:
+    def _verify_after(lines: Sequence[Line], i: int) -> Line | None:
         """The last measurement of the kmodel of line ``i``."""
         found = None
         for entry in lines[i + 1 :]:
@@ -142,16 +142,16 @@ class Previous:
 
     def _build(
         self,
-        entry: Mapping[str, Any],
+        entry: Line,
         files: Mapping[str, str],
-        verify: Mapping[str, Any] | None,
+        verify: Line | None,
     ) -> Build | None:
         kmodel = self._store.read(files.get("kmodel", ""))
         if kmodel is None:
             return None
         layers = lenient.parse_json(self._store.read(files.get("layers", "")))
         contract = lenient.parse_json(self._store.read(files.get("contract", "")))
-        measured: dict[str, Any] = {}
+        measured = lenient.mapping(None)
         if verify is not None and (found := self._files(verify)) is not None:
             measured = lenient.parse_json(self._store.read(found.get("measurement", "")))
         return build_of(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from k210tasks.report import lenient
 from k210tasks.report.facts import Plot, Sample, Scores
+from k210tasks.report.lenient import Json
 
 #: Longer side of a thumbnail, in pixels; and its data at most: a page stays small.
 THUMBNAIL = 112
@@ -18,7 +19,7 @@ THUMBNAIL_BYTES = 16_000
 PICTURE_BYTES = 32 << 20
 
 
-def samples(measured: Mapping[str, Any], labels: Sequence[str], folder: Path) -> tuple[Sample, ...]:
+def samples(measured: Json, labels: Sequence[str], folder: Path) -> tuple[Sample, ...]:
     """Every measured image; pictures and answers for those the measurement has answers of."""
     images = lenient.mappings(measured.get("images"))
     names = [lenient.text(o.get("name")) for o in lenient.mappings(measured.get("outputs"))]
@@ -42,15 +43,15 @@ def _badness(sample: Sample) -> tuple[bool, float]:
     return sample.agrees, sample.cosine if sample.cosine is not None else -2.0
 
 
-def _classes(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _classes(images: Sequence[Json]) -> tuple[str, ...]:
     """The sorted folder names, which are the labels where none were given."""
     return tuple(sorted({lenient.text(i.get("class")) for i in images if i.get("class")}))
 
 
 def _sample(
-    image: Mapping[str, Any],
+    image: Json,
     file: str,
-    outputs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Json],
     names: Sequence[str],
     labels: Sequence[str],
     folder: Path | None,
@@ -80,7 +81,7 @@ def _label(index: Any, labels: Sequence[str]) -> str | None:
     return labels[number] if 0 <= number < len(labels) else f"class {number}"
 
 
-def _answer(output: Mapping[str, Any], labels: Sequence[str]) -> Scores | Plot:
+def _answer(output: Json, labels: Sequence[str]) -> Scores | Plot:
     if "top" in output:
         return Scores(
             tuple(

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from k210tasks.engine.plan import FileInput, Input, Judge, SamplesInput, StepPlan, TreeInput
+from k210tasks.engine.plan import (
+    FileInput,
+    Input,
+    Judge,
+    SamplesInput,
+    Settings,
+    StepPlan,
+    TreeInput,
+)
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
@@ -186,7 +194,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     )
 
 
-def _kmodel_settings(model: Model) -> dict[str, Any]:
+def _kmodel_settings(model: Model) -> Settings:
     compiler = COMPILERS[model.compiler]
     settings: dict[str, Any] = {
         "model": model.name,  # the contract bears it
@@ -204,7 +212,7 @@ def _kmodel_settings(model: Model) -> dict[str, Any]:
     return settings
 
 
-def _judge_settings(model: Model, *, measured: bool) -> dict[str, Any]:
+def _judge_settings(model: Model, *, measured: bool) -> Settings:
     """What a verdict depends on beside the measurement; changing it measures nothing."""
     verify = model.verify
     return {

@@ -7,7 +7,6 @@ planned.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import Verdict
@@ -96,7 +95,7 @@ def judge(job: Job) -> Verdict:
 def _weigh(contract: Contract, job: Job, program: int) -> list[str]:
     """Whether the model fits beside this very program, where nothing better is known."""
     profile = PROFILES[job.settings["profile"]]
-    free: dict[str, Any] = job.settings["sram_free"]
+    free: dict[str, int | None] = job.settings["sram_free"]
     found = fit(
         contract.model,
         contract.nbytes or 0,

@@ -14,14 +14,16 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict, cast
 
 from k210tasks.engine.current import unchanged
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.versions import VERSIONS
-from k210tasks.store.files import stamp_of
-from k210tasks.store.records import Record, file_name
+from k210tasks.store.files import Stamp, stamp_of
+from k210tasks.store.history import Line
+from k210tasks.store.records import Place, file_name
 
 TASK = "report"
 INDEX = "build/report/index.html"
@@ -29,10 +31,30 @@ INDEX = "build/report/index.html"
 _SHOWN = ("outcome", "because", "key", "finished", "settings")
 
 
+class ReportRecord(TypedDict):
+    """What the last report was made from; beside what every record has."""
+
+    outcome: str
+    version: int
+    made_from: str  # of the manifest
+    manifest: str  # its digest
+    history: int  # bytes of it that were read
+    failures: dict[str, str]  # task -> message
+    read: dict[str, list[Any]]  # path -> [digest, stamp]
+    pages: dict[str, Stamp | None]
+    outputs: dict[str, Place]
+
+
+def _recorded(project: Project) -> ReportRecord | None:
+    """The last report's record, where this version wrote it."""
+    record: Any = project.states.load(TASK)
+    return record if record is not None and record.get("version") == VERSIONS[TASK] else None
+
+
 def is_fresh(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> bool:
     """Whether the pages are in place and show what there is."""
-    record = project.states.load(TASK)
-    if record is None or record.get("version") != VERSIONS[TASK]:
+    record = _recorded(project)
+    if record is None:
         return False
     failures = dict(record["failures"])
     size, changed = _follow(project, record["history"], failures)
@@ -100,7 +122,7 @@ def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> st
         version=__version__,
     )
     pages = write_pages(facts, Path(project.root))
-    record: Record = {
+    record: ReportRecord = {
         "outcome": "done",
         "version": VERSIONS[TASK],
         "made_from": manifest.made_from,
@@ -117,7 +139,8 @@ def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> st
 
 def pages(project: Project) -> list[str]:
     """The pages the last report wrote, relative to the project."""
-    return list((project.states.load(TASK) or {}).get("pages", {}))
+    record: Any = project.states.load(TASK)
+    return list((record or {}).get("pages", {}))
 
 
 # -- what it depends on ----------------------------------------------------------------------
@@ -184,7 +207,7 @@ def _follow(project: Project, seen: int, failures: dict[str, str]) -> tuple[int,
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
                 if isinstance(entry, dict):
-                    note_outcome(failures, entry)
+                    note_outcome(failures, cast("Line", entry))
     return size, True
 
 

@@ -1,16 +1,7 @@
 """``.k210/history.jsonl``: what was done when, one JSON object a line, only ever appended.
 
 Each line is one write to a file opened for appending, so lines of several processes do not
-mix; a line torn by a crash is skipped when reading and closed off when writing. Keys:
-
-    run      one ``doit``, shared by its processes
-    time     when the step ended, seconds since 1970
-    task, step, subject
-    did      computed | restored | kept | judged | skipped | failed
-    key      of the result, where known
-    seconds  spent
-    ok       false for failed, and for judged when the verdict is bad
-    message  why it was skipped, failed or judged as it was
+mix; a line torn by a crash is skipped when reading and closed off when writing.
 """
 
 from __future__ import annotations
@@ -19,14 +10,31 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal, TypedDict, cast
+
+Did = Literal["computed", "restored", "kept", "judged", "skipped", "failed"]
+
+
+class Line(TypedDict, total=False):
+    """One step of one run. Read leniently: another version may have written it."""
+
+    run: str  # one ``doit``, shared by its processes
+    time: float  # when the step ended, seconds since 1970
+    task: str
+    step: str
+    subject: str
+    did: Did
+    key: str  # of the result, where known
+    seconds: float  # spent
+    ok: bool  # false for failed, and for judged when the verdict is bad
+    message: str  # why it was skipped, failed or judged as it was
 
 
 class History:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def add(self, **entry: Any) -> None:
+    def add(self, entry: Line) -> None:
         """Append one line. A disk that refuses it does not fail the step."""
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
         with contextlib.suppress(OSError):
@@ -39,7 +47,7 @@ class History:
             finally:
                 os.close(fd)
 
-    def entries(self) -> Iterator[dict[str, Any]]:
+    def entries(self) -> Iterator[Line]:
         """The readable lines, oldest first."""
         with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
             for line in file:
@@ -48,7 +56,7 @@ class History:
                 except ValueError:
                     continue
                 if isinstance(entry, dict):
-                    yield entry
+                    yield cast("Line", entry)
 
 
 def _torn(fd: int) -> bool:

@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypedDict, cast
 
 from k210tasks.store.files import write_atomically
 
@@ -21,9 +21,60 @@ FORMAT = 1
 #: relative path ("" for a single file) -> [sha256, stamp]
 Files = dict[str, list[Any]]
 
-#: The keys of a record: format, task, outcome ("done", "skipped", "forgotten"), key, step,
-#: version, settings, tools, libraries, inputs, outputs (role -> {"path", "files"}), judge, …
-Record = dict[str, Any]
+
+#: what identifies a toolchain in the key of a result: its version and hashes
+Pin = Mapping[str, str]
+
+
+class Place(TypedDict):
+    """An input or an output: its path in the project, and what was there."""
+
+    path: str
+    files: Files
+
+
+class Judged(TypedDict):
+    """What the cheap half of a step found."""
+
+    version: int
+    settings: Mapping[str, Any]
+    ok: bool
+    message: str
+    outputs: dict[str, Place]
+
+
+class _Always(TypedDict):
+    outcome: Literal["done", "skipped", "forgotten", "failed"]
+
+
+class Record(_Always, total=False):
+    """What is known of a task. Plain dictionaries: a run in which nothing changed reads thousands.
+
+    Beside the outcome, ``outputs`` are there but for a toolchain's, ``because`` for one that was
+    skipped, and the rest for one that is done.
+    """
+
+    format: int
+    task: str
+    run: str  # of the ``doit`` that wrote it
+    because: str
+    finished: float  # seconds since 1970
+    seconds: float
+    key: str
+    step: str
+    version: int
+    settings: Mapping[str, Any]
+    tools: dict[str, Pin]
+    libraries: dict[str, str]
+    inputs: dict[str, Place]
+    outputs: dict[str, Place]
+    judge: Judged | None
+
+
+def outputs_of(record: Record | None) -> dict[str, Place]:
+    """What a task wrote, by role, as far as that is known."""
+    return {} if record is None else record.get("outputs", {})
+
 
 #: In a file's name these stand for themselves; the rest of a task's name is percent-encoded
 #: where a file system might refuse it. "convert:nn_xo" -> "convert.nn_xo.json"
@@ -80,15 +131,17 @@ class TaskStates:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             self._damaged(task, "it has another format")
             return None
-        return record
+        return cast("Record", record)
 
     def _damaged(self, task: str, why: str) -> None:
         if self._say is not None:
             self._say(f"{task}: what is known of it cannot be read ({why}); checking anew")
 
-    def save(self, task: str, record: Record) -> None:
-        record = {"format": FORMAT, "task": task, **record}
-        data = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    def save(self, task: str, record: Mapping[str, Any]) -> None:
+        """Write a :class:`Record`, or what a task that is no step keeps instead."""
+        data = json.dumps(
+            {"format": FORMAT, "task": task, **record}, ensure_ascii=False, separators=(",", ":")
+        )
         write_atomically(self._path(task), data.encode("utf-8", "surrogatepass"))
 
     def remove(self, task: str) -> bool:
@@ -109,4 +162,4 @@ class TaskStates:
                     except (OSError, ValueError):
                         continue
                     if isinstance(record, dict) and record.get("format") == FORMAT:
-                        yield record
+                        yield cast("Record", record)

@@ -21,7 +21,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TypedDict, cast
 
 from k210tasks.errors import K210Error
 from k210tasks.store.files import Unreadable, copy_file, write_atomically
@@ -33,7 +33,16 @@ FORMAT = 1
 #: role -> relative path ("" for an output that is one file) -> SHA-256
 Contents = Mapping[str, Mapping[str, str]]
 
-Say = Callable[[str], None]
+
+class Result(TypedDict):
+    """What a key stands for, and who put it there."""
+
+    format: int
+    key: str
+    outputs: Contents
+    task: str
+    project: str  # its root
+    time: float  # seconds since 1970
 
 
 class DamagedObject(K210Error):
@@ -111,8 +120,8 @@ class Store:
 
     # -- reading -----------------------------------------------------------------------
 
-    def find(self, key: str) -> dict[str, Any] | None:
-        """The record of a key, or None. Its ``outputs`` are :data:`Contents`."""
+    def find(self, key: str) -> Result | None:
+        """What is kept for a key, or None."""
         if self.root is None:
             return None
         try:
@@ -122,7 +131,7 @@ class Store:
             return None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             return None
-        return record if record.get("key") == key else None
+        return cast("Result", record) if record.get("key") == key else None
 
     def copy_out(self, digest: str, target: str) -> None:
         """Copy an object to ``target`` (which must not exist), checking its hash.
@@ -155,7 +164,9 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------
 
-    def put(self, key: str, outputs: Contents, places: Contents, about: Mapping[str, Any]) -> None:
+    def put(
+        self, key: str, outputs: Contents, places: Contents, about: Mapping[str, object]
+    ) -> None:
         """Keep a result. ``places``: role -> relative path -> the file to copy from.
 
         Raises OSError, and :class:`K210Error` if a file is not what ``outputs`` says.
@@ -211,7 +222,7 @@ class Store:
         if self.root is not None:
             sweep(os.path.join(self.root, "tmp"))
 
-    def results(self) -> Iterator[dict[str, Any]]:
+    def results(self) -> Iterator[Result]:
         """Every readable record."""
         for path in self._files("results"):
             record = self.find(os.path.basename(path).removesuffix(".json"))
@@ -225,7 +236,7 @@ class Store:
                 yield os.path.join(folder, name)
 
     def collect(
-        self, keep: Callable[[dict[str, Any]], bool], *, dry_run: bool = False
+        self, keep: Callable[[Result], bool], *, dry_run: bool = False
     ) -> tuple[int, int, int]:
         """Remove the results ``keep`` refuses and every object no result names.
 

@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from k210tasks.store.records import Pin
 from k210tasks.toolchains import lockfile, receipts
 from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import ArchiveTool, ToolchainOverride
@@ -57,7 +57,7 @@ class ArchiveToolchain(Toolchain):
         entry = lockfile.read(self.lock_path, self.name, platform_tag())
         return entry.sha256 if entry is not None else None
 
-    def pin(self) -> dict[str, Any]:
+    def pin(self) -> Pin:
         """With the archive's hash once that is known, by models.yaml or k210.lock.
 
         Before the very first installation it is not, and the address stands in for it; so
@@ -78,7 +78,7 @@ class ArchiveToolchain(Toolchain):
         sha256 = self.sha256()
         return sha256 is not None and self._receipt_of(sha256) is not None
 
-    def _receipt_of(self, sha256: str) -> dict[str, Any] | None:
+    def _receipt_of(self, sha256: str) -> receipts.Receipt | None:
         folder = self._folder_of(sha256)
         receipt = receipts.read(folder)
         if receipt is None or receipt.get("pin", {}).get("sha256") != sha256:
@@ -113,7 +113,7 @@ class ArchiveToolchain(Toolchain):
             self._fetch_and_prove(url, known, say, progress)
         say(f"{self.name}: ready")
 
-    def _elsewhere(self, url: str) -> dict[str, Any] | None:
+    def _elsewhere(self, url: str) -> receipts.Receipt | None:
         for folder in sorted((cache_root() / "toolchains").glob(f"{self.name}-*")):
             receipt = receipts.read(folder)
             if receipt is not None and receipt.get("url") == url:
@@ -141,7 +141,7 @@ class ArchiveToolchain(Toolchain):
                 unpacking.unpack(archive, fresh)
                 program = unpacking.find_program(fresh, self.tool.program, archive)
                 say(f"{self.name}: trying it")
-                facts = {
+                facts: receipts.Facts = {
                     "url": url,
                     "archive_bytes": size,
                     "program": program.relative_to(fresh).as_posix(),
@@ -168,7 +168,7 @@ class ArchiveToolchain(Toolchain):
 
             raise HashMismatch(url, sha256, present.sha256, str(self.lock_path))
 
-    def _prove(self, program: Path) -> dict[str, Any]:
+    def _prove(self, program: Path) -> dict[str, str]:
         """Run it for its usage; raise unless it is the ncc that it should be."""
         from k210tasks.toolchains.messages import explain
         from k210tasks.toolchains.program import run

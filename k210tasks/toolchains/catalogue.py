@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from k210tasks.store.records import Pin
 
 HERE = Path(__file__).parent
 #: runs the module of a worker
@@ -43,7 +44,7 @@ class PythonTool:
         word = "".join(c if c.isalnum() else "_" for c in self.name.split("-")[0])
         return f"K210_PYTHON_{word.upper()}"
 
-    def pin(self) -> dict[str, Any]:
+    def pin(self) -> Pin:
         """The identity of what is installed, whichever of ``pythons`` runs it."""
         text = self.requirements_path.read_bytes().replace(b"\r\n", b"\n")
         return {

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from k210tasks.store.records import Pin
 from k210tasks.toolchains import receipts
 from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import TOOLS, PythonTool
@@ -54,7 +54,7 @@ def remove(leftover: Leftover) -> None:
     shutil.rmtree(leftover.folder)
 
 
-def _pin(folder: Path) -> dict[str, Any] | None:
+def _pin(folder: Path) -> Pin | None:
     """What a receipt of whatever layout says was installed there."""
     try:
         pin = json.loads((folder / receipts.FILE).read_text("utf-8"))["pin"]
@@ -63,7 +63,7 @@ def _pin(folder: Path) -> dict[str, Any] | None:
     return pin if isinstance(pin, dict) and "name" in pin else None
 
 
-def _is_named(pin: dict[str, Any]) -> bool:
+def _is_named(pin: Pin) -> bool:
     """Whether the catalogue has it. An archive's hash is pinned by projects, not by us."""
     tool = TOOLS.get(str(pin["name"]))
     if isinstance(tool, PythonTool):

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from k210tasks.store.files import write_atomically
+from k210tasks.store.records import Pin
 
 FILE = "receipt.json"
 #: raised when what an installation must contain changes, so that older ones do not count
 LAYOUT = 1
 
 
-def write(folder: Path, pin: dict[str, Any], facts: dict[str, Any]) -> None:
+class Facts(TypedDict, total=False):
+    """What is recorded beside the pin: ``interpreter`` of environments, the rest of archives."""
+
+    proof: Mapping[str, object]  # what the tool said of itself when it was tried
+    installed: str  # when, UTC
+    bytes: int  # on disk
+    interpreter: str
+    url: str
+    archive_bytes: int
+    program: str  # path inside the folder
+
+
+class Receipt(Facts):
+    layout: int
+    pin: Pin
+
+
+def write(folder: Path, pin: Pin, facts: Facts) -> None:
     """Record in ``folder`` that ``pin`` was installed there and proved to run."""
     text = json.dumps({"layout": LAYOUT, "pin": pin, **facts}, indent=1, sort_keys=True) + "\n"
     write_atomically(str(folder / FILE), text.encode(), sync=True)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> Receipt | None:
     """The receipt in ``folder``; None where there is none, or none that can be read."""
     try:
         receipt = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -27,4 +46,4 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(receipt, dict) or receipt.get("layout") != LAYOUT:
         return None
-    return receipt
+    return cast("Receipt", receipt)

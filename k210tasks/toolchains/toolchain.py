@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.store.locks import lock
+from k210tasks.store.records import Pin
 from k210tasks.toolchains import receipts
 from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import START, PythonTool, Tool, ToolchainOverride
@@ -44,7 +45,7 @@ class Toolchain:
     def name(self) -> str:
         return self.tool.name
 
-    def pin(self) -> dict[str, Any]:
+    def pin(self) -> Pin:
         """What identifies the tool in the key of a result: JSON values, no network."""
         raise NotImplementedError
 
@@ -83,7 +84,7 @@ class Toolchain:
                 raise CacheUnusable(cache_root(), error) from error
             yield
 
-    def receipt(self) -> dict[str, Any] | None:
+    def receipt(self) -> receipts.Receipt | None:
         """What was recorded when it was installed."""
         return receipts.read(self.folder)
 
@@ -102,7 +103,7 @@ class PythonToolchain(Toolchain):
 
     tool: PythonTool
 
-    def pin(self) -> dict[str, Any]:
+    def pin(self) -> Pin:
         return self.tool.pin()
 
     @property
@@ -160,7 +161,7 @@ class PythonToolchain(Toolchain):
             finally:
                 worker.close()
             proof.pop("printed")
-            facts = {
+            facts: receipts.Facts = {
                 "proof": proof,
                 "interpreter": str(interpreter.path),
                 "installed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
