@@ -122,4 +122,13 @@ def accuracy_of(measured: Mapping[str, Any]) -> Accuracy | None:
         kmodel_accuracy=values.number(classes.get("kmodel")),
         samples=values.whole(measured.get("samples")),
         held_out=measured.get("held_out") is not False,
+        runtime=_runtime(values.mapping(measured.get("runtime"))),
     )
+
+
+def _runtime(said: Mapping[str, Any]) -> str:
+    """What was simulated, and whether its outputs were ever recorded."""
+    title = said.get("title")
+    if not isinstance(title, str):
+        return ""
+    return title if said.get("recorded") is True else f"{title} (not recorded)"

@@ -38,6 +38,7 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
                 "resize": model.preprocess.resize,
             },
             "firmware": model.firmware,
+            "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "address": address,
         },
         inputs=inputs,
