@@ -14,6 +14,8 @@ from k210tasks.kmodel import v3, v3_layers
 from k210tasks.kmodel import v4 as v4_format
 from k210tasks.kmodel.codec import FLOAT32, KPU, MAIN, UINT8
 from k210tasks.kmodel.errors import KmodelError
+from k210tasks.kmodel.lint import stops
+from k210tasks.kmodel.runtimes import Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.kpu.blas import one_thread
@@ -46,35 +48,47 @@ class Input:
 class Simulator:
     """A model prepared once, to be run on any number of inputs.
 
+    ``runtime`` is what executes it (docs, section 8): a :class:`Runtime` or its name. All but
+    ``host`` keep their memory between runs, as boards do, so that a model that reads what none
+    of its layers has written puts out what the runs before have left there.
+
     Raises :class:`KmodelError` naming byte offset and field where the model asks for what no
-    K210 can do, for more than 64 MiB of main memory (before allocating it), or for an absurd
-    amount of work.
+    K210 can do or ``runtime`` does not run, for more than 64 MiB of main memory (before
+    allocating it), or for an absurd amount of work.
     """
 
-    def __init__(self, model: KmodelV3 | KmodelV4):
+    def __init__(self, model: KmodelV3 | KmodelV4, runtime: str | Runtime = "host"):
         self.model = model
+        self.runtime = runtime_of(runtime)
         self._results: list[NDArray[Any]] | None = None
         if isinstance(model, KmodelV3):
-            self._memory = Memory(model.main_mem, 20)
+            self._memory = Memory(model.main_mem, 20, runtime=self.runtime)
             prepare: dict[Any, Any] = dict(v3_steps.PREPARE)
             describe: Callable[[int, Any], str] = v3.describe
         else:
-            self._memory = Memory(model.main_mem, 20, model.constants)
+            self._memory = Memory(model.main_mem, 20, model.constants, self.runtime)
             prepare = dict(v4_steps.PREPARE)
             describe = v4_format.describe
         bodies: Sequence[Any] = model.layers
         if not bodies:
             raise KmodelError(12 if model.version == 3 else 24, "layers", "the model has none")
+        refused = stops(model, self.runtime)
+        if refused is not None:
+            at = 0 if refused.layer is None else bodies[refused.layer].offset
+            raise KmodelError(at, refused.name, f"{refused.problem}: {refused.remedy}")
         #: How messages and listings call each layer.
         self.names: list[str] = []
         self._steps: list[Step] = []
         for i, body in enumerate(bodies):
             self.names.append(describe(i, body))
-            site = Site(self._memory, body.offset, self.names[-1])
+            site = self._site(body.offset, self.names[-1])
             with np.errstate(all="ignore"):
                 self._steps.append(prepare[type(body)](site, body))
         self.input, self._store = self._input()
         self._outputs = self._output_views()
+
+    def _site(self, offset: int | None, what: str) -> Site:
+        return Site(self._memory, offset, what, self.runtime)
 
     def run(self, x: NDArray[Any], keep_layers: bool = False) -> list[NDArray[Any]]:
         """The model's outputs in the file's order, flat float32 (or uint8) arrays of their own.
@@ -84,7 +98,7 @@ class Simulator:
         :class:`InputError` for an array the model does not take.
         """
         values = self._accept(x)
-        self._memory.clear()
+        self._memory.begin()
         self._store(values)
         self._results = None
         kept: list[NDArray[Any]] = []
@@ -136,28 +150,22 @@ class Simulator:
 
     def _input_v3(self, model: KmodelV3) -> tuple[Input, Callable[[NDArray[Any]], None]]:
         first, name = model.layers[0], self.names[0]
-        site = Site(self._memory, first.offset, name)
+        site = self._site(first.offset, name)
         if isinstance(first, v3_layers.K210Conv):
             shape, row = first.registers.in_shape, first.registers.image_src_addr
             return (
                 Input("kpu", "uint8", shape, int(np.prod(shape))),
-                lambda x: write_map(self._memory.kpu, row, x.reshape(shape)),
+                v3_steps.uploader(site, row, shape, dma=shape[2] % 64 == 0),
             )
-        if isinstance(first, v3_layers.FullyConnected):
-            view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")
-            return Input("main", "float32", None, 4 * first.in_ch), lambda x: np.copyto(view, x)
-        raise KmodelError(
-            first.offset,
-            name,
-            "no K210 runtime starts with it: the first layer must be K210Conv2d (fed with uint8 "
-            "pixels) or FullyConnected (fed with float32)",
-        )
+        assert isinstance(first, v3_layers.FullyConnected)  # else the runtime had been refused
+        view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")
+        return Input("main", "float32", None, 4 * first.in_ch), lambda x: np.copyto(view, x)
 
     def _input_v4(self, model: KmodelV4) -> tuple[Input, Callable[[NDArray[Any]], None]]:
         if not model.inputs:
             raise KmodelError(28, "inputs", "the model has none")
         memory, shape = model.inputs[0], model.input_shapes[0]
-        site = Site(self._memory, 40, "inputs[0]")
+        site = self._site(40, "inputs[0]")
         if memory.memory_type == KPU:
             batch, *chw = shape
             for dimension in shape:
@@ -186,14 +194,14 @@ class Simulator:
         model = self.model
         if isinstance(model, KmodelV3):
             return [
-                Site(self._memory, 28 + 8 * i, f"outputs[{i}]").main(
+                self._site(28 + 8 * i, f"outputs[{i}]").main(
                     "address, size", output.address, output.size, "<f4"
                 )
                 for i, output in enumerate(model.outputs)
             ]
         first = 40 + 32 * len(model.inputs)
         return [
-            Site(self._memory, first + 16 * i, f"outputs[{i}]").output(
+            self._site(first + 16 * i, f"outputs[{i}]").output(
                 "range", output, "<f4" if output.datatype == FLOAT32 else "u1"
             )
             for i, output in enumerate(model.outputs)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
-from k210tasks.toolchains.floats import require_float
+from k210tasks.toolchains.fit_for_vendor import require_float
 from k210tasks.toolchains.messages import explain, warnings
 from k210tasks.toolchains.program import run
 from k210tasks.toolchains.toolchain import Toolchain

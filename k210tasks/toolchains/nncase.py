@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
-from k210tasks.toolchains.floats import input_shape, require_float
+from k210tasks.toolchains.fit_for_vendor import input_shape, require_float
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 from k210tasks.toolchains.worker import Progress
 

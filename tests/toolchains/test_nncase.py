@@ -11,7 +11,7 @@ import pytest
 from k210tasks.reference.litert import FloatModel
 from k210tasks.toolchains import nncase, tensorflow
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
-from k210tasks.toolchains.floats import QuantisedModel
+from k210tasks.toolchains.fit_for_vendor import QuantisedModel
 from k210tasks.toolchains.toolchain import Toolchain
 from k210tasks.toolchains.worker import close_all
 from k210tasks.toolchains.workers.tidy import tidy
