@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from k210tasks.samples.folder import Samples
@@ -55,16 +55,15 @@ class Project:
         self.stamps: dict[str, dict[str, Stamp]] = {}
         #: stamps of outputs found in place; forgotten as soon as any task is to run
         self.seen: dict[str, Stamp] = {}
+        #: targets of the task just found up to date: doit asks once more whether they exist
+        self.found: Sequence[str] = ()
         #: toolchain -> whether a task that names it will really compute; absent: nobody asked
         self.demand: dict[str, bool] = {}
         self._pins: dict[str, Pin] = {}
         self._swept = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from k210tasks.engine import watch
-
-        watch.mind_children()  # one is about to be started, by spawn or forkserver
-        return (_in_child, (self.base, tuple(self.overrides.values()), self.run_id))
+        return (Project, (self.base, tuple(self.overrides.values()), self.run_id))
 
     def path(self, relative: str) -> str:
         """A plan's path, as this process can open it and as messages show it."""
@@ -108,13 +107,6 @@ class Project:
         """Look at a folder afresh next time."""
         self.listings.pop(folder, None)
         self.stamps.pop(folder, None)
-
-
-def _in_child(base: str, overrides: tuple[ToolchainOverride, ...], run_id: str) -> Project:
-    from k210tasks.engine import watch
-
-    watch.end_with_parent()
-    return Project(base, overrides, run_id)
 
 
 @functools.cache

@@ -42,6 +42,20 @@ def together() -> None:
         os.register_at_fork(after_in_child=end_with_parent, after_in_parent=mind_children)
 
 
+def before_task() -> None:
+    """A task is about to run, perhaps in a child that no hook of ``fork`` tells of."""
+    # Asking for the method would choose it, and the user may still do so: the first is the default.
+    method = multiprocessing.get_start_method(allow_none=True)
+    if (method or multiprocessing.get_all_start_methods()[0]) != "fork":
+        mind_children()
+
+
+def in_task() -> None:
+    """A task runs: where this is a child that was not forked, nobody watches its parent yet."""
+    if multiprocessing.parent_process() is not None:
+        end_with_parent()
+
+
 # -- in a child ----------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
+from k210tasks.engine import watch
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project, say
 from k210tasks.errors import K210Error
@@ -25,6 +26,7 @@ def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
     from k210tasks.engine.runner import Runner
     from k210tasks.progress import shown
 
+    watch.in_task()
     quiet = task.verbosity == 0
     try:
         with shown(plan.task, quiet=quiet) as progress:
@@ -42,6 +44,7 @@ def write_report(
     project: Project, manifest: Manifest, plans: list[StepPlan], task: Any
 ) -> TaskFailed | None:
     """Write the pages, whatever results there are."""
+    watch.in_task()
     try:
         report.write(project, manifest, plans)
     except (K210Error, OSError) as error:
@@ -68,6 +71,7 @@ def install(project: Project, tool: str, task: Any) -> TaskFailed | None:
     from k210tasks.progress import shown
     from k210tasks.toolchains.cache import cache_root
 
+    watch.in_task()
     state = f"toolchain:{tool}"
     try:
         with shown(state, quiet=task.verbosity == 0) as progress:

@@ -7,6 +7,7 @@ from outside the chain is a ``file_dep``, so that a user's own task may make it.
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +44,8 @@ GROUPS = {
 
 REPORT = "what there is to see, of failed models too → build/report/index.html"
 
-#: what ``doit_config`` has read and ``create_doit_tasks`` is about to use
+#: What ``doit_config`` has read and ``create_doit_tasks`` is about to use: doit wants its settings
+#: and the tasks from two variables of dodo.py, and models.yaml is read once for both.
 _loaded: dict[str, tuple[Project, Manifest]] = {}
 
 
@@ -71,7 +73,7 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> DoitConfig:
 
     Raises doit's InvalidDodoFile with everything that is wrong in models.yaml.
     """
-    _, manifest = _loaded[os.path.abspath(path)] = _load(path)
+    project, manifest = _loaded[os.path.abspath(path)] = _load(path)
     return {
         # The ends of the chains: of a group, doit would report the failure once more.
         "default_tasks": [
@@ -82,7 +84,7 @@ def doit_config(path: str = "models.yaml", prefix: str = "") -> DoitConfig:
         "continue": True,
         "backend": "k210",
         "dep_file": os.path.join(".k210", "doit.json"),
-        "check_file_uptodate": StampChecker,
+        "check_file_uptodate": functools.partial(StampChecker, project),
     }
 
 

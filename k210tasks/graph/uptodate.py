@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from doit.dependency import FileChangedChecker
 
+from k210tasks.engine import watch
 from k210tasks.engine.current import skipped_before, unchanged
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
@@ -41,9 +41,10 @@ class UpToDate:
         # the task whenever doit's database is lost, and our record knows more.
         task.file_dep = set()
         if self._is_current():
-            StampChecker.found = task.targets
+            self.project.found = task.targets
             return True
         self.project.seen.clear()
+        watch.before_task()
         return False
 
     def _is_current(self) -> bool:
@@ -136,11 +137,11 @@ class StampChecker(FileChangedChecker):
     doit's own checker believes a file whose mtime was set back.
     """
 
-    #: targets of the task that was just found up to date: doit asks once more whether they exist
-    found: Sequence[str] = ()
+    def __init__(self, project: Project) -> None:
+        self._project = project
 
     def exists(self, file_path: str) -> bool:
-        return file_path in self.found or os.path.exists(file_path)
+        return file_path in self._project.found or os.path.exists(file_path)
 
     def check_modified(self, file_path: str, file_stat: os.stat_result, state: Any) -> bool:
         try:

@@ -39,9 +39,6 @@ from k210tasks.samples import folder as samples
 
 __all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
 
-#: Manifests found good but whose files were not looked at yet, by absolute path.
-_unsaved: dict[str, Manifest] = {}
-
 
 def load(path: str | Path = "models.yaml") -> Manifest:
     """The manifest of that file.
@@ -69,9 +66,7 @@ def load(path: str | Path = "models.yaml") -> Manifest:
         missing = _located(_check(manifest, root)[1], content)
         problems = found.problems + [p for p in missing if p.marks[:1] not in places]
         raise ManifestError(name, problems, found.document.text)
-    manifest = replace(manifest, made_from=made_from)
-    _unsaved[full] = manifest
-    return manifest
+    return replace(manifest, made_from=made_from)
 
 
 def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samples.Samples]:
@@ -92,8 +87,7 @@ def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samp
         from k210tasks.manifest import entries
 
         raise ManifestError(manifest.path, _located(missing, content), entries.decode(content)[0])
-    unsaved = _unsaved.pop(os.path.abspath(manifest.path), None)  # noqa: PTH100
-    if unsaved is manifest:
+    if manifest.made_from and not manifest.kept:
         from k210tasks.manifest import kept
 
         kept.save(manifest, manifest.root)

@@ -131,4 +131,4 @@ def _manifest(path: str, stored: dict[str, Any]) -> Manifest:
         )
         images.append(Firmware(image["name"], image["profile"], parts, image["line"]))
     overrides = tuple(ToolchainOverride(**plain) for plain in stored["toolchains"])
-    return Manifest(path, tuple(models), tuple(images), overrides, stored["key"])
+    return Manifest(path, tuple(models), tuple(images), overrides, stored["key"], kept=True)

@@ -90,6 +90,7 @@ class Manifest:
     toolchains: tuple[ToolchainOverride, ...] = ()
     #: equal for equal text, judged by the same code in the same place; "" where not loaded
     made_from: str = field(default="", compare=False)
+    kept: bool = field(default=False, compare=False)  # read from .k210, not from models.yaml
 
     @property
     def root(self) -> str:

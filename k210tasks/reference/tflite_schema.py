@@ -1,7 +1,8 @@
 """The classes of the ``tflite`` package by name, each imported when it is first asked for.
 
-``import tflite`` imports one module for each of 190 tables and enumerations, a few percent
-of a whole compilation of a small model, where a file needs about twenty. So the package is
+``import tflite`` imports one module for each of 190 tables and enumerations, of which a file
+needs about twenty: 42 ms of processor time instead of 3 (CPython 3.11, numpy imported before),
+a few percent of a whole compilation of a small model. So the package is
 entered by a stand-in that has its path and nothing else, for as long as an import takes;
 whoever imports the package itself, before or after, gets it whole.
 """
