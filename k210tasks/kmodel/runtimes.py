@@ -34,12 +34,18 @@ class Runtime:
     #: A float too large for an integer, or NaN, becomes: "clamped" 0 or 255 with NaN 0,
     #: "saturated" likewise with NaN 255 (RV64), "lowest" 0 (x86-64).
     conversion: Literal["clamped", "saturated", "lowest"] = "clamped"
+    #: Main memory is what malloc gave when the model was loaded, and a run finds there what the
+    #: last one left: a read of bytes that no layer wrote sees it. False: zeros before each run.
+    keeps_memory: bool = False
+    unwritten: int = 0  # the byte it held before the first run, where that was recorded
     # kmodel 3
     starts_dense: bool = True  # runs a file that begins with FullyConnected
     tells_dense_shape: bool = True  # and can be asked for such a file's input shape
     applies_act: bool = True  # FullyConnected heeds its field ``act``
+    pairs_dense: bool = False  # sums a FullyConnected of 8n inputs in eights, two products first
     copies_dense: bool = True  # a FullyConnected's weights fit where they are copied to
     wraps_windows: bool = False  # a pool window beyond the width or height reads other pixels
+    reads_beyond: bool = False  # and answers even if these lie beyond main memory
     loses_last_byte: bool = False  # of a map in main memory whose width is a multiple of 64
     upload_stride: int = 1  # lines of maps of width % 8 == 0 are put this many times too far apart
     truncates_quantize: bool = False  # Quantize cuts off instead of rounding
@@ -53,6 +59,11 @@ class Runtime:
     @property
     def fused(self) -> bool:
         return self.floats == "fused"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether float sums are made in the order of the C loops."""
+        return self.floats != "matrix"
 
     @property
     def says(self) -> str:
@@ -85,8 +96,10 @@ RUNTIMES: dict[str, Runtime] = {
             ),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             tells_dense_shape=False,
             applies_act=False,
+            pairs_dense=True,
             wraps_windows=True,
             loses_last_byte=True,
             half_even_quantize=True,
@@ -98,8 +111,10 @@ RUNTIMES: dict[str, Runtime] = {
             sources=("docs/kpu-and-kmodel.md, section 8",),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             tells_dense_shape=False,
             applies_act=False,
+            pairs_dense=True,
             wraps_windows=True,
             half_even_quantize=True,
         ),
@@ -111,9 +126,12 @@ RUNTIMES: dict[str, Runtime] = {
             sources=(f"{_SDK_KPU} (master, which is V0.5.6)",),
             floats="sequential",
             conversion="lowest",
+            keeps_memory=True,
+            unwritten=0xA5,
             starts_dense=False,
             applies_act=False,
             wraps_windows=True,
+            reads_beyond=True,
         ),
         Runtime(
             "sdk_develop",
@@ -122,6 +140,7 @@ RUNTIMES: dict[str, Runtime] = {
             sources=(f"{_SDK_KPU} (develop; V0.5.7 is the same)", _SDK_NNCASE),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             wraps_windows=True,
             half_even_quantize=True,
             traps_misaligned=True,
@@ -136,6 +155,7 @@ RUNTIMES: dict[str, Runtime] = {
             ),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             wraps_windows=True,
             half_even_quantize=True,
             traps_misaligned=True,
@@ -151,6 +171,7 @@ RUNTIMES: dict[str, Runtime] = {
             ),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             starts_dense=False,
             applies_act=False,
             wraps_windows=True,
@@ -163,6 +184,7 @@ RUNTIMES: dict[str, Runtime] = {
             sources=("kendryte/kendryte-freertos-sdk:lib/bsp/device/kpu.cpp (develop)",),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             starts_dense=False,
             applies_act=False,
             copies_dense=False,
@@ -186,12 +208,15 @@ RUNTIMES: dict[str, Runtime] = {
             ),
             floats="fused",
             conversion="saturated",
+            keeps_memory=True,
             wraps_windows=True,
             half_even_quantize=True,
             traps_misaligned=True,
         ),
     )
 }
+#: Runs what no profile speaks of.
+HOST = RUNTIMES["host"]
 
 
 def runtime_of(which: str | Runtime) -> Runtime:

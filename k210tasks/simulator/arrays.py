@@ -15,12 +15,6 @@ def round_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return whole + np.copysign(np.abs(x - whole) >= 0.5, x).astype(x.dtype)
 
 
-def to_codes(x: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Rounded and clamped to 0..255; NaN gives 0."""
-    codes = np.clip(round_away(x), 0, 255)
-    return np.where(np.isnan(codes), 0, codes).astype(np.uint8)
-
-
 def clamp(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Integers clamped to 0..255."""
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from k210tasks.kmodel.codec import CONST, KPU, MAIN, MemoryRange
 from k210tasks.kmodel.errors import KmodelError, TooMuch
+from k210tasks.kmodel.runtimes import HOST, Runtime
 from k210tasks.kpu.layout import KPU_RAM_BYTES, KPU_RAM_ROWS, ROW_BYTES
 
 #: Main memory a model may ask for; the K210 has 6 MiB.
@@ -30,25 +31,31 @@ class Memory:
     Raises :class:`TooMuch` before allocating where ``main_mem`` exceeds 64 MiB.
     """
 
-    def __init__(self, main_mem: int, offset: int, constants: Any = b""):
+    def __init__(self, main_mem: int, offset: int, constants: Any = b"", runtime: Runtime = HOST):
         if main_mem > MAX_MAIN_MEMORY:
             raise TooMuch(offset, "main_mem", main_mem, MAX_MAIN_MEMORY, "bytes of main memory")
-        self.main = np.zeros(main_mem, np.uint8)
+        self.main = np.full(main_mem, runtime.unwritten, np.uint8)
         self.kpu = np.zeros(KPU_RAM_BYTES, np.uint8)
         self.const = np.frombuffer(constants, np.uint8)
         self.work = 0
+        self._keeps = runtime.keeps_memory
 
-    def clear(self) -> None:
-        """Forget everything a run has left."""
-        self.main.fill(0)
-        self.kpu.fill(0)
+    def begin(self) -> None:
+        """Before a run: forget what the last one has left, unless the runtime keeps it."""
+        if not self._keeps:
+            self.main.fill(0)
+            self.kpu.fill(0)
 
 
 class Site:
-    """One layer being prepared: its place for messages, and checked access to the memories."""
+    """One layer being prepared: its place for messages, and checked access to the memories.
 
-    def __init__(self, memory: Memory, offset: int | None, what: str):
+    ``runtime`` is what will run it.
+    """
+
+    def __init__(self, memory: Memory, offset: int | None, what: str, runtime: Runtime = HOST):
         self.memory, self.offset, self.what = memory, offset, what
+        self.runtime = runtime
 
     def fail(self, field: str, problem: str) -> KmodelError:
         """An error about ``field`` of this layer, to be raised by the caller."""

@@ -14,6 +14,7 @@ from k210tasks.kmodel import v3, v3_layers
 from k210tasks.kmodel import v4 as v4_format
 from k210tasks.kmodel.codec import FLOAT32, KPU, MAIN, UINT8
 from k210tasks.kmodel.errors import KmodelError
+from k210tasks.kmodel.runtimes import Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.kpu.blas import one_thread
@@ -51,15 +52,16 @@ class Simulator:
     amount of work.
     """
 
-    def __init__(self, model: KmodelV3 | KmodelV4):
+    def __init__(self, model: KmodelV3 | KmodelV4, runtime: str | Runtime = "host"):
         self.model = model
+        self.runtime = runtime_of(runtime)
         self._results: list[NDArray[Any]] | None = None
         if isinstance(model, KmodelV3):
-            self._memory = Memory(model.main_mem, 20)
+            self._memory = Memory(model.main_mem, 20, runtime=self.runtime)
             prepare: dict[Any, Any] = dict(v3_steps.PREPARE)
             describe: Callable[[int, Any], str] = v3.describe
         else:
-            self._memory = Memory(model.main_mem, 20, model.constants)
+            self._memory = Memory(model.main_mem, 20, model.constants, self.runtime)
             prepare = dict(v4_steps.PREPARE)
             describe = v4_format.describe
         bodies: Sequence[Any] = model.layers
@@ -70,11 +72,14 @@ class Simulator:
         self._steps: list[Step] = []
         for i, body in enumerate(bodies):
             self.names.append(describe(i, body))
-            site = Site(self._memory, body.offset, self.names[-1])
+            site = self._site(body.offset, self.names[-1])
             with np.errstate(all="ignore"):
                 self._steps.append(prepare[type(body)](site, body))
         self.input, self._store = self._input()
         self._outputs = self._output_views()
+
+    def _site(self, offset: int | None, what: str) -> Site:
+        return Site(self._memory, offset, what, self.runtime)
 
     def run(self, x: NDArray[Any], keep_layers: bool = False) -> list[NDArray[Any]]:
         """The model's outputs in the file's order, flat float32 (or uint8) arrays of their own.
@@ -84,7 +89,7 @@ class Simulator:
         :class:`InputError` for an array the model does not take.
         """
         values = self._accept(x)
-        self._memory.clear()
+        self._memory.begin()
         self._store(values)
         self._results = None
         kept: list[NDArray[Any]] = []
@@ -136,7 +141,7 @@ class Simulator:
 
     def _input_v3(self, model: KmodelV3) -> tuple[Input, Callable[[NDArray[Any]], None]]:
         first, name = model.layers[0], self.names[0]
-        site = Site(self._memory, first.offset, name)
+        site = self._site(first.offset, name)
         if isinstance(first, v3_layers.K210Conv):
             shape, row = first.registers.in_shape, first.registers.image_src_addr
             return (
@@ -157,7 +162,7 @@ class Simulator:
         if not model.inputs:
             raise KmodelError(28, "inputs", "the model has none")
         memory, shape = model.inputs[0], model.input_shapes[0]
-        site = Site(self._memory, 40, "inputs[0]")
+        site = self._site(40, "inputs[0]")
         if memory.memory_type == KPU:
             batch, *chw = shape
             for dimension in shape:
@@ -186,14 +191,14 @@ class Simulator:
         model = self.model
         if isinstance(model, KmodelV3):
             return [
-                Site(self._memory, 28 + 8 * i, f"outputs[{i}]").main(
+                self._site(28 + 8 * i, f"outputs[{i}]").main(
                     "address, size", output.address, output.size, "<f4"
                 )
                 for i, output in enumerate(model.outputs)
             ]
         first = 40 + 32 * len(model.inputs)
         return [
-            Site(self._memory, first + 16 * i, f"outputs[{i}]").output(
+            self._site(first + 16 * i, f"outputs[{i}]").output(
                 "range", output, "<f4" if output.datatype == FLOAT32 else "u1"
             )
             for i, output in enumerate(model.outputs)

@@ -40,8 +40,9 @@ def kpu_conv(
     *,
     batches: int = 1,
     main_output: NDArray[np.uint8] | None = None,
+    lost: int = 0,
 ) -> Step:
-    """A convolution in KPU RAM; ``main_output`` receives the dense bytes too.
+    """A convolution in KPU RAM; ``main_output`` receives the dense bytes too, but ``lost`` last.
 
     Refuses registers that contradict the layer's geometry: what the hardware would do with
     them is not known.
@@ -72,7 +73,7 @@ def kpu_conv(
         for row, one in zip(target, y, strict=True):
             write_map(ram, row, one)
         if main_output is not None:
-            main_output[:] = y.reshape(-1)
+            main_output[: y.size - lost] = y.reshape(-1)[: y.size - lost]
 
     def result() -> NDArray[np.uint8]:
         maps = np.stack([read_map(ram, row, *out_shape) for row in target])

@@ -9,18 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.kmodel import v3_layers as b
-from k210tasks.kpu.layout import map_rows, write_map
+from k210tasks.kmodel.quirks import loses_last_byte, misplaced_end, misplaces_upload, requantized
+from k210tasks.kpu.layout import ROW_BYTES, layout, map_rows, write_map
 from k210tasks.simulator.arrays import (
-    Axis,
     clamp,
-    counts,
     nearest,
+    round_away,
     shift_half_away,
-    taps,
+)
+from k210tasks.simulator.floats import (
+    CHAIN_WORK,
+    dot,
+    from_float64,
+    multiply_add,
+    sum_last,
     to_codes,
 )
-from k210tasks.simulator.memory import STEP_WORK, Site, elements
+from k210tasks.simulator.memory import Site, elements
 from k210tasks.simulator.step import Step, kpu_conv, writes
+from k210tasks.simulator.v3_pools import pool
 
 #: The smallest normal float32; the v3 softmax starts its maximum there, not at -inf.
 FLT_MIN = np.float32(1.1754943508222875e-38)
@@ -58,9 +65,12 @@ def _quantized_add(site: Site, body: b.QuantizedAdd) -> Step:
         a_part, b_part = a_part >> body.a_shift, b_part >> body.b_shift
 
     def run() -> None:
-        total = (a_part[x] + b_part[y]) >> late
-        r = shift_half_away(total * body.out_mul, body.out_shift) + body.out_offset
-        out[:] = clamp(r)
+        total = ((a_part[x] + b_part[y]) >> late) * body.out_mul
+        if site.runtime.truncates_add:
+            total >>= body.out_shift
+        else:
+            total = shift_half_away(total, body.out_shift)
+        out[:] = clamp(total + body.out_offset)
 
     return writes(out[: body.count], run)
 
@@ -70,44 +80,10 @@ def _global_average(site: Site, body: b.GlobalAveragePool) -> Step:
     x = _floats(site, "in_mem", body.in_mem, count).reshape(body.channels, body.kernel_size)
     out = _floats(site, "out_mem", body.out_mem, body.channels)
     site.spend(0, count)
+    if site.runtime.ordered:
+        number = np.float32(body.kernel_size)
+        return writes(out, lambda: np.copyto(out, sum_last(x) / number))
     return writes(out, lambda: np.copyto(out, x.mean(1)))
-
-
-def _pool(site: Site, body: b.Pool2d) -> Step:
-    is_max = isinstance(body, b.QuantizedMaxPool2d)
-    if isinstance(body, b.MaxPool2d):
-        raise site.fail("type", "no K210 runtime has a handler for float max pools")
-    (iw, ih, ic), (ow, oh, oc) = body.in_shape, body.out_shape
-    site.require(ic == oc, "out_shape", f"{oc} channels from {ic}")
-    in_count = elements(site, "in_shape", (ic, ih, iw))
-    out_count = elements(site, "out_shape", (oc, oh, ow))
-    site.require(min(body.stride_w, body.stride_h) > 0, "stride_w, stride_h", "0; must be positive")
-    site.require(min(body.kernel_w, body.kernel_h) > 0, "kernel_w, kernel_h", "0; must be positive")
-    site.spend(body.kernel_h * body.kernel_w * (20 * out_count + STEP_WORK))
-    h = Axis(ih, body.pad_h, body.kernel_h, body.stride_h, 1, oh)
-    w = Axis(iw, body.pad_w, body.kernel_w, body.stride_w, 1, ow)
-    if is_max:
-        codes = site.main("in_mem", body.in_mem, in_count).reshape(ic, ih, iw)
-        best = site.main("out_mem", body.out_mem, out_count).reshape(oc, oh, ow)
-
-        def maximum() -> None:
-            result = np.zeros((oc, oh, ow), np.uint8)
-            for _, _, (oy, ox), (iy, ix) in taps(h, w):
-                np.maximum(result[:, oy, ox], codes[:, iy, ix], out=result[:, oy, ox])
-            best[:] = result
-
-        return writes(best, maximum)
-    x = _floats(site, "in_mem", body.in_mem, in_count).reshape(ic, ih, iw)
-    out = _floats(site, "out_mem", body.out_mem, out_count).reshape(oc, oh, ow)
-    number = counts(h, w).astype(np.float32)
-
-    def average() -> None:
-        total = np.zeros((oc, oh, ow), np.float32)
-        for _, _, (oy, ox), (iy, ix) in taps(h, w):
-            total[:, oy, ox] += x[:, iy, ix]
-        out[:] = total / number
-
-    return writes(out, average)
 
 
 def _quantize(site: Site, body: b.Quantize) -> Step:
@@ -116,8 +92,9 @@ def _quantize(site: Site, body: b.Quantize) -> Step:
     site.spend(0, 2 * body.count)
     with np.errstate(all="ignore"):
         inverse = np.float32(1) / np.float32(body.scale)
-    bias = np.float32(body.bias)
-    return writes(out, lambda: np.copyto(out, to_codes((x - bias) * inverse)))
+    bias, runtime = np.float32(body.bias), site.runtime
+    rounding = np.trunc if runtime.truncates_quantize else round_away
+    return writes(out, lambda: np.copyto(out, to_codes((x - bias) * inverse, runtime, rounding)))
 
 
 def _dequantize(site: Site, body: b.Dequantize) -> Step:
@@ -125,7 +102,8 @@ def _dequantize(site: Site, body: b.Dequantize) -> Step:
     out = _floats(site, "out_mem", body.out_mem, body.count)
     site.spend(0, body.count)
     with np.errstate(all="ignore"):
-        table = np.arange(256, dtype=np.float32) * np.float32(body.scale) + np.float32(body.bias)
+        codes = np.arange(256, dtype=np.float32)
+        table = multiply_add(site.runtime)(codes, np.float32(body.scale), np.float32(body.bias))
     return writes(out, lambda: np.copyto(out, table[x]))
 
 
@@ -133,18 +111,24 @@ def _requantize(site: Site, body: b.Requantize) -> Step:
     x = site.main("in_mem", body.in_mem, body.count)
     out = site.main("out_mem", body.out_mem, body.count)
     site.spend(0, body.count)
-    return writes(out, lambda: np.copyto(out, body.table[x]))
+    done = requantized(site.runtime, body.count)
+    return writes(out, lambda: np.copyto(out[:done], body.table[x[:done]]))
 
 
 def _l2(site: Site, body: b.L2Normalization) -> Step:
     x = _floats(site, "in_mem", body.in_mem, body.channels)
     out = _floats(site, "out_mem", body.out_mem, body.channels)
-    site.spend(0, body.channels)
+    site.spend(body.channels * CHAIN_WORK, body.channels)
+    runtime, least = site.runtime, np.float32(1e-10)
 
     def run() -> None:
-        out[:] = x / np.sqrt(np.maximum(np.sum(x * x), np.float32(1e-10)))
+        out[:] = x / np.sqrt(np.maximum(np.sum(x * x), least))
 
-    return writes(out, run)
+    def ordered() -> None:
+        squares = dot(runtime, x[None], x)[0]
+        out[:] = x * (np.float32(1) / np.sqrt(np.maximum(squares, least)))
+
+    return writes(out, ordered if runtime.ordered else run)
 
 
 def _softmax(site: Site, body: b.Softmax) -> Step:
@@ -156,7 +140,11 @@ def _softmax(site: Site, body: b.Softmax) -> Step:
         e = np.exp(x - x.max(initial=FLT_MIN))
         out[:] = e / e.sum()
 
-    return writes(out, run)
+    def ordered() -> None:
+        e = from_float64(np.exp, x - x.max(initial=FLT_MIN))
+        out[:] = e / sum_last(e)
+
+    return writes(out, ordered if site.runtime.ordered else run)
 
 
 def _concat(site: Site, body: b.Concat) -> Step:
@@ -179,12 +167,16 @@ def _fully_connected(site: Site, body: b.FullyConnected) -> Step:
     x = _floats(site, "in_mem", body.in_mem, body.in_ch)
     out = _floats(site, "out_mem", body.out_mem, body.out_ch)
     site.require(body.act <= 2, "act", f"{body.act}; 0 linear, 1 relu, 2 relu6")
-    site.spend(body.in_ch * body.out_ch, body.out_ch)
+    runtime = site.runtime
+    site.spend(body.in_ch * body.out_ch * (CHAIN_WORK if runtime.ordered else 1), body.out_ch)
     weights = np.ascontiguousarray(body.weights)
 
     def run() -> None:
-        y = weights @ x + body.bias
-        if body.act:
+        if runtime.ordered:
+            y = dot(runtime, weights, x, runtime.pairs_dense) + body.bias
+        else:
+            y = weights @ x + body.bias
+        if body.act and runtime.applies_act:
             y = np.clip(y, 0, 6 if body.act == 2 else None)
         out[:] = y
 
@@ -221,13 +213,16 @@ def _channelwise_dequantize(site: Site, body: b.ChannelwiseDequantize) -> Step:
     out = _floats(site, "out_mem", body.out_mem, count).reshape(shape)
     site.spend(0, count)
     scale, bias = body.params[:, :1], body.params[:, 1:]
-    return writes(out, lambda: np.copyto(out, x.astype(np.float32) * scale + bias))
+    affine = multiply_add(site.runtime)
+    return writes(out, lambda: np.copyto(out, affine(x.astype(np.float32), scale, bias)))
 
 
 def _logistic(site: Site, body: b.Logistic) -> Step:
     x = _floats(site, "in_mem", body.in_mem, body.channels)
     out = _floats(site, "out_mem", body.out_mem, body.channels)
     site.spend(0, body.channels)
+    if site.runtime.ordered:
+        return writes(out, lambda: np.copyto(out, 1 / (1 + from_float64(np.exp, -x))))
     return writes(out, lambda: np.copyto(out, 1 / (1 + np.exp(-x))))
 
 
@@ -237,7 +232,13 @@ def _conv(site: Site, body: b.K210Conv) -> Step:
         size = int(np.prod(body.registers.out_shape))
         main_output = site.main("out_mem", body.out_mem, size)
     return kpu_conv(
-        site, body.registers, body.weights, body.bn, body.activation, main_output=main_output
+        site,
+        body.registers,
+        body.weights,
+        body.bn,
+        body.activation,
+        main_output=main_output,
+        lost=int(loses_last_byte(site.runtime, body)),
     )
 
 
@@ -271,7 +272,36 @@ def _upload(site: Site, body: b.K210Upload) -> Step:
     x = site.main("in_mem", body.in_mem, count).reshape(shape)
     site.rows("out_kpu", body.out_kpu, map_rows(*shape))
     site.spend(0, count)
-    return Step(lambda: write_map(site.memory.kpu, body.out_kpu, x), x.copy)
+    store = uploader(site, body.out_kpu, shape, body.in_mem)
+    return Step(lambda: store(x), x.copy)
+
+
+def uploader(
+    site: Site, row: int, shape: tuple[int, int, int], start: int = 0
+) -> Callable[[NDArray[np.uint8]], None]:
+    """What stores a map at ``row`` of KPU RAM as the runtime does it, from byte ``start``."""
+    ram, runtime = site.memory.kpu, site.runtime
+    _, height, width = shape
+    if not misplaces_upload(runtime, start, height, width):
+        return lambda x: write_map(ram, row, x.reshape(shape))
+    end = misplaced_end(runtime, row, *shape)
+    site.require(
+        end <= len(ram),
+        "out_kpu",
+        f"{runtime.title} puts lines of widths that are multiples of 8 too far apart, "
+        f"{end - len(ram)} bytes beyond KPU RAM",
+    )
+    group, lines, pitch = layout(width)
+
+    def store(x: NDArray[np.uint8]) -> None:
+        for channel, plane in enumerate(x.reshape(shape)):
+            at = row + channel // group * lines * height
+            for y, line in enumerate(plane):
+                begin = (at + y * lines * runtime.upload_stride) * ROW_BYTES
+                begin += channel % group * pitch
+                ram[begin : begin + width] = line
+
+    return store
 
 
 #: How each body is prepared.
@@ -279,9 +309,9 @@ PREPARE: dict[type[b.Body], Callable[[Site, Any], Step]] = {
     b.Add: _add,
     b.QuantizedAdd: _quantized_add,
     b.GlobalAveragePool: _global_average,
-    b.MaxPool2d: _pool,
-    b.QuantizedMaxPool2d: _pool,
-    b.AveragePool2d: _pool,
+    b.MaxPool2d: pool,
+    b.QuantizedMaxPool2d: pool,
+    b.AveragePool2d: pool,
     b.Quantize: _quantize,
     b.Dequantize: _dequantize,
     b.Requantize: _requantize,

@@ -13,6 +13,7 @@ from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import Pad, Range
 from k210tasks.kmodel.shapes import window_out
 from k210tasks.simulator.arrays import Axis, convolve, counts, taps
+from k210tasks.simulator.floats import CHAIN_WORK, from_float64, multiply_add, sum_last
 from k210tasks.simulator.memory import STEP_WORK, Site, elements, shaped
 from k210tasks.simulator.step import Step, writes
 
@@ -109,17 +110,35 @@ def conv2d(site: Site, node: n.Conv2d) -> Step:
     groups, oc = conv_groups(site, node.groups, node.out_channels, node.shape.c)
     x = shaped(site, "shape", site.range("input", node.input, FLOAT), node.shape)
     h, w = window(site, node, node.shape.h, node.shape.w, node.shape.n * oc)
-    site.spend(node.weights.size * node.shape.n * h.out * w.out)
-    site.spend(h.filter * w.filter * node.shape.n * groups * GROUP_WORK)
+    ordered = site.runtime.ordered
+    macs = node.weights.size * node.shape.n * h.out * w.out
+    site.spend(macs * (CHAIN_WORK if ordered else 1))
+    inner = node.shape.c // groups if ordered else 1
+    site.spend(h.filter * w.filter * node.shape.n * groups * inner * GROUP_WORK)
     out = shaped(
         site, "output", site.output("out", node.out, FLOAT), (node.shape.n, oc, h.out, w.out)
     )
     bias = node.bias[:, None, None]
+    affine = multiply_add(site.runtime)
 
     def run() -> None:
         out[:] = clip(convolve(x, node.weights, groups, h, w) + bias, node.act)
 
-    return writes(out, run)
+    def in_order() -> None:
+        """From the bias on, channel after channel, tap after tap."""
+        total = np.broadcast_to(bias, out.shape).reshape(len(x), groups, -1, h.out, w.out).copy()
+        kernels = node.weights.reshape(groups, -1, *node.weights.shape[1:])[..., None, None]
+        grouped = x.reshape(len(x), groups, -1, 1, h.size, w.size)
+        for channel in range(grouped.shape[2]):
+            for ky, kx, (oy, ox), (iy, ix) in taps(h, w):
+                total[..., oy, ox] = affine(
+                    grouped[:, :, channel, :, iy, ix],
+                    kernels[:, :, channel, ky, kx],
+                    total[..., oy, ox],
+                )
+        out[:] = clip(total.reshape(out.shape), node.act)
+
+    return writes(out, in_order if ordered else run)
 
 
 def conv_groups(site: Site, groups: int, out_channels: int, in_channels: int) -> tuple[int, int]:
@@ -153,11 +172,27 @@ def conv2d_transpose(site: Site, node: n.Conv2dTranspose) -> Step:
             site.require(value > 0, f"{what}_{name}", f"{value}; must be positive")
         axes.append(Axis(size, pad.before, values[0], values[1], values[2], count))
     h, w = axes
-    site.spend(h.filter * w.filter * (x.size * (oc // groups) + 10 * out.size + STEP_WORK))
-    site.spend(h.filter * w.filter * node.shape.n * groups * GROUP_WORK)
+    ordered = site.runtime.ordered
+    each = oc // groups * (CHAIN_WORK if ordered else 1)
+    site.spend(h.filter * w.filter * (x.size * each + 10 * out.size + STEP_WORK))
+    site.spend(h.filter * w.filter * node.shape.n * (inner if ordered else groups) * GROUP_WORK)
     batch = node.shape.n
     kernels = node.weights.reshape(groups, oc // groups, inner, h.filter, w.filter)
     grouped = x.reshape(batch, groups, inner, h.out, w.out)
+
+    affine = multiply_add(site.runtime)
+
+    def in_order() -> None:
+        """Every output gathers channel after channel, pixel after pixel of the input."""
+        total = np.zeros((batch, groups, oc // groups, h.size, w.size), np.float32)
+        for channel in range(inner):
+            for ky, kx, (sy, sx), (ty, tx) in reversed(list(taps(h, w))):
+                total[..., ty, tx] = affine(
+                    grouped[:, :, channel, None, sy, sx],
+                    kernels[:, :, channel, ky, kx, None, None],
+                    total[..., ty, tx],
+                )
+        out[:] = clip(total.reshape(out.shape), node.act)
 
     def run() -> None:
         total = np.zeros((batch, groups, oc // groups, h.size, w.size), np.float32)
@@ -168,7 +203,7 @@ def conv2d_transpose(site: Site, node: n.Conv2dTranspose) -> Step:
             total[:, :, :, ty, tx] += product.reshape(batch, groups, -1, rows, columns)
         out[:] = clip(total.reshape(out.shape), node.act)
 
-    return writes(out, run)
+    return writes(out, in_order if ordered else run)
 
 
 def matmul(site: Site, node: n.Matmul) -> Step:
@@ -178,7 +213,18 @@ def matmul(site: Site, node: n.Matmul) -> Step:
     out = shaped(
         site, "a_rows, b_cols", site.output("out", node.out, FLOAT), (node.a_rows, node.b_cols)
     )
-    site.spend(int(np.prod(sizes, dtype=object)), out.size)
+    ordered = site.runtime.ordered
+    site.spend(int(np.prod(sizes, dtype=object)) * (CHAIN_WORK if ordered else 1), out.size)
+    affine = multiply_add(site.runtime)
+
+    def in_order() -> None:
+        total = np.broadcast_to(node.bias, out.shape)
+        for i in range(node.a_cols):
+            total = affine(x[:, i, None], y[i], total)
+        out[:] = clip(total, node.act)
+
+    if ordered:
+        return writes(out, in_order)
     return writes(out, lambda: np.copyto(out, clip(x @ y + node.bias, node.act)))
 
 
@@ -195,10 +241,20 @@ def reduce(site: Site, node: n.Reduce) -> Step:
     axes = tuple(i for i in range(4) if node.shape[i] != node.shape_reduced[i])
     site.spend(0, x.size)
     init, function = np.float32(node.init), REDUCE[op]
-    share = np.float32(out.size / x.size) if op is n.ReduceOp.MEAN else None
+    share = np.float32(out.size) / np.float32(x.size) if op is n.ReduceOp.MEAN else None
+    kept = tuple(i for i in range(4) if i not in axes)
+    rows = x.transpose(*kept, *axes)
+    ordered = site.runtime.ordered and function is np.add
+
+    def in_order() -> NDArray[np.float32]:
+        """Sums from ``init`` on, value after value."""
+        values = rows.reshape(out.size, -1)
+        return sum_last(np.insert(values, 0, init, axis=1)).reshape(out.shape)
 
     def run() -> None:
-        folded = function(function.reduce(x, axis=axes, keepdims=True), init)
+        folded = (
+            in_order() if ordered else function(function.reduce(x, axis=axes, keepdims=True), init)
+        )
         out[:] = folded if share is None else folded * share
 
     return writes(out, run)
@@ -242,7 +298,11 @@ def softmax(site: Site, node: n.Softmax) -> Step:
         e = np.exp((x - x.max(1, keepdims=True)) * beta)
         out[:] = e / e.sum(1, keepdims=True)
 
-    return writes(out, run)
+    def in_order() -> None:
+        e = from_float64(np.exp, (x - x.max(1, keepdims=True)) * beta)
+        out[:] = e / sum_last(e)[:, None]
+
+    return writes(out, in_order if site.runtime.ordered else run)
 
 
 def unary(site: Site, node: n.Unary) -> Step:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import UINT8, MemoryRange
 from k210tasks.kpu.layout import map_rows, write_map
-from k210tasks.simulator.arrays import clamp, convolve, nearest, shift_half_up, to_codes
+from k210tasks.simulator.arrays import clamp, convolve, nearest, round_away, shift_half_up
+from k210tasks.simulator.floats import fused_multiply_add, multiply_add, to_codes
 from k210tasks.simulator.memory import Site, elements, shaped
 from k210tasks.simulator.step import Step, kpu_conv, writes
 from k210tasks.simulator.v4_float import FLOAT, GROUP_WORK, broadcast, conv_groups, enum_of, window
@@ -51,8 +52,12 @@ def dequantize(site: Site, node: n.Dequantize) -> Step:
     site.spend(0, x.size)
     with np.errstate(all="ignore"):
         step = np.float32(1) / np.float32(node.quant.scale)
-        codes = np.arange(256, dtype=np.int64) - node.quant.zero_point
-        table = codes.astype(np.float32) * step
+        if site.runtime.fused:
+            low = np.float32(-node.quant.zero_point) * step
+            table = fused_multiply_add(np.arange(256, dtype=np.float32), step, low)
+        else:
+            codes = np.arange(256, dtype=np.int64) - node.quant.zero_point
+            table = codes.astype(np.float32) * step
     return writes(out, lambda: np.copyto(out, table[x]))
 
 
@@ -62,7 +67,17 @@ def quantize(site: Site, node: n.Quantize) -> Step:
     site.require(x.size == out.size, "out.size", f"{out.size} bytes for {x.size} values")
     site.spend(0, 2 * x.size)
     scale, zero = np.float32(node.quant.scale), np.float32(node.quant.zero_point)
-    return writes(out, lambda: np.copyto(out, to_codes(x * scale + zero)))
+    runtime, affine = site.runtime, multiply_add(site.runtime)
+
+    def rounding(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Half to even in pairs of values, half away from zero the odd last one."""
+        rounded = np.rint(values)
+        if len(values) % 2:
+            rounded[-1:] = round_away(values[-1:])
+        return rounded
+
+    how = rounding if runtime.half_even_quantize else round_away
+    return writes(out, lambda: np.copyto(out, to_codes(affine(x, scale, zero), runtime, how)))
 
 
 def quantized_binary(site: Site, node: n.QuantizedBinary) -> Step:
@@ -274,14 +289,15 @@ def resize_image(site: Site, node: n.ResizeImage) -> Step:
     y0, y1, dy = grid(node.out_h, height)
     x0, x1, dx = grid(node.out_w, width)
     y0, y1, dy = y0[:, None], y1[:, None], dy[:, None]
-    one = np.float32(1)
+    one, affine = np.float32(1), multiply_add(site.runtime)
 
     def bilinear() -> None:
         image = x.astype(np.float32)
-        total = image[:, :, y0, x0] * ((one - dy) * (one - dx))
-        total += image[:, :, y1, x0] * (dy * (one - dx))
-        total += image[:, :, y0, x1] * ((one - dy) * dx)
-        total += image[:, :, y1, x1] * (dy * dx)
+        # Compilers fuse the first product into the sum with the second, then the others.
+        total = image[:, :, y1, x0] * (dy * (one - dx))
+        total = affine(image[:, :, y0, x0], (one - dy) * (one - dx), total)
+        total = affine(image[:, :, y0, x1], (one - dy) * dx, total)
+        total = affine(image[:, :, y1, x1], dy * dx, total)
         if dtype == BYTE:
             total = np.clip(np.nan_to_num(total), 0, 255)
         out[:] = total.astype(dtype)
