@@ -17,47 +17,47 @@ from k210tasks.kpu.layout import ROW_BYTES, layout
 
 
 class Windows(NamedTuple):
-    """A pool's windows along one axis, one an output: taps ``start`` to ``end`` (exclusive)
-    of the window at ``origin`` are read. int64 arrays of the output's size."""
+    """A pool's windows along one axis of ``size`` values, at ``stride`` from ``-pad`` on."""
 
-    origin: NDArray[np.int64]
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
+    size: int
+    out: int  # windows
+    kernel: int
+    stride: int
+    pad: int
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the last window begins beyond the axis. C's unsigned ``min(kernel, size -
+        origin)`` clips no such window, and so it reads what is not the map's."""
+        return (self.out - 1) * self.stride - self.pad > self.size and self.kernel > 0
 
     @property
     def last(self) -> int:
-        """The highest position read; -1 for none."""
-        return int(np.max(np.where(self.start < self.end, self.origin + self.end - 1, -1)))
+        """The highest position that is read; -1 for none."""
+        if self.beyond:
+            return (self.out - 1) * self.stride - self.pad + self.kernel - 1
+        inside = min(self.out - 1, (self.size - 1 + self.pad) // max(1, self.stride))
+        return min(inside * self.stride - self.pad + self.kernel, self.size) - 1
 
-
-def windows(size: int, out: int, kernel: int, stride: int, pad: int) -> Windows:
-    """As C's unsigned ``min(kernel, size - origin)`` clips them: a window whose origin lies
-    beyond ``size`` is not clipped at all."""
-    origin = np.arange(out, dtype=np.int64) * stride - pad
-    end = np.where(origin > size, kernel, np.minimum(kernel, size - origin))
-    return Windows(origin, np.maximum(0, -origin), end)
+    def taps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Origin of every window, and which of its taps are read: from, to (exclusive)."""
+        origin = np.arange(self.out, dtype=np.int64) * self.stride - self.pad
+        clipped = np.minimum(self.kernel, self.size - origin)
+        return origin, np.maximum(0, -origin), np.where(origin > self.size, self.kernel, clipped)
 
 
 def pool_windows(body: Pool2d) -> tuple[Windows, Windows]:
     """The windows of a pool along height and width."""
+    i, o = body.in_shape, body.out_shape
     return (
-        windows(
-            body.in_shape.height, body.out_shape.height, body.kernel_h, body.stride_h, body.pad_h
-        ),
-        windows(
-            body.in_shape.width, body.out_shape.width, body.kernel_w, body.stride_w, body.pad_w
-        ),
+        Windows(i.height, o.height, body.kernel_h, body.stride_h, body.pad_h),
+        Windows(i.width, o.width, body.kernel_w, body.stride_w, body.pad_w),
     )
 
 
 def beyond_map(body: Pool2d) -> bool:
     """Whether a pool has windows that lie beyond its map and so read what is not theirs."""
-    return any(
-        np.any((axis.origin > size) & (axis.start < axis.end))
-        for axis, size in zip(
-            pool_windows(body), (body.in_shape.height, body.in_shape.width), strict=True
-        )
-    )
+    return any(axis.beyond for axis in pool_windows(body))
 
 
 def read_end(body: Pool2d) -> int:

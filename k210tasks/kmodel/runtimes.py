@@ -54,6 +54,7 @@ class Runtime:
     # kmodel 4
     half_even_quantize: bool = False  # quantize rounds ties to even, but for an odd last value
     traps_misaligned: bool = False  # reads KPU registers in words, which must lie on multiples of 8
+    knows_late_nodes: bool = True  # every build of it has what nncase 0.2 added after beta2
     lacks: frozenset[str] = frozenset()  # layers it has no code for, as listings call them
 
     @property
@@ -103,6 +104,7 @@ RUNTIMES: dict[str, Runtime] = {
             wraps_windows=True,
             loses_last_byte=True,
             half_even_quantize=True,
+            knows_late_nodes=False,
         ),
         Runtime(
             "maixpy_dma",
@@ -117,6 +119,7 @@ RUNTIMES: dict[str, Runtime] = {
             pairs_dense=True,
             wraps_windows=True,
             half_even_quantize=True,
+            knows_late_nodes=False,
         ),
         Runtime(
             "sdk_master",
@@ -194,7 +197,11 @@ RUNTIMES: dict[str, Runtime] = {
             truncates_add=True,
             requantizes_part=True,
             lacks=frozenset(
-                {"ChannelwiseDequantize", "Logistic", "QuantizedResizeNearestNeighbor"}
+                {
+                    "ChannelwiseDequantize",
+                    "Logistic",
+                    "QuantizedResizeNearestNeighbor",
+                }
             ),
         ),
         Runtime(

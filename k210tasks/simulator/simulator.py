@@ -14,6 +14,7 @@ from k210tasks.kmodel import v3, v3_layers
 from k210tasks.kmodel import v4 as v4_format
 from k210tasks.kmodel.codec import FLOAT32, KPU, MAIN, UINT8
 from k210tasks.kmodel.errors import KmodelError
+from k210tasks.kmodel.lint import stops
 from k210tasks.kmodel.runtimes import Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
@@ -47,9 +48,13 @@ class Input:
 class Simulator:
     """A model prepared once, to be run on any number of inputs.
 
+    ``runtime`` is what executes it (docs, section 8): a :class:`Runtime` or its name. All but
+    ``host`` keep their memory between runs, as boards do, so that a model that reads what none
+    of its layers has written puts out what the runs before have left there.
+
     Raises :class:`KmodelError` naming byte offset and field where the model asks for what no
-    K210 can do, for more than 64 MiB of main memory (before allocating it), or for an absurd
-    amount of work.
+    K210 can do or ``runtime`` does not run, for more than 64 MiB of main memory (before
+    allocating it), or for an absurd amount of work.
     """
 
     def __init__(self, model: KmodelV3 | KmodelV4, runtime: str | Runtime = "host"):
@@ -67,6 +72,10 @@ class Simulator:
         bodies: Sequence[Any] = model.layers
         if not bodies:
             raise KmodelError(12 if model.version == 3 else 24, "layers", "the model has none")
+        refused = stops(model, self.runtime)
+        if refused is not None:
+            at = 0 if refused.layer is None else bodies[refused.layer].offset
+            raise KmodelError(at, refused.name, f"{refused.problem}: {refused.remedy}")
         #: How messages and listings call each layer.
         self.names: list[str] = []
         self._steps: list[Step] = []
@@ -146,17 +155,11 @@ class Simulator:
             shape, row = first.registers.in_shape, first.registers.image_src_addr
             return (
                 Input("kpu", "uint8", shape, int(np.prod(shape))),
-                lambda x: write_map(self._memory.kpu, row, x.reshape(shape)),
+                v3_steps.uploader(site, row, shape, dma=shape[2] % 64 == 0),
             )
-        if isinstance(first, v3_layers.FullyConnected):
-            view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")
-            return Input("main", "float32", None, 4 * first.in_ch), lambda x: np.copyto(view, x)
-        raise KmodelError(
-            first.offset,
-            name,
-            "no K210 runtime starts with it: the first layer must be K210Conv2d (fed with uint8 "
-            "pixels) or FullyConnected (fed with float32)",
-        )
+        assert isinstance(first, v3_layers.FullyConnected)  # else the runtime had been refused
+        view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")
+        return Input("main", "float32", None, 4 * first.in_ch), lambda x: np.copyto(view, x)
 
     def _input_v4(self, model: KmodelV4) -> tuple[Input, Callable[[NDArray[Any]], None]]:
         if not model.inputs:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.kmodel import v3_layers as b
-from k210tasks.kmodel.quirks import loses_last_byte, misplaced_end, misplaces_upload, requantized
+from k210tasks.kmodel.quirks import loses_last_byte, misplaces_upload, requantized
 from k210tasks.kpu.layout import ROW_BYTES, layout, map_rows, write_map
 from k210tasks.simulator.arrays import (
     clamp,
@@ -277,20 +277,16 @@ def _upload(site: Site, body: b.K210Upload) -> Step:
 
 
 def uploader(
-    site: Site, row: int, shape: tuple[int, int, int], start: int = 0
+    site: Site, row: int, shape: tuple[int, int, int], start: int = 0, *, dma: bool = False
 ) -> Callable[[NDArray[np.uint8]], None]:
-    """What stores a map at ``row`` of KPU RAM as the runtime does it, from byte ``start``."""
+    """What stores a map at ``row`` of KPU RAM as the runtime does it, from byte ``start``.
+
+    ``dma``: a straight copy, which none gets wrong.
+    """
     ram, runtime = site.memory.kpu, site.runtime
     _, height, width = shape
-    if not misplaces_upload(runtime, start, height, width):
+    if dma or not misplaces_upload(runtime, start, height, width):
         return lambda x: write_map(ram, row, x.reshape(shape))
-    end = misplaced_end(runtime, row, *shape)
-    site.require(
-        end <= len(ram),
-        "out_kpu",
-        f"{runtime.title} puts lines of widths that are multiples of 8 too far apart, "
-        f"{end - len(ram)} bytes beyond KPU RAM",
-    )
     group, lines, pitch = layout(width)
 
     def store(x: NDArray[np.uint8]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from k210tasks.kmodel import v3_layers as b
 from k210tasks.kmodel.quirks import beyond_map, pool_windows, read_end
@@ -18,42 +22,55 @@ def _wrapped_pool(site: Site, body: b.Pool2d) -> Step:
     (width, height, channels), (ow, oh, _) = body.in_shape, body.out_shape
     dtype = "u1" if isinstance(body, b.QuantizedMaxPool2d) else FLOAT
     memory, end, runtime = len(site.memory.main), read_end(body), site.runtime
-    site.require(
-        end <= memory or runtime.reads_beyond,
-        "kernel_w, kernel_h",
-        f"windows beyond the map make {runtime.title} read {end - memory} bytes beyond main memory",
-    )
     item = np.dtype(dtype).itemsize
     whole = (min(end, memory) - body.in_mem) // item * item
     values = site.main("in_mem", body.in_mem, whole, dtype)
     behind = np.full(item, runtime.unwritten, np.uint8).view(dtype)
     out = site.main("out_mem", body.out_mem, channels * oh * ow * item, dtype)
     out = out.reshape(channels, oh, ow)
-    rows, columns = pool_windows(body)
+    (y_origin, y_from, y_to), (x_origin, x_from, x_to) = (a.taps() for a in pool_windows(body))
     starts = width * height * np.arange(channels, dtype=np.int32)[:, None, None]
+    is_max = dtype == "u1"
+
+    def taps_read() -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
+        """Of every tap: which outputs read it (OH, OW), and which values (C, OH, OW)."""
+        for y in range(body.kernel_h):
+            in_rows = ((y >= y_from) & (y < y_to))[:, None]
+            for x in range(body.kernel_w):
+                read = in_rows & (x >= x_from) & (x < x_to)
+                place = (y_origin[:, None] + y) * width + x_origin + x
+                yield read, np.where(read, place, 0).astype(np.int32) + starts
+
+    # Outputs that read what this layer itself has written before.
+    own = (body.out_mem - body.in_mem) / item
+    late = np.zeros(out.shape, bool)
+    for read, index in taps_read():
+        late |= read & (index >= own) & (index < own + out.size)
+
+    def take(chosen: Any = ...) -> NDArray[Any]:
+        total: Any = np.zeros(out.shape, dtype)[chosen]
+        number: Any = np.zeros(out.shape, np.float32)[chosen]
+        for read, index in taps_read():
+            there = np.broadcast_to(read, out.shape)[chosen]
+            taken = np.asarray(values.take(index[chosen], mode="clip"))
+            taken = np.where(index[chosen] < len(values), taken, behind)
+            taken = np.where(there, taken, np.zeros(1, dtype))
+            total = np.maximum(total, taken) if is_max else total + taken
+            number = number + there
+        return np.asarray(total if is_max else total / number)
 
     def run() -> None:
-        total, number = np.zeros((channels, oh, ow), dtype), np.zeros((oh, ow), np.float32)
-        for y in range(body.kernel_h):
-            in_rows = ((y >= rows.start) & (y < rows.end))[:, None]
-            for x in range(body.kernel_w):
-                read = in_rows & (x >= columns.start) & (x < columns.end)
-                place = (rows.origin[:, None] + y) * width + columns.origin + x
-                index = np.where(read, place, 0).astype(np.int32) + starts
-                taken = values.take(index, mode="clip")
-                taken[index >= len(values)] = behind
-                taken[:, ~read] = 0
-                total = np.maximum(total, taken) if dtype == "u1" else total + taken
-                number += read
-        out[:] = total if dtype == "u1" else total / number
+        result, flat, done = take().reshape(-1), out.reshape(-1), 0
+        for place in np.flatnonzero(late):
+            flat[done:place] = result[done:place]
+            result[place], done = take(np.unravel_index(place, out.shape)), place
+        flat[done:] = result[done:]
 
     return writes(out, run)
 
 
 def pool(site: Site, body: b.Pool2d) -> Step:
     is_max = isinstance(body, b.QuantizedMaxPool2d)
-    if isinstance(body, b.MaxPool2d):
-        raise site.fail("type", "no K210 runtime has a handler for float max pools")
     (iw, ih, ic), (ow, oh, oc) = body.in_shape, body.out_shape
     site.require(ic == oc, "out_shape", f"{oc} channels from {ic}")
     in_count = elements(site, "in_shape", (ic, ih, iw))

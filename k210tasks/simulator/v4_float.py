@@ -242,8 +242,7 @@ def reduce(site: Site, node: n.Reduce) -> Step:
     site.spend(0, x.size)
     init, function = np.float32(node.init), REDUCE[op]
     share = np.float32(out.size) / np.float32(x.size) if op is n.ReduceOp.MEAN else None
-    kept = tuple(i for i in range(4) if i not in axes)
-    rows = x.transpose(*kept, *axes)
+    rows = x.transpose(*(i for i in range(4) if i not in axes), *axes)
     ordered = site.runtime.ordered and function is np.add
 
     def in_order() -> NDArray[np.float32]:
