@@ -28,6 +28,7 @@ class Profile:
     kmodels: tuple[int, ...]  # versions it loads, ascending
     model_base: int  # where models go by default
     language: Literal["micropython", "c"]  # of the load snippet
+    runtime: str  # what executes kmodel 3 and 4, by its name in k210tasks.kmodel.runtimes
     filesystem: tuple[int, int] | None = None  # start, end (exclusive); None: none, or not known
     sram_free: int | None = None  # bytes free for model, working memory, camera and LCD buffers
     note: str = ""  # what a user should know beside the numbers
@@ -47,6 +48,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4),
             0x300000,
             "micropython",
+            "maixpy",
             _SPIFFS,
             sram_free=4374528,
             note="free heap of an idle v0.5.0_246 on a MaixDock with the default 512 KiB for "
@@ -63,6 +65,7 @@ PROFILES: dict[str, Profile] = {
             (3,),
             0x300000,
             "micropython",
+            "maixpy",
             _SPIFFS,
             note="the _minimum_with_kmodel_v4_support build loads kmodel 4: use maixpy for it",
             sources=(
@@ -76,6 +79,7 @@ PROFILES: dict[str, Profile] = {
             (3,),
             0x300000,
             "micropython",
+            "maixpy",
             _SPIFFS,
             sources=(
                 "sipeed/MaixPy-v1:tools/release/readme.txt",
@@ -88,6 +92,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4),
             0x300000,
             "micropython",
+            "maixpy",
             _SPIFFS,
             sources=(
                 "sipeed/MaixPy-v1:tools/release/readme.txt",
@@ -100,6 +105,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4),
             0x300000,
             "micropython",
+            "canmv",
             _SPIFFS,
             sources=("kendryte/canmv:projects/canmv_k210/config_standard.mk",),
         ),
@@ -109,6 +115,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4, 5),
             0x300000,
             "micropython",
+            "canmv",
             _SPIFFS,
             sources=("kendryte/canmv:projects/canmv_k210/config_lite_kmodel_v5.mk",),
         ),
@@ -118,6 +125,7 @@ PROFILES: dict[str, Profile] = {
             (3,),
             0xA00000,
             "c",
+            "sdk_master",
             sources=("kendryte/kendryte-standalone-sdk:lib/drivers/kpu.c (master)",),
         ),
         Profile(
@@ -126,6 +134,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4, 5),
             0xA00000,
             "c",
+            "sdk_develop",
             note="kmodel 5 loads only where the SDK's nncase runtime matches the compiler",
             sources=("kendryte/kendryte-standalone-sdk:lib/drivers/kpu.c (develop)",),
         ),
@@ -135,6 +144,7 @@ PROFILES: dict[str, Profile] = {
             (3,),
             0xA00000,
             "c",
+            "freertos",
             sources=("kendryte/kendryte-freertos-sdk:lib/bsp/device/kpu.cpp",),
         ),
         Profile(
@@ -143,6 +153,7 @@ PROFILES: dict[str, Profile] = {
             (3, 4),
             0xA00000,
             "c",
+            "rt_thread",
             sources=("the K210 package of RT-Thread, which wraps kendryte-standalone-sdk",),
         ),
         Profile(
@@ -151,6 +162,7 @@ PROFILES: dict[str, Profile] = {
             (3,),
             0x300000,
             "c",
+            "maixduino",
             note="whether it loads kmodel 4 is not known",
             sources=("sipeed/Maixduino:libraries/Maxi_KPU/src/Maix_KPU.h",),
         ),

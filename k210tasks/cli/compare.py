@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli.contract_args import add_contract, count, preprocess
 from k210tasks.cli.given import UnreadableKmodel, read_bytes
+from k210tasks.cli.runtime_args import add_runtime, chosen_runtime
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mean, std, colours and labels",
     )
     add_contract(parser)
+    add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
@@ -224,7 +226,8 @@ def _engine(
         return toolchain
 
     try:
-        engine = engine_for(contract.kmodel, args.kmodel, installed, io.StringIO())
+        runtime = chosen_runtime(args, contract.profile)
+        engine = engine_for(contract.kmodel, args.kmodel, installed, io.StringIO(), runtime)
     except KmodelError as error:
         raise UnreadableKmodel(str(args.kmodel), error) from error
     if isinstance(engine, ProjectSimulator):

@@ -26,6 +26,8 @@ class NotListed(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from k210tasks.profiles import PROFILES
+
     parser.add_argument("file", metavar="FILE", help=".kmodel of version 3 or 4, or .kfpkg")
     parser.add_argument(
         "--base",
@@ -33,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="byte where the model starts in FILE, e.g. 0x100000 (default 0)",
+    )
+    parser.add_argument(
+        "--lint",
+        choices=tuple(PROFILES),
+        metavar="PROFILE",
+        help="tell what that firmware computes otherwise than the file says, or does not run; "
+        "exits 1 if there is anything",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -53,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.firmware import kfpkg
 
     data = read_bytes(args.file)
+    if args.lint:
+        return lint_for(args.file, data, args.base, args.lint, args.json)
     if args.base == 0 and kfpkg.is_kfpkg(data):
         from k210tasks.cli.inspect_kfpkg import show
 
@@ -62,6 +73,33 @@ def run(args: argparse.Namespace) -> int:
         json.dumps(as_json(args.file, found), indent=2) if args.json else report(args.file, found)
     )
     return 0
+
+
+def lint_for(path: str, data: bytes, base: int, firmware: str, as_json: bool) -> int:
+    """Print what the runtime of a firmware makes of the kmodel; 1 where it finds fault."""
+    import dataclasses
+
+    from k210tasks.cli.given import UnreadableKmodel
+    from k210tasks.kmodel import KmodelError, parse
+    from k210tasks.kmodel.lint import lint
+    from k210tasks.kmodel.runtimes import RUNTIMES
+    from k210tasks.profiles import PROFILES
+
+    runtime = RUNTIMES[PROFILES[firmware].runtime]
+    try:
+        findings = lint(parse(data, base), runtime)
+    except KmodelError as error:
+        raise UnreadableKmodel(path, error) from error
+    if as_json:
+        said = {"firmware": firmware, "runtime": runtime.name, "recorded": runtime.recorded}
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"file": path, **said, "findings": rows}, indent=2))
+        return bool(findings)
+    count = f"{len(findings)} finding{'s'[: len(findings) != 1]}" if findings else "nothing found"
+    print(f"{path}: {count} for {firmware}, whose runtime is {runtime.says}")
+    for finding in findings:
+        print(textwrap.fill(str(finding), WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    return bool(findings)
 
 
 def look(path: str, data: bytes, base: int = 0) -> Summary:

@@ -34,6 +34,7 @@ class NoPicture(K210Error):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.cli.contract_args import finite, nonzero
     from k210tasks.cli.inspect import offset
+    from k210tasks.cli.runtime_args import add_runtime
 
     parser.add_argument("file", metavar="FILE", help=".kmodel of version 3 or 4")
     parser.add_argument(
@@ -69,16 +70,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="likewise; (x/255 - mean)/std is fed (default 1)",
     )
+    add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
+    from k210tasks.cli.runtime_args import chosen_runtime
     from k210tasks.kmodel import KmodelError, parse
     from k210tasks.simulator import InputError, Simulator
 
     data = read_bytes(args.file)
     try:
-        simulator = Simulator(parse(data, args.base))
+        simulator = Simulator(parse(data, args.base), chosen_runtime(args))
     except KmodelError as error:
         raise UnreadableKmodel(args.file, error) from error
     x = read_input(args, simulator.input)
@@ -96,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
             json.dumps(
                 {
                     "file": args.file,
+                    "runtime": simulator.runtime.name,
                     "input": {
                         "dtype": simulator.input.dtype,
                         "shape": simulator.input.shape,
@@ -109,7 +113,11 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         return 0
-    print(f"{args.file}: input {simulator.input}, {1000 * seconds:.0f} ms in the simulator")
+    asked = args.runtime or args.firmware
+    simulated = f" as {simulator.runtime.says}" if asked else ""
+    print(
+        f"{args.file}: input {simulator.input}, {1000 * seconds:.0f} ms in the simulator{simulated}"
+    )
     for row in rows:
         line = f"{row['name']}: {row['dtype']}, {row['count']} values"
         if row["min"] is not None:

@@ -161,7 +161,7 @@ def dense_overflow(model: Model, runtime: Runtime) -> Places:
 
 @_pitfall()
 def ignored_act(model: Model, runtime: Runtime) -> Places:
-    """{runtime} ignores its activation {act}: what it puts out stays linear
+    """{runtime} ignores its activation {act} and puts out linear values
 
     keep the layer on the KPU, or write the activation as a layer of its own
     """
@@ -269,11 +269,10 @@ def truncated_codes(model: Model, runtime: Runtime) -> Places:
 
     keep the values on the KPU, which rounds
     """
-    kinds = (v3.Quantize,) * runtime.truncates_quantize
-    if runtime.truncates_add:
-        kinds = (*kinds, v3.QuantizedAdd)
-    for i, _ in _layers(model, kinds):
-        yield i, {}
+    for i, body in _layers(model, (v3.Quantize, v3.QuantizedAdd)):
+        is_add = isinstance(body, v3.QuantizedAdd)
+        if runtime.truncates_add if is_add else runtime.truncates_quantize:
+            yield i, {}
 
 
 @_pitfall()
@@ -292,8 +291,8 @@ def words_beyond_memory(model: Model, runtime: Runtime) -> Places:
 
 @_pitfall()
 def underflowing_softmax(model: Model, runtime: Runtime) -> Places:
-    """its inputs are all below {top:.4g}, where exp gives 0 and the quotient is no number: the
-    runtimes subtract no maximum below 0
+    """its inputs are all below {top:.4g}, where exp gives 0 and the quotient is no number, since
+    no runtime subtracts a maximum below 0
 
     shift the range of its input
     """
@@ -320,7 +319,7 @@ def truncated_loads(model: Model, runtime: Runtime) -> Places:
 
 @_pitfall()
 def small_map(model: Model, runtime: Runtime) -> Places:
-    """the KPU writes a map of {width}x{height}: nothing tells what silicon makes of one below 4x4
+    """the KPU writes a map of {width}x{height}, and nothing tells what silicon makes of such
 
     compute it at 4x4 or larger and take the part that counts
     """
@@ -334,8 +333,8 @@ def small_map(model: Model, runtime: Runtime) -> Places:
 
 @_pitfall()
 def odd_constants(model: Model, runtime: Runtime) -> Places:
-    """its {bytes} bytes of constants are no multiple of 8: {runtime} reads the registers behind
-    them as misaligned words, which may end the program (exit 1337)
+    """its {bytes} bytes of constants are no multiple of 8, and {runtime} reads the registers
+    behind them as misaligned words, which may end the program (exit 1337)
 
     pad the constants to a multiple of 8
     """

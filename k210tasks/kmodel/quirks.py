@@ -37,7 +37,7 @@ class Windows(NamedTuple):
         if self.beyond:
             return (self.out - 1) * self.stride - self.pad + self.kernel - 1
         inside = min(self.out - 1, (self.size - 1 + self.pad) // max(1, self.stride))
-        return min(inside * self.stride - self.pad + self.kernel, self.size) - 1
+        return max(0, min(inside * self.stride - self.pad + self.kernel, self.size)) - 1
 
     def taps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Origin of every window, and which of its taps are read: from, to (exclusive)."""

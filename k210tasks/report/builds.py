@@ -121,4 +121,13 @@ def accuracy_of(measured: Json) -> Accuracy | None:
         kmodel_accuracy=lenient.number(classes.get("kmodel")),
         samples=lenient.whole(measured.get("samples")),
         held_out=measured.get("held_out") is not False,
+        runtime=_runtime(lenient.mapping(measured.get("runtime"))),
     )
+
+
+def _runtime(said: Json) -> str:
+    """What was simulated, and whether its outputs were ever recorded."""
+    title = said.get("title")
+    if not isinstance(title, str):
+        return ""
+    return title if said.get("recorded") is True else f"{title} (not recorded)"

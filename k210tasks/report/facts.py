@@ -48,6 +48,7 @@ class Accuracy:
     kmodel_accuracy: float | None = None
     samples: int | None = None
     held_out: bool = True
+    runtime: str = ""  # what the kmodel was simulated as
 
 
 @dataclass(frozen=True, slots=True)

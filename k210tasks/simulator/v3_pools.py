@@ -61,7 +61,7 @@ def _wrapped_pool(site: Site, body: b.Pool2d) -> Step:
 
     def run() -> None:
         result, flat, done = take().reshape(-1), out.reshape(-1), 0
-        for place in np.flatnonzero(late):
+        for place in np.flatnonzero(late).tolist():
             flat[done:place] = result[done:place]
             result[place], done = take(np.unravel_index(place, out.shape)), place
         flat[done:] = result[done:]

@@ -20,6 +20,7 @@ from k210tasks.engine.plan import (
 )
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
+from k210tasks.profiles import PROFILES
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
 from k210tasks.steps.versions import VERSIONS
 
@@ -175,6 +176,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             "kmodel": model.kmodel,
             "preprocess": model.preprocess.settings(),
             "held_out": model.verify.images is not None,
+            "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "labels": None if model.labels is None else list(model.labels),
         },
         inputs={

@@ -33,6 +33,7 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
         settings={
             "preprocess": model.preprocess.settings(),
             "firmware": model.firmware,
+            "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "address": address,
         },
         inputs=inputs,

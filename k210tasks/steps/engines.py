@@ -22,15 +22,17 @@ class NoSimulator(StepFailed):
 
 
 class ProjectSimulator:
-    """Runs kmodel 3 and 4, bit exact."""
+    """Runs kmodel 3 and 4 as a runtime does, bit exact; raises KmodelError where it would not."""
 
     name = "simulator"
 
-    def __init__(self, kmodel: bytes) -> None:
+    def __init__(self, kmodel: bytes, runtime: str | None = None) -> None:
         from k210tasks.kmodel import parse
         from k210tasks.simulator import Simulator
 
-        self.simulator: Any = Simulator(parse(kmodel))
+        self.simulator: Any = Simulator(parse(kmodel), runtime or "host")
+        said = self.simulator.runtime
+        self.runtime = {"name": said.name, "title": said.title, "recorded": said.recorded}
 
     def run(self, inputs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
         for x in inputs:
@@ -41,6 +43,7 @@ class NncaseSimulator:
     """Runs kmodel 5 in nncase's environment, a group of inputs at a time."""
 
     name = "nncase-1.9.0"
+    runtime = None
 
     def __init__(self, toolchain: Any, kmodel: Path, log: TextIO) -> None:
         self._toolchain, self._kmodel, self._log = toolchain, kmodel, log
@@ -60,11 +63,18 @@ class NncaseSimulator:
 
 
 def engine_for(
-    version: int, kmodel: Path, toolchain: Callable[[str], Any], log: TextIO
+    version: int,
+    kmodel: Path,
+    toolchain: Callable[[str], Any],
+    log: TextIO,
+    runtime: str | None = None,
 ) -> ProjectSimulator | NncaseSimulator:
-    """What runs a kmodel of that version; ``toolchain`` gives one by name, if need be."""
+    """What runs a kmodel of that version; ``toolchain`` gives one by name, if need be.
+
+    ``runtime``: which one kmodel 3 and 4 are run as; None: the host build.
+    """
     if version in (3, 4):
-        return ProjectSimulator(kmodel.read_bytes())
+        return ProjectSimulator(kmodel.read_bytes(), runtime)
     if version == 5:
         return NncaseSimulator(toolchain(NncaseSimulator.name), kmodel, log)
     raise NoSimulator(version)

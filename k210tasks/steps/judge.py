@@ -163,6 +163,9 @@ def _headline(m: Mapping[str, Any]) -> str:
     parts.append(f"{m['samples']} image{'s'[: m['samples'] != 1]}")
     if not m["held_out"]:
         parts[-1] += ", not held out"
+    runtime = m.get("runtime")
+    if runtime and not runtime["recorded"]:
+        parts.append(f"simulated as {runtime['title']} (not recorded)")
     text = where + ", ".join(parts)
     if (accuracy := m["accuracy"]) is not None:
         text += (

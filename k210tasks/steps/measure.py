@@ -100,6 +100,8 @@ def measure(
     result = {
         "format": FORMAT,
         "engine": engine.name,
+        # name, title, recorded of what was simulated; None where the engine does not tell
+        "runtime": getattr(engine, "runtime", None),
         "kmodel": contract.kmodel,
         "folder": folder.path.as_posix(),
         "held_out": held_out,

@@ -52,7 +52,11 @@ def run(job: Job) -> None:
         if rounded:
             inputs = rgb565(inputs)
         engine = engine_for(
-            contract.kmodel, job.file("kmodel"), lambda name: toolchain(job, name), job.log
+            contract.kmodel,
+            job.file("kmodel"),
+            lambda name: toolchain(job, name),
+            job.log,
+            profile.runtime,
         )
         for i, (image, given, outputs) in enumerate(
             zip(folder.files, inputs, engine.run(inputs), strict=True)

@@ -22,7 +22,7 @@ from k210tasks.steps.tools import toolchain
 def run(job: Job) -> None:
     """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
 
-    Settings: kmodel, preprocess, held_out, labels. Outputs: measurement.
+    Settings: kmodel, runtime, preprocess, held_out, labels. Outputs: measurement.
     """
     contract = Contract.from_json(job.file("contract").read_bytes())
     folder = job.folder("images")
@@ -32,7 +32,11 @@ def run(job: Job) -> None:
     reference = Reference(tflite)
     loader = Loader(reference.shape, preprocess_of(job.settings))
     engine = engine_for(
-        contract.kmodel, job.file("kmodel"), lambda name: toolchain(job, name), job.log
+        contract.kmodel,
+        job.file("kmodel"),
+        lambda name: toolchain(job, name),
+        job.log,
+        job.settings.get("runtime"),
     )
     result = measure(
         reference,

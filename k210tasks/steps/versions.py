@@ -16,11 +16,11 @@ VERSIONS: dict[str, int] = {
     "kmodel:nncase-1.9.0": 1,
     "kmodel:ncc-0.2.0-beta4": 1,
     "kmodel:ncc-0.1.0-rc5": 1,
-    "verify:simulator": 2,  # measured by our simulator
-    "verify:nncase-1.9.0": 2,  # measured by nncase's
+    "verify:simulator": 3,  # measured by our simulator
+    "verify:nncase-1.9.0": 3,  # measured by nncase's
     "judge": 2,
-    "vectors": 1,
+    "vectors": 2,
     "firmware": 1,
     "judge:firmware": 1,
-    "report": 3,
+    "report": 4,
 }
