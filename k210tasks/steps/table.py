@@ -30,7 +30,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     count_of = f"{result['samples']} sample{'s'[: result['samples'] != 1]}"
     worst = worst_output(result)["cosine_min_file"]
     lines.append(f"{count_of}" + (f", worst {result['folder']}/{worst}" if worst else ""))
-    if runtime := result.get("runtime"):
+    if (runtime := result.get("runtime")) and runtime["name"] != "host":
         recorded = "" if runtime["recorded"] else " (not recorded)"
         lines.append(f"simulated as {runtime['title']}{recorded}")
     if (accuracy := result["accuracy"]) is not None:

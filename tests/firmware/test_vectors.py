@@ -37,7 +37,7 @@ class Case:
     def __init__(self, name: str, profile: str, tmp_path: Path, count: int = 2) -> None:
         self.path = KMODELS / name
         data = self.path.read_bytes()
-        self.simulator = Simulator(parse(data))
+        self.simulator = Simulator(parse(data), PROFILES[profile].runtime)
         told = self.simulator.input
         shape = told.shape if told.dtype == "uint8" else (told.nbytes // 4,)
         assert shape is not None
@@ -173,7 +173,7 @@ def test_the_script_finds_a_right_board_right_and_a_wrong_one_wrong(
 
 
 def test_the_files_are_the_simulators_bytes(tmp_path: Path) -> None:
-    case = Case("v4/slim-320.kmodel", "sdk", tmp_path, count=1)
+    case = Case("v4/slim-320.kmodel", "sdk-develop", tmp_path, count=1)
     (vector,) = case.index["vectors"]
     raw = (case.out / vector["input"]).read_bytes()
     with Image.open(case.images / "0.png") as picture:
@@ -187,7 +187,7 @@ def test_the_files_are_the_simulators_bytes(tmp_path: Path) -> None:
     assert vector["image"] == "0.png"
     assert case.index["colors_rounded_to_rgb565"] is False
     assert case.index["no_script_because"] == (
-        "profile sdk has no MicroPython: compare the files in C"
+        "profile sdk-develop has no MicroPython: compare the files in C"
     )
     assert not (case.out / "check.py").exists()
     header = (case.out / "contract.h").read_text("ascii")
