@@ -5,7 +5,7 @@ there before), listed, prepared and run. Anything else than success or a ``Kmode
 offset and field, a case slower than ``SLOWEST`` seconds, or more memory is a failure and is
 written to a file.
 
-    python tests/fuzz_kmodel.py [--cases 100000] [--seed 0]
+    python tests/fuzz_kmodel.py [--cases 100000] [--seed 0] [--runtime all]
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from k210tasks.kmodel import KmodelError, parse, write
+from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.listing import listing_text, summary
+from k210tasks.kmodel.runtimes import RUNTIMES
 from k210tasks.simulator import Simulator
 from tests.kmodel import samples
 from tests.simulator import models
@@ -98,7 +100,7 @@ class Failed(Exception):
     """A case that is neither run nor refused cleanly."""
 
 
-def check(data: bytes) -> str:
+def check(data: bytes, runtime: str = "host") -> str:
     """ "ran", "not prepared" or "not parsed"; raises :class:`Failed` for everything else."""
     before = tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else 0
     if tracemalloc.is_tracing():
@@ -115,8 +117,10 @@ def check(data: bytes) -> str:
             if used > limit:
                 raise Failed(f"parsing took {used} bytes, {limit} are allowed")
     listing_text(summary(model))
+    for finding in lint(model, runtime):
+        str(finding)
     try:
-        simulator = Simulator(model)
+        simulator = Simulator(model, runtime)
     except KmodelError as error:
         if error.offset is None or not error.field:
             raise Failed(f"no offset or field: {error}") from error
@@ -126,8 +130,12 @@ def check(data: bytes) -> str:
     return "ran"
 
 
-def fuzz(cases: int, seed: int, report: bool = False) -> Counter[str]:
-    """Run ``cases`` damaged files; what became of them. Raises :class:`Failed`."""
+def fuzz(cases: int, seed: int, report: bool = False, runtime: str = "host") -> Counter[str]:
+    """Run ``cases`` damaged files as ``runtime`` does ("all": each in turn); what became of them.
+
+    Raises :class:`Failed`.
+    """
+    runtimes = list(RUNTIMES) if runtime == "all" else [runtime]
     rng = np.random.default_rng(seed)
     originals = seeds()
     outcomes: Counter[str] = Counter()
@@ -138,7 +146,7 @@ def fuzz(cases: int, seed: int, report: bool = False) -> Counter[str]:
             data = mutate(rng, originals[int(rng.integers(0, len(originals)))])
             began = time.monotonic()
             try:
-                outcomes[check(data)] += 1
+                outcomes[check(data, runtimes[case % len(runtimes)])] += 1
             except Exception as error:
                 name = Path(tempfile.gettempdir(), f"fuzz_kmodel_{seed}_{case}.kmodel")
                 name.write_bytes(data)
@@ -160,9 +168,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runtime", choices=[*RUNTIMES, "all"], default="host")
     args = parser.parse_args()
     try:
-        print(dict(fuzz(args.cases, args.seed, report=True)))
+        print(dict(fuzz(args.cases, args.seed, report=True, runtime=args.runtime)))
     except Failed as failure:
         print(failure, file=sys.stderr)
         return 1

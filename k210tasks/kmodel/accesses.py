@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from k210tasks.kmodel import v3_layers as v3
 from k210tasks.kmodel import v4_ops as v4
-from k210tasks.kmodel.codec import CONST, KPU, MAIN, MemoryRange
+from k210tasks.kmodel.codec import KPU, MAIN, MemoryRange
 
 
 class Span(NamedTuple):
@@ -158,28 +158,8 @@ def accesses(body: Any) -> Accesses:
     return Accesses(reads, (_range(body.out),))
 
 
-def first_input(model: Any) -> Span | None:
-    """Where the runtime puts the model's input; None where it has none."""
-    if model.version == 4:
-        if not model.inputs:
-            return None
-        memory, shape = model.inputs[0], model.input_shapes[0]
-        if memory.memory_type == KPU:
-            return Span(KPU, memory.start // 64, shape=tuple(shape))
-        return _range(memory)
-    first = model.layers[0] if model.layers else None
-    if isinstance(first, v3.K210Conv):
-        return Span(KPU, first.registers.image_src_addr, shape=(1, *first.registers.in_shape))
-    if isinstance(first, v3.FullyConnected):
-        return _main(first.in_mem, 4 * first.in_ch)
-    return None
-
-
 def outputs(model: Any) -> tuple[Span, ...]:
     """The model's outputs in main memory."""
     if model.version == 4:
         return tuple(_range(memory) for memory in model.outputs)
     return tuple(_main(o.address, o.size) for o in model.outputs)
-
-
-__all__ = ["CONST", "KPU", "MAIN", "Accesses", "Span", "accesses", "first_input", "outputs"]

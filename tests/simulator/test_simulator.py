@@ -237,7 +237,8 @@ def test_memory_is_refused_before_it_is_allocated() -> None:
         tracemalloc.stop()
 
 
-def test_damaged_files_run_or_are_refused() -> None:
-    outcomes = fuzz(600, seed=7)
+@pytest.mark.parametrize("runtime", ["host", "all"])
+def test_damaged_files_run_or_are_refused(runtime: str) -> None:
+    outcomes = fuzz(600, seed=7, runtime=runtime)
     assert sum(outcomes.values()) == 600
     assert min(outcomes["ran"], outcomes["not prepared"], outcomes["not parsed"]) > 50
