@@ -19,7 +19,7 @@ INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
 
 #: Keys for the built-in compiler alone. Under ``defaults`` they do not concern models of
 #: another compiler; on such a model itself they are a contradiction.
-_BUILTIN_ONLY = ("effort", "weights", "opcodes", "input")
+_BUILTIN_ONLY = ("effort", "weights", "opcodes", "small_maps", "input")
 #: Tasks of the chain; a model that waits for its own would wait for ever.
 _CHAIN = ("convert", "calibrate", "kmodel", "verify", "model", "vectors")
 
@@ -141,6 +141,7 @@ def model(
         effort=e.value("effort", default="normal"),
         weights=e.value("weights", default=8),
         opcodes=e.value("opcodes", default="beta1"),
+        small_maps=e.value("small_maps", default="padded"),
         input=e.value("input"),
         sram_free=e.value("sram_free"),
         anchors=e.value("anchors"),

@@ -216,6 +216,7 @@ def _kmodel_settings(model: Model) -> dict[str, Any]:
     }
     if compiler.family == "builtin":
         settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
+        settings |= {"small_maps": model.small_maps}
     return settings
 
 
