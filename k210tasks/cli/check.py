@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from k210tasks.cli.contract_args import add_small_maps
 from k210tasks.cli.given import read_bytes
 from k210tasks.errors import K210Error
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kmodel", type=int, choices=(3, 4), help="only this version of the format (default: both)"
     )
     parser.add_argument("--firmware", metavar="PROFILE", help="only what this firmware loads")
+    add_small_maps(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only verdicts and reasons")
 
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.compiler.problems import CompileError
 
     try:
-        reports = [check(tflite, version) for version in versions]
+        reports = [check(tflite, version, args.small_maps) for version in versions]
     except CompileError as error:
         raise CannotCheck(args.file, str(error)) from error
     for report in reports:

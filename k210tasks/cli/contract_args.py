@@ -1,4 +1,4 @@
-"""What ``convert`` and ``compare`` ask about pictures: the contract, on a command line."""
+"""What several verbs ask: the contract of pictures, and how a model is compiled."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def add_contract(parser: argparse.ArgumentParser) -> None:
         choices=("stretch", "exact"),
         default="stretch",
         help="of a picture of another size: scale it (default), or refuse it",
+    )
+
+
+def add_small_maps(parser: argparse.ArgumentParser) -> None:
+    """``--small-maps``."""
+    parser.add_argument(
+        "--small-maps",
+        default="padded",
+        choices=("padded", "kpu"),
+        help="maps below 4x4: computed as part of larger ones (default), or put out by KPU layers",
     )
 
 

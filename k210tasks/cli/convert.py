@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from k210tasks.cli.contract_args import add_contract, count, preprocess
+from k210tasks.cli.contract_args import add_contract, add_small_maps, count, preprocess
 from k210tasks.cli.given import CannotWrite
 from k210tasks.errors import K210Error
 
@@ -90,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("fast", "normal", "high"),
         help="of the built-in compiler (default normal)",
     )
+    add_small_maps(parser)
     add_contract(parser)
 
 
@@ -217,6 +218,7 @@ def _convert(
             "effort": args.effort,
             "weights": 8,
             "opcodes": "beta1",
+            "small_maps": args.small_maps,
         }
         kmodel_step.run(job("kmodel", inputs, outputs, settings))
         data = outputs["kmodel"].read_bytes()

@@ -8,6 +8,7 @@ from k210tasks.compiler import encode_v3, encode_v4
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.ranges import Method
+from k210tasks.compiler.options import SmallMaps
 from k210tasks.compiler.passes.legalise import legalise
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
@@ -73,12 +74,13 @@ class _AnyRange(Ranges):
         return tensor.range or (-1.0, 1.0)
 
 
-def check(tflite: bytes, kmodel: int = 4) -> Report:
+def check(tflite: bytes, kmodel: int = 4, small_maps: SmallMaps = "padded") -> Report:
     """Look at a model for kmodel 3 or 4; raises :class:`BadModel` for what is no model."""
     source = Source(tflite)
     refused: list[CompileError] = []
     try:
-        graph = legalise(simplify(load(tflite)), kmodel, refused=refused)
+        graph = simplify(load(tflite))
+        graph = legalise(graph, kmodel, small_maps=small_maps, refused=refused)
     except UnsupportedOps as error:
         reasons = {op.label: tuple(found) for op, found in error.found}
         return Report(kmodel, _rows(source, {}, reasons))

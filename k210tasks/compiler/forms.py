@@ -14,11 +14,13 @@ from k210tasks.compiler.problems import PassBroke
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How an op of one kind looks: numbers of inputs and outputs, names of attributes."""
+    """How an op of one kind looks: numbers of inputs and outputs, names of attributes, and
+    the least height and width of the maps it puts out."""
 
     inputs: tuple[int, int]
     attrs: tuple[str, ...] = ()
     outputs: tuple[int, int] = (1, 1)
+    least: int = 1
 
 
 #: kinds that stand for whole TFLite ops, in float, before legalise
@@ -42,10 +44,12 @@ FLOAT: dict[str, Form] = {
 
 #: kinds that stand for the layers of a kmodel
 DEVICE: dict[str, Form] = {
-    "kpu_conv": Form((1, 1), ("weights", "bias", "depthwise", "pad_value", "fn", "pool"), (1, 2)),
+    "kpu_conv": Form(
+        (1, 1), ("weights", "bias", "depthwise", "pad_value", "fn", "pool"), (1, 2), least=4
+    ),
     "kpu_concat": Form((1, 1024)),
     "kpu_part": Form((1, 1), ("first",)),
-    "upload": Form((1, 1)),
+    "upload": Form((1, 1), least=4),
     "quantize": Form((1, 1)),
     "dequantize": Form((1, 1)),
     "requantize": Form((1, 1), ("fn",)),
@@ -201,6 +205,8 @@ def check(graph: Graph, after: str, kinds: dict[str, Form], *, placed: bool = Fa
             shape = SHAPES[op.kind](op) if op.kind in SHAPES else op.output.shape
         except (AssertionError, ValueError) as error:
             raise broke(str(error)) from error
+        if form.least > 1 and min(shape[2:]) < form.least:
+            raise broke(f"a map of less than {form.least}x{form.least} in KPU RAM")
         for tensor in op.outputs:
             if tensor in known:
                 raise broke(f"{tensor} is written twice")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SmallMaps = Literal["padded", "kpu"]
 Progress = Callable[[int, int, str], None]
 
 
@@ -17,7 +18,8 @@ class Options:
     ``pixels``: whether the model is fed with such pixels; None: yes where the calibration
     samples were. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
     float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
-    only the last runtimes of kmodel 4 know, tables for functions beside the KPU.
+    only the last runtimes of kmodel 4 know, tables for functions beside the KPU. ``small_maps``:
+    "padded" computes maps below 4x4 as part of larger ones; "kpu" lets KPU layers put them out.
     """
 
     kmodel: int = 4
@@ -30,6 +32,7 @@ class Options:
     std: float = 1.0
     color: str | None = None
     pixels: bool | None = None
+    small_maps: SmallMaps = "padded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
-from k210tasks.compiler.options import Compiled, Options, Progress
+from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
 from k210tasks.compiler.passes.kpu_binary import balance_products
-from k210tasks.compiler.passes.legalise import ALLOWED, legalise
+from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
 from k210tasks.compiler.passes.place import Memory, allocate
 from k210tasks.compiler.passes.quantise import quantise
@@ -50,15 +50,20 @@ def _silent(done: int, total: int, what: str) -> None:
 
 
 def lowered(
-    tflite: bytes | Source, kmodel: int, *, float_input: bool = False, tables: bool = False
+    tflite: bytes | Source,
+    kmodel: int,
+    *,
+    float_input: bool = False,
+    tables: bool = False,
+    small_maps: SmallMaps = "padded",
 ) -> Graph:
     """Read, simplify and legalise, with the checker after each."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
-    graph = legalise(graph, kmodel, float_input=float_input, tables=tables)
-    forms.check(graph, "legalise", ALLOWED[kmodel])
+    graph = legalise(graph, kmodel, float_input=float_input, tables=tables, small_maps=small_maps)
+    forms.check(graph, "legalise", allowed(kmodel, small_maps))
     return graph
 
 
@@ -85,7 +90,13 @@ def compile(
         options.input is None and not pixels and options.kmodel == 4
     )
     tables = options.kmodel == 4 and options.opcodes == "beta4"
-    graph = lowered(source, options.kmodel, float_input=float_input, tables=tables)
+    graph = lowered(
+        source,
+        options.kmodel,
+        float_input=float_input,
+        tables=tables,
+        small_maps=options.small_maps,
+    )
     say(1, steps, "quantising")
     contract = None
     if graph.input.dtype == "uint8" and pixels:
@@ -99,7 +110,7 @@ def compile(
     else:
         lift_logits(graph, ranges)
         drop_idle_turns(graph)
-    forms.check(graph, "quantise", ALLOWED[options.kmodel], placed=True)
+    forms.check(graph, "quantise", allowed(options.kmodel, options.small_maps), placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)
     say(3, steps, "encoding")

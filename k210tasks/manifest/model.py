@@ -56,6 +56,7 @@ class Model:
     effort: Literal["fast", "normal", "high"] = "normal"
     weights: Literal[8, 16] = 8
     opcodes: Literal["beta1", "beta4"] = "beta1"
+    small_maps: Literal["padded", "kpu"] = "padded"
     input: Literal["uint8", "float"] | None = None  # None: pixels uint8; tensors as kmodel allows
     sram_free: int | None = None  # bytes, where the user knows it
     anchors: tuple[float, ...] | None = None

@@ -24,11 +24,11 @@ INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
 
 #: Keys for the built-in compiler alone. Under ``defaults`` they do not concern models of
 #: another compiler; on such a model itself they are a contradiction.
-_BUILTIN_ONLY = ("effort", "weights", "opcodes", "input")
+_BUILTIN_ONLY = ("effort", "weights", "opcodes", "small_maps", "input")
 #: Keys that a model takes over as they are written.
 _AS_SAID = (
-    "labels", "optional", "made_by", "effort", "weights", "opcodes", "input", "sram_free",
-    "anchors",
+    "labels", "optional", "made_by", "effort", "weights", "opcodes", "small_maps", "input",
+    "sram_free", "anchors",
 )  # fmt: skip
 #: Tasks of the chain; a model that waits for its own would wait for ever.
 _CHAIN = ("convert", "calibrate", "kmodel", "verify", "model", "vectors")

@@ -147,6 +147,12 @@ class Defaults(_Map):
         "beta1.",
         _default(model.Model, "opcodes"),
     )
+    small_maps: Annotated[str, kinds.choice("padded", "kpu")] = _key(
+        "Built-in compiler: what becomes of maps below 4x4, of which it is not known whether the "
+        "KPU writes them right. padded computes them as part of larger ones; kpu lets KPU layers "
+        "put them out.",
+        _default(model.Model, "small_maps"),
+    )
     input: Annotated[str, kinds.choice("uint8", "float")] = _key(
         "Built-in compiler: what the firmware feeds the kmodel.",
         "uint8 for pictures; for tensors what the kmodel allows",

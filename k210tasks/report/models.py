@@ -229,6 +229,7 @@ def _settings(model: Model) -> tuple[tuple[str, str], ...]:
     if model.compiler == "builtin":
         rows.append(("effort", model.effort))
         rows.append(("weights", f"{model.weights} bits"))
+        rows.append(("small maps", model.small_maps))
     if model.verify is not None:
         top1 = "" if model.verify.min_top1 is None else f", min_top1 {model.verify.min_top1:g}"
         rows.append(("verify", f"min_cosine {model.verify.min_cosine:g}{top1}"))

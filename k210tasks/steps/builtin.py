@@ -25,6 +25,7 @@ def compile(job: Job, signature: Signature) -> Made:
         effort=settings["effort"],
         weights=settings["weights"],
         opcodes=settings["opcodes"],
+        small_maps=settings["small_maps"],
         input=settings["input"],
         mean=preprocess.effective_mean,
         std=preprocess.effective_std,

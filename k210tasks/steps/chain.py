@@ -211,6 +211,7 @@ def _kmodel_settings(model: Model) -> Settings:
     }
     if compiler.family == "builtin":
         settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
+        settings |= {"small_maps": model.small_maps}
     return settings
 
 

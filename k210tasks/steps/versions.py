@@ -12,7 +12,7 @@ VERSIONS: dict[str, int] = {
     "convert": 1,
     "calibrate:builtin": 5,
     "calibrate:vendor": 1,
-    "kmodel:builtin": 5,
+    "kmodel:builtin": 6,
     "kmodel:nncase-1.9.0": 1,
     "kmodel:ncc-0.2.0-beta4": 1,
     "kmodel:ncc-0.1.0-rc5": 1,

@@ -13,6 +13,7 @@ from k210tasks import toolchains
 from k210tasks.cli import main
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.toolchains import nncase
+from tests.compiler.tflite_builder import Net
 from tests.steps.tiny import dense, relu
 
 V5 = b"LDMK\x05\x00\x00\x00" + bytes(24)
@@ -191,3 +192,32 @@ def test_every_compiler_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> No
         main(["convert", "--help"])
     text = capsys.readouterr().out
     assert all(name in text for name in COMPILERS)
+
+
+def test_small_maps_are_put_out_by_the_kpu_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = Net((1, 6, 6, 3))
+    net.conv(net.input, 8, (1, 1), stride=(2, 2))
+    Path("m.tflite").write_bytes(net.build())
+
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        Image.new("RGB", (6, 6), (90 * i, 40, 200)).save(tmp_path / f"images/{i}.png")
+
+    def listing(*arguments: str) -> str:
+        contract = ["--images", "images", "--mean", "0", "--std", "1", "--kmodel", "4"]
+        assert main(["convert", "m.tflite", *contract, *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "kpu_conv2d 1x3x6x6 -> 1x8x6x6\n" in listing()
+    assert "kpu_conv2d 1x3x6x6 -> 1x8x6x6\n" in listing("--small-maps", "padded")
+    assert "kpu_conv2d 1x3x6x6 -> 1x8x3x3\n" in listing("--small-maps", "kpu")
+
+    def layers(*arguments: str) -> str:
+        assert main(["check", "m.tflite", "--kmodel", "4", *arguments]) == 0
+        return capsys.readouterr().out.partition("Model size: ")[2]
+
+    assert "in 3 layers" in layers()  # the pixels are picked on the CPU
+    assert "in 2 layers" in layers("--small-maps", "kpu")

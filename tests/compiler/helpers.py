@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from k210tasks import compiler
 from k210tasks.compiler import executor
 from k210tasks.compiler.ir import Graph, to_nchw
-from k210tasks.compiler.options import Compiled, Options
+from k210tasks.compiler.options import Compiled, Options, SmallMaps
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
@@ -86,11 +86,11 @@ class Outcome:
         return [row["name"] for row in self.compiled.layers]
 
 
-def same_after_legalise(tflite: bytes, kmodel: int) -> Graph:
+def same_after_legalise(tflite: bytes, kmodel: int, small_maps: SmallMaps = "padded") -> Graph:
     """The device graph, proven to compute in float what LiteRT does."""
     model = FloatModel(tflite)
     x = scaled(pixels(model.input_shape, 1)[0])
-    graph = lowered(tflite, kmodel)
+    graph = lowered(tflite, kmodel, small_maps=small_maps)
     got = executor.outputs(graph, to_nchw(x).reshape(graph.input.shape))
     for reference, y in zip(model.run(x), got, strict=True):
         reference = to_nchw(reference)
@@ -103,7 +103,7 @@ def same_after_legalise(tflite: bytes, kmodel: int) -> Graph:
 def proven(net: Net, kmodel: int, least: float = 25.0, *outputs: int, **options: Any) -> Outcome:
     """Compile a network; float graph equal, simulated outputs within ``least`` dB."""
     tflite = net.build(*outputs)
-    same_after_legalise(tflite, kmodel)
+    same_after_legalise(tflite, kmodel, options.get("small_maps", "padded"))
     outcome = Outcome(tflite, kmodel, **options)
     assert min(outcome.decibels()) > least, outcome.compiled.listing
     return outcome

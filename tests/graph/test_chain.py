@@ -92,13 +92,22 @@ def test_every_plan_can_be_pickled_and_is_json() -> None:
         ({"optional": True}, []),
         ({"made_by": ("draw",)}, []),
         ({"line": 7}, []),
-        ({"effort": "high", "weights": 16}, []),  # the built-in compiler's alone
+        (
+            {"effort": "high", "weights": 16, "small_maps": "kpu"},
+            [],
+        ),  # the built-in compiler's alone
         ({"compiler": "ncc-0.2.0-beta4", "kmodel": 4}, ["kmodel", "verify"]),
         ({"compiler": "builtin", "kmodel": 4}, ["calibrate", "kmodel", "verify"]),
     ],
 )
 def test_what_a_setting_belongs_to(changes: dict[str, object], steps: list[str]) -> None:
     assert changed(**changes) == steps
+
+
+def test_small_maps_are_a_setting_of_the_kmodel_alone() -> None:
+    padded, kpu = (plans(compiler="builtin", kmodel=4, small_maps=m) for m in ("padded", "kpu"))
+    assert {step for step in padded if padded[step] != kpu[step]} == {"kmodel"}
+    assert kpu["kmodel"].settings["small_maps"] == "kpu"
 
 
 def test_names_of_single_files_do_not_count() -> None:

@@ -56,6 +56,7 @@ def test_the_defaults_in_the_page_are_those_in_force() -> None:
     assert stated(schema.Defaults, "effort") == model.effort
     assert stated(schema.Defaults, "weights") == str(model.weights)
     assert stated(schema.Defaults, "opcodes") == model.opcodes
+    assert stated(schema.Defaults, "small_maps") == model.small_maps
     assert stated(schema.Preprocess, "resize") == model.preprocess.resize
 
 

@@ -281,6 +281,7 @@ WORDS = st.sampled_from(
         "effort",
         "weights",
         "opcodes",
+        "small_maps",
         "input",
         "sram_free",
         "anchors",

@@ -53,6 +53,7 @@ models:
     optional: yes
     kmodel: 4
     opcodes: beta4
+    small_maps: kpu
     input: float
     sram_free: 0x100000
     anchors: [1, 2.5]
@@ -87,6 +88,7 @@ toolchains:
             made_by=("train",),
             effort="high",
             opcodes="beta4",
+            small_maps="kpu",
             input="float",
             sram_free=0x100000,
             anchors=(1.0, 2.5),
@@ -104,7 +106,7 @@ toolchains:
             ),
         ),
     )
-    assert [part.line for part in found.firmware[0].parts] == [25, 26, 27]
+    assert [part.line for part in found.firmware[0].parts] == [26, 27, 28]
     assert found.toolchains == (
         ToolchainOverride("nncase-1.9.0", python="/usr/bin/python3.10"),
         ToolchainOverride("ncc-0.2.0-beta4", "file:///srv/ncc.tar.xz", "ab" * 32),
@@ -180,7 +182,8 @@ def test_versions(write: Write, compiler: str, firmware: str, stated: str, kmode
 
 def test_what_defaults_say_for_the_builtin_compiler_does_not_concern_others(write: Write) -> None:
     text = (
-        "defaults: {kmodel: 4, effort: high, weights: 16, opcodes: beta4, input: float}\n"
+        "defaults: {kmodel: 4, effort: high, weights: 16, opcodes: beta4, small_maps: kpu, "
+        "input: float}\n"
         f"models:\n  a: {{{VENDOR}}}\n"
     )
     assert load(write, text).models[0].kmodel == 5

@@ -18,10 +18,10 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
     """Both maps in one tensor, and where in it their pixels are; None where that cannot be."""
     if 2 * a.shape[1] > MAX_CHANNELS:
         return None
-    maps = [dev.settled(v) for v in (a, b)]
-    if maps[0] is None or maps[1] is None:
+    maps = dev.side_by_side([a, b])
+    if maps is None:
         return None
-    m, n = maps[0], maps[1]
+    m, n = maps
     if m.tensor.shape != n.tensor.shape or m.offset != n.offset:
         wholes = [dev.whole(v) for v in (a, b)]
         if wholes[0] is None or wholes[1] is None:
@@ -46,11 +46,11 @@ def _weighted(
 
 def _finish(dev: Lowering, joined: Tensor, m: Map, out: Value, op: Op,
             first: float, second: float) -> None:  # fmt: skip
-    computes = None if out.source is None else (out.source, *m.offset, 1, 1)
+    computes = None if out.source is None else (out.source, *m.offset, *m.stride)
     tensor = _weighted(
         dev, joined, first, second, op.attrs["fn"], out, computes, op.attrs.get("pre")
     )
-    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, (1, 1), m.size)
+    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, m.stride, m.size)
 
 
 def total(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:

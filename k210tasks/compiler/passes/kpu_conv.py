@@ -139,7 +139,7 @@ def _pointwise(
     target = Map(m.tensor, m.offset, steps, (out.shape[2], out.shape[3]), False)
     pool = dev.pool_of_stride(target)
     unpooled = pool is None or chunks.too_large(dev, m, copies=int(any(pool[1])))
-    if m.stride != (1, 1) and not depthwise and unpooled:
+    if m.stride != (1, 1) and not depthwise and unpooled and not dev.stays(m):
         m = dev.settled(v)  # fewer channels before the layer than after it, mostly
         if m is None:
             return False

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from k210tasks.compiler.forms import POOLS
-from k210tasks.compiler.ir import Tensor
+from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes.kpu_conv import Pads
 from k210tasks.compiler.passes.lowering import Lowering, Map, Value
+
+#: copies a pool to a small map may take beside the CPU, by version, and the weights of one:
+#: kmodel 3 pools codes on the CPU, in the layer that would have to pick the pixels anyway,
+#: kmodel 4 floats
+COPIES_BESIDE_CPU = {3: 0, 4: 1}
+MOST_COPIED = 16_384
 
 
 def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], stride: tuple[int, int],
@@ -22,13 +28,15 @@ def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], strid
     if m is None:
         return False
     if k == s and k in (2, 4) and not (pads[0] or pads[2]):
+        within = all(n * k <= h for n, h in zip(size, m.size, strict=True))
+        if not dev.writes(m.tensor.shape[2] // k, m.tensor.shape[3] // k):
+            return within and _in_place(dev, m, out, k, size, fuse)
         m = dev.shifted(m, (m.offset[0] % k, m.offset[1] % k)) if any(
             o % k for o in m.offset) else m  # fmt: skip
         target = Map(m.tensor, m.offset, (k, k), size)
         inside = all(
             o + n * k <= h for o, n, h in zip(m.offset, size, m.tensor.shape[2:], strict=True)
         )
-        within = all(n * k <= h for n, h in zip(size, m.size, strict=True))
         if not (inside and within):
             return False
         out.map = dev.after_pool(target, _pooled(dev, m.tensor, 1 if k == 2 else 3, out, fuse))
@@ -49,14 +57,31 @@ def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], strid
     return True
 
 
+def _in_place(dev: Lowering, m: Map, out: Value, k: int, size: tuple[int, int], fuse: bool) -> bool:
+    """A pool to maps too small for the KPU to write: the maximum of the window at every pixel,
+    of which those of the pool are picked. False where the CPU does it for less."""
+    offset, step, pools = m.offset, k, [9] * (k - 1)
+    halves = [n // 2 for n in m.tensor.shape[2:]]
+    if k == 4 and dev.writes(*halves) and not any(o % 2 for o in offset):
+        offset, step, pools = (offset[0] // 2, offset[1] // 2), 2, [1, 9]
+    copies = len(pools) - (_poolable(dev, m.tensor, fuse) is not None)
+    if copies > COPIES_BESIDE_CPU[dev.version] or copies * m.tensor.shape[1] ** 2 > MOST_COPIED:
+        return False
+    tensor = m.tensor
+    for pool in pools:
+        tensor = _pooled(dev, tensor, pool, out, fuse)
+    out.map = Map(tensor, offset, (step, step), size)
+    return True
+
+
 def _moved_down(dev: Lowering, tensor: Tensor, by: tuple[int, int]) -> Tensor:
     moved = dev.copy(tensor, tap=(-by[0], -by[1]))
     dev.producers[moved].attrs.update(pad_code=0, pad_value=-1e30)
     return moved
 
 
-def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) -> Tensor:
-    """``tensor`` pooled, with ``fuse`` in the layer that writes it."""
+def _poolable(dev: Lowering, tensor: Tensor, fuse: bool) -> Op | None:
+    """The layer that writes ``tensor``, where it may pool it as well."""
     producer = dev.producers.get(tensor)
     alone = producer is not None and not any(tensor in o.inputs for o in dev.ops)
     if (
@@ -68,6 +93,14 @@ def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) ->
         and len(producer.outputs) == 1
         and fuse
     ):
+        return producer
+    return None
+
+
+def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) -> Tensor:
+    """``tensor`` pooled, with ``fuse`` in the layer that writes it."""
+    producer = _poolable(dev, tensor, fuse)
+    if producer is not None:
         stride = POOLS[pool][2]
         producer.attrs["pool"] = pool
         tensor.shape = (*tensor.shape[:2], tensor.shape[2] // stride, tensor.shape[3] // stride)

@@ -12,6 +12,7 @@ import numpy as np
 
 from k210tasks.compiler import forms, functions
 from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.options import SmallMaps
 from k210tasks.compiler.passes import (
     cpu,
     kpu_binary,
@@ -50,6 +51,14 @@ ALLOWED: dict[int, dict[str, forms.Form]] = {
     4: {**forms.DEVICE, **{k: f for k, f in forms.FLOAT.items() if k not in ("map", "l2norm")},
         },
 }  # fmt: skip
+
+
+def allowed(version: int, small_maps: SmallMaps = "padded") -> dict[str, forms.Form]:
+    """The kinds of kmodel ``version``; "kpu" lets KPU layers put out maps below 4x4."""
+    kinds = ALLOWED[version]
+    if small_maps == "kpu":
+        return {**kinds, "kpu_conv": replace(kinds["kpu_conv"], least=1)}
+    return kinds
 
 
 def _conv(s: Legaliser, op: Op) -> None:
@@ -212,16 +221,16 @@ def _concat(s: Legaliser, op: Op) -> None:
     out = s.new(op.output)
     constant = any(t.value is not None for t in op.inputs)
     if op.attrs["axis"] == 1 and len(out.shape) == 4 and not constant and s.wants_kpu(op.output):
-        maps = [s.dev.settled(p) for p in parts]
-        if all(m is not None for m in maps):
-            m = [x for x in maps if x is not None]
-            if len({(x.tensor.shape[2:], x.offset, x.size) for x in m}) > 1:
+        m = s.dev.side_by_side(parts)
+        if m is not None:
+            if len({x.place for x in m}) > 1:
                 wholes = [s.dev.whole(p) for p in parts]
                 m = [Map.of(t) for t in wholes if t is not None]
             if len(m) == len(parts) and s.dev.joinable([x.tensor for x in m]):
                 joined = s.dev.concat([x.tensor for x in m], out)
                 clean = all(x.whole for x in m)
-                out.map = Map.of(joined) if clean else Map(joined, m[0].offset, (1, 1), m[0].size)
+                lazy = replace(m[0], tensor=joined, clean=False)
+                out.map = Map.of(joined) if clean else lazy
                 return
     cpu.concat(s.dev, parts, out, op)
 
@@ -316,13 +325,16 @@ def legalise(
     *,
     float_input: bool = False,
     tables: bool = False,
+    small_maps: SmallMaps = "padded",
     refused: list[CompileError] | None = None,
 ) -> Graph:
     """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32;
-    ``tables``: the runtimes know the tables of beta4 (kmodel 4).
+    ``tables``: the runtimes know the tables of beta4 (kmodel 4); ``small_maps``: "kpu" lets
+    the KPU put out maps below 4x4.
 
     Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op; with
     ``refused`` every such error is appended to it instead, and what is returned is of use
     only where none was.
     """
-    return Legaliser(graph, Lowering(version, tables), float_input, refused).run(HANDLERS)
+    dev = Lowering(version, tables, small=small_maps == "kpu")
+    return Legaliser(graph, dev, float_input, refused).run(HANDLERS)

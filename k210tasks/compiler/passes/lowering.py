@@ -21,8 +21,9 @@ from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import DType, Op, Place, Tensor
 from k210tasks.compiler.passes import chunks
 from k210tasks.kpu.layout import layout
+from k210tasks.kpu.timing import pixel_rows
 
-MIN_SIDE = 4  # smallest map the KPU is fed with
+MIN_SIDE = 4  # smallest map the KPU is fed with, and writes but where smaller ones are allowed
 MAX_WIDTH, MAX_HEIGHT = 512, 256
 MAX_CHANNELS = 1024
 MAX_LOADS = 64
@@ -46,6 +47,11 @@ class Map:
     def whole(self) -> bool:
         """Whether the map is the tensor itself."""
         return self.stride == (1, 1) and self.size == self.tensor.shape[2:]
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where the picked pixels lie, whatever their channels."""
+        return self.tensor.shape[2:], self.offset, self.stride, self.size
 
     @classmethod
     def of(cls, tensor: Tensor) -> Map:
@@ -84,10 +90,12 @@ def fits(shape: tuple[int, ...]) -> bool:
 @dataclass(eq=False, slots=True)
 class Lowering:
     """The device graph being written. ``version`` is 3 or 4; ``tables``: whether runtimes know
-    the opcode that looks bytes up in a table, as those of kmodel 4 do from beta4 on."""
+    the opcode that looks bytes up in a table, as those of kmodel 4 do from beta4 on;
+    ``small``: whether the KPU may write maps of less than 4x4 (reference, section 1.4a)."""
 
     version: int
     tables: bool = False
+    small: bool = False
     ops: list[Op] = field(default_factory=list)
     producers: dict[Tensor, Op] = field(default_factory=dict)
     joined: set[Tensor] = field(default_factory=set)  # parts of a kpu_concat
@@ -326,6 +334,30 @@ class Lowering:
 
     # -- geometry of lazy maps
 
+    def writes(self, h: int, w: int) -> bool:
+        """Whether the KPU may put out a map of this size."""
+        return self.small or min(h, w) >= MIN_SIDE
+
+    def stays(self, m: Map) -> bool:
+        """Whether readers take a strided map as it lies: its pixels alone would be a map too
+        small for the KPU to write, and it is worked through in no more time than the map
+        that main memory would have to make of them."""
+        if m.stride not in ((2, 2), (4, 4)):
+            return False
+        h, w = m.tensor.shape[2:]
+        grown = [max(n, MIN_SIDE) for n in m.size]
+        small = not self.writes(h // m.stride[0], w // m.stride[1])
+        return small and pixel_rows(h, w) <= pixel_rows(*grown)
+
+    def side_by_side(self, values: list[Value]) -> list[Map] | None:
+        """The values' maps, to be read pixel by pixel together: as they lie where they do so
+        alike, else of stride 1; None where one can be none."""
+        lazy = [m for m in (v.map for v in values) if m is not None and self.stays(m)]
+        if len(lazy) == len(values) and len({m.place for m in lazy}) == 1:
+            return lazy
+        maps = [self.settled(v) for v in values]
+        return [m for m in maps if m is not None] if None not in maps else None
+
     def shifted(self, m: Map, by: tuple[int, int]) -> Map:
         """The same pixels ``by`` nearer to the origin; what falls off was not picked."""
         key = (m.tensor, by)
@@ -352,6 +384,8 @@ class Lowering:
             return None
         shift = (m.offset[0] % s, m.offset[1] % s)
         h, w = m.tensor.shape[2:]
+        if not self.writes(h // s, w // s):
+            return None
         for offset, n, whole in zip(m.offset, m.size, (h, w), strict=True):
             if offset // s + n > whole // s:
                 return None
