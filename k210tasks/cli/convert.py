@@ -56,6 +56,7 @@ class SameFile(K210Error):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.profiles import PROFILES
 
     parser.add_argument("file", metavar="FILE.tflite", type=Path, help="the float model")
     parser.add_argument(
@@ -77,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compiler", choices=COMPILERS, metavar="NAME", help=_compilers())
     parser.add_argument(
         "--kmodel", metavar="N", type=int, choices=(3, 4, 5), help="version of the file"
+    )
+    parser.add_argument(
+        "--firmware",
+        metavar="PROFILE",
+        choices=tuple(PROFILES),
+        default="maixpy",
+        help="what is to run it (default maixpy): the built-in compiler writes layers it has",
     )
     parser.add_argument(
         "--method",
@@ -113,6 +121,7 @@ def _default() -> str:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.profiles import PROFILES
     from k210tasks.steps.signature import read_model
 
     source: Path = args.file
@@ -124,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     if out.is_dir():
         raise CannotWrite(str(out), "it is a folder; name a file in it, OUT.kmodel")
     compiler = COMPILERS[args.compiler or _default()]
-    kmodel = args.kmodel or compiler.kmodels[0]
+    loaded = [v for v in compiler.kmodels if v in PROFILES[args.firmware].kmodels]
+    kmodel = args.kmodel or (loaded or compiler.kmodels)[0]
     if kmodel not in compiler.kmodels:
         raise WrongVersion(compiler.name, kmodel, compiler.kmodels)
     if args.method not in compiler.methods:
@@ -165,6 +175,7 @@ def _convert(
     """Calibrate and compile as the chain does; the listing and the size of what was written."""
     from k210tasks import toolchains
     from k210tasks.engine.job import Job
+    from k210tasks.profiles import PROFILES
     from k210tasks.progress import shown
     from k210tasks.steps import calibrate
     from k210tasks.steps import kmodel as kmodel_step
@@ -219,6 +230,7 @@ def _convert(
             "weights": 8,
             "opcodes": "beta1",
             "small_maps": args.small_maps,
+            "runtime": PROFILES[args.firmware].runtime,
         }
         kmodel_step.run(job("kmodel", inputs, outputs, settings))
         data = outputs["kmodel"].read_bytes()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from k210tasks.compiler import encode_v3, encode_v4
+from k210tasks.compiler import encode_v3, encode_v4, fitting
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.ranges import Method
 from k210tasks.compiler.options import SmallMaps
+from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.legalise import legalise
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
@@ -19,6 +20,7 @@ from k210tasks.compiler.problems import CompileError, TooMuchMemory, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
 from k210tasks.compiler.source import Source
 from k210tasks.kmodel.listing import summary
+from k210tasks.kmodel.runtimes import runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 
@@ -74,13 +76,20 @@ class _AnyRange(Ranges):
         return tensor.range or (-1.0, 1.0)
 
 
-def check(tflite: bytes, kmodel: int = 4, small_maps: SmallMaps = "padded") -> Report:
-    """Look at a model for kmodel 3 or 4; raises :class:`BadModel` for what is no model."""
+def check(
+    tflite: bytes,
+    kmodel: int = 4,
+    small_maps: SmallMaps = "padded",
+    runtime: str | None = None,
+) -> Report:
+    """Look at a model for kmodel 3 or 4 and a runtime of ``kmodel.runtimes`` (None: any that has
+    all layers); raises :class:`BadModel` for what is no model."""
+    runs = runtime_of(runtime or "host")
     source = Source(tflite)
     refused: list[CompileError] = []
     try:
         graph = simplify(load(tflite))
-        graph = legalise(graph, kmodel, small_maps=small_maps, refused=refused)
+        graph = legalise(graph, kmodel, small_maps=small_maps, runtime=runs, refused=refused)
     except UnsupportedOps as error:
         reasons = {op.label: tuple(found) for op, found in error.found}
         return Report(kmodel, _rows(source, {}, reasons))
@@ -98,7 +107,10 @@ def check(tflite: bytes, kmodel: int = 4, small_maps: SmallMaps = "padded") -> R
             if op.kind == "kpu_conv":
                 op.output.range = through(op.attrs["fn"], -1.0, 1.0)
         quantise(graph, _AnyRange(), Quant(1 / 255, 0))
-        drop_idle_turns(graph)
+        if kmodel == 3:
+            hold_clamps(graph)
+            drop_idle_turns(graph)
+            fitting.check(graph, runs)
         memory = allocate(graph)
         model: KmodelV3 | KmodelV4
         if kmodel == 3:

@@ -20,6 +20,9 @@ class Options:
     float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
     only the last runtimes of kmodel 4 know, tables for functions beside the KPU. ``small_maps``:
     "padded" computes maps below 4x4 as part of larger ones; "kpu" lets KPU layers put them out.
+    ``runtime``: what is to run the file, a name of ``kmodel.runtimes.RUNTIMES``; None: any that
+    has all layers. It changes the bytes only where a form that all of them run would cost
+    something.
     """
 
     kmodel: int = 4
@@ -33,6 +36,7 @@ class Options:
     color: str | None = None
     pixels: bool | None = None
     small_maps: SmallMaps = "padded"
+    runtime: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler import encode_v3, encode_v4, forms
+from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
+from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
@@ -25,6 +26,7 @@ from k210tasks.compiler.problems import CompileError
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
 from k210tasks.kmodel.listing import summary
+from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 
@@ -56,13 +58,21 @@ def lowered(
     float_input: bool = False,
     tables: bool = False,
     small_maps: SmallMaps = "padded",
+    runtime: Runtime = RUNTIMES["host"],
 ) -> Graph:
     """Read, simplify and legalise, with the checker after each."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
-    graph = legalise(graph, kmodel, float_input=float_input, tables=tables, small_maps=small_maps)
+    graph = legalise(
+        graph,
+        kmodel,
+        float_input=float_input,
+        tables=tables,
+        small_maps=small_maps,
+        runtime=runtime,
+    )
     forms.check(graph, "legalise", allowed(kmodel, small_maps))
     return graph
 
@@ -90,12 +100,14 @@ def compile(
         options.input is None and not pixels and options.kmodel == 4
     )
     tables = options.kmodel == 4 and options.opcodes == "beta4"
+    runtime = runtime_of(options.runtime or "host")
     graph = lowered(
         source,
         options.kmodel,
         float_input=float_input,
         tables=tables,
         small_maps=options.small_maps,
+        runtime=runtime,
     )
     say(1, steps, "quantising")
     contract = None
@@ -108,8 +120,10 @@ def compile(
     if options.kmodel == 4:
         exact_offsets(graph)
     else:
+        hold_clamps(graph)
         lift_logits(graph, ranges)
         drop_idle_turns(graph)
+        fitting.check(graph, runtime)
     forms.check(graph, "quantise", allowed(options.kmodel, options.small_maps), placed=True)
     say(2, steps, "placing")
     memory = allocate(graph)
@@ -122,6 +136,10 @@ def compile(
 def _check(options: Options) -> None:
     if options.kmodel not in (3, 4):
         raise BadOptions(f"the built-in compiler writes kmodel 3 and 4, not {options.kmodel}")
+    if options.runtime is not None and options.kmodel not in runtime_of(options.runtime).kmodels:
+        runtime = runtime_of(options.runtime)
+        loads = " and ".join(map(str, runtime.kmodels))
+        raise BadOptions(f"{runtime.title} runs kmodel {loads}, not {options.kmodel}")
     if options.weights not in (8, 16):
         raise BadOptions(f"weights have 8 or 16 bits, not {options.weights}")
     if options.weights == 16 and options.kmodel == 4:
@@ -147,7 +165,8 @@ def _fed_with_pixels(source: Source, calibration: Calibration | None, options: O
 
 def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | KmodelV4, list[Op]]:
     if options.kmodel == 3:
-        return encode_v3.encode(graph, memory, bits=options.weights)
+        runtime = runtime_of(options.runtime or "host")
+        return encode_v3.encode(graph, memory, bits=options.weights, runtime=runtime)
     return encode_v4.encode(graph, memory)
 
 

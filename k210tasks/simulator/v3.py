@@ -260,7 +260,8 @@ def _add_padding(site: Site, body: b.K210AddPadding) -> Step:
 
 
 def _remove_padding(site: Site, body: b.K210RemovePadding) -> Step:
-    x = site.main("in_mem", body.in_mem, 16 * body.channels)[::16]
+    site.require(body.channels > 0, "channels", "0; must be positive")
+    x = site.main("in_mem", body.in_mem, 16 * (body.channels - 1) + 1)[::16]
     out = site.main("out_mem", body.out_mem, body.channels)
     site.spend(0, body.channels)
     return writes(out, lambda: np.copyto(out, x.copy()))

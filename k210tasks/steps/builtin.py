@@ -30,6 +30,7 @@ def compile(job: Job, signature: Signature) -> Made:
         mean=preprocess.effective_mean,
         std=preprocess.effective_std,
         color=preprocess.color,
+        runtime=settings["runtime"],
     )
     result = compiler.compile(
         job.file("tflite").read_bytes(), calibration, options, progress=job.progress

@@ -211,7 +211,10 @@ def _kmodel_settings(model: Model) -> Settings:
     }
     if compiler.family == "builtin":
         settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
-        settings |= {"small_maps": model.small_maps}
+        settings |= {
+            "small_maps": model.small_maps,
+            "runtime": PROFILES[model.firmware].runtime,
+        }
     return settings
 
 

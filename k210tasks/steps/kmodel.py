@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     """Inputs: tflite, calibration. Outputs: kmodel, layers, listing, contract.
 
     Settings: compiler, kmodel, method, preprocess, input, firmware, labels; for the built-in
-    compiler also effort, weights, opcodes, small_maps.
+    compiler also effort, weights, opcodes, small_maps, runtime.
     """
     compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
     tflite = job.file("tflite")

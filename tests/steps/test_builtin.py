@@ -66,7 +66,7 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
         kmodel, "tflite calibration", "kmodel layers listing contract",
         compiler="builtin", kmodel=version, method="minmax", preprocess=CONTRACT, input=None,
         firmware="maixpy", labels=None, effort="fast", weights=8, opcodes="beta1",
-        small_maps="padded",
+        small_maps="padded", runtime=None,
     )  # fmt: skip
     contract = Contract.from_json(place["contract"].read_bytes())
     assert (contract.input.dtype, contract.input.shape) == ("uint8", (3, 8, 8))

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import executor, functions
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, as_fed
 from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
+from k210tasks.compiler.passes import clamps
 from k210tasks.compiler.problems import NoCalibration
 
 #: kinds whose output codes are input codes, moved, selected or repeated
 MOVING = {
     "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool",
-    "add_padding", "remove_padding",
+    "add_padding", "remove_padding", "concat",
 }  # fmt: skip
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
@@ -103,7 +104,16 @@ class Assigner:
         if op.kind == "kpu_concat":
             assert given is not None
             return given
-        quant = quant_of(*self._needed(tensor))
+        if op.attrs.get("part") == "fine":
+            coarse = op.attrs["of"].quant
+            assert coarse is not None
+            return clamps.fine_quant(coarse)
+        measured = self._needed(tensor)
+        if "clamp" in op.attrs:
+            if "part" in op.attrs:
+                return clamps.coarse_quant(op.attrs["clamp"], measured)
+            measured = clamps.within(op.attrs["clamp"], measured)
+        quant = quant_of(*measured)
         if op.kind == "kpu_conv":
             least = self._reach(op) * FINEST_STEP
             if quant.scale < least:  # an output that is next to nothing, or never woke up
@@ -196,7 +206,7 @@ def _extremes(graph: Graph, calibration: Calibration) -> dict[Tensor, NDArray[An
     for sample in calibration.kept:
         x = np.asarray(sample, np.float32)[None]
         x = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
-        for tensor, value in executor.run(graph, x.reshape(graph.input.shape), keep=True).items():
+        for tensor, value in executor.run(graph, as_fed(x, graph.input), keep=True).items():
             near = value[np.abs(value) < 1e29]
             ends = np.array([near.min(initial=0.0), near.max(initial=0.0)])
             if tensor in found:
