@@ -14,11 +14,11 @@ from k210tasks.manifest.model import (
     DEFAULT_PROFILE,
     Calibrate,
     Model,
-    Preprocess,
     Verify,
 )
 from k210tasks.manifest.paths import FOREIGN, SOURCE_KINDS, SOURCES_ALLOWED, normalise, suffix
 from k210tasks.profiles import PROFILES, loading
+from k210tasks.samples.preprocess import Preprocess
 
 INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
 
