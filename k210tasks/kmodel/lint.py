@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from k210tasks.kmodel import v3_layers as v3
 from k210tasks.kmodel import v4_ops as v4
-from k210tasks.kmodel.accesses import MAIN, accesses
+from k210tasks.kmodel.accesses import accesses
+from k210tasks.kmodel.codec import MAIN
 from k210tasks.kmodel.listing import FIRST_LAYERS, LATE_NODES
 from k210tasks.kmodel.quirks import (
     beyond_map,
