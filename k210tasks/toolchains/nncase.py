@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
 from k210tasks.toolchains.fit_for_vendor import input_shape, require_float
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
-from k210tasks.toolchains.worker import Progress
 
 #: nncase's names for ways to pick a range; any other it takes silently for no_clip
 METHODS = ("no_clip", "l2", "kld_m0", "kld_m1", "kld_m2", "cdf")

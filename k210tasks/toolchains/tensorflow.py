@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
-from k210tasks.toolchains.worker import Progress
 
 
 def convert(

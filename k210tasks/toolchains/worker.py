@@ -11,18 +11,17 @@ import atexit
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.messages import explain
-
-Progress = Callable[[int, int, str], None]
+from k210tasks.toolchains.program import Ending
 
 
 class Worker:
@@ -131,13 +130,7 @@ class Worker:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             return "closed its output"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = str(-code)
-        return f"was ended by the signal {name}"
+        return Ending(code, "").how
 
     def _position(self) -> int:
         # The child shares this file's offset: move it only while the child is idle.
