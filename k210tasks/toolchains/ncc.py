@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
@@ -17,6 +17,7 @@ from k210tasks.toolchains.fit_for_vendor import require_float
 from k210tasks.toolchains.messages import explain, warnings
 from k210tasks.toolchains.program import run
 from k210tasks.toolchains.toolchain import Toolchain
+from k210tasks.toolchains.worker import Json
 
 #: command line -> the bytes its kmodels start with, and what such a file is called
 MAGIC = {
@@ -52,7 +53,7 @@ def compile(
     out: Path,
     color: str | None = None,
     log: TextIO | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write the kmodel of a float ``.tflite`` to ``out``.
 
     ``samples_dir`` holds pictures (their channels in the order the model expects them, so

@@ -23,6 +23,9 @@ from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.messages import explain
 from k210tasks.toolchains.program import Ending
 
+#: what goes to a worker and what an operation of one gives back
+Json = dict[str, Any]
+
 
 class Worker:
     """One child process; ``name`` is how errors call it. Requests are served one at a time."""
@@ -39,12 +42,12 @@ class Worker:
     def call(
         self,
         op: str,
-        args: Mapping[str, Any],
+        args: Json,
         *,
         doing: str,
         log: TextIO | None = None,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """The result of ``op``. ``doing`` completes sentences: "compiling nn_xo.tflite".
 
         What the vendor's code printed goes to ``log``. Raises :class:`BadRequest` where the
@@ -100,8 +103,8 @@ class Worker:
         return self._process
 
     def _exchange(
-        self, process: subprocess.Popen[str], request: dict[str, Any], progress: Progress | None
-    ) -> dict[str, Any]:
+        self, process: subprocess.Popen[str], request: Json, progress: Progress | None
+    ) -> Json:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
