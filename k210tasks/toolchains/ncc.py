@@ -51,13 +51,12 @@ def compile(
     mean: float,
     std: float,
     out: Path,
-    color: str | None = None,
     log: TextIO | None = None,
 ) -> Json:
     """Write the kmodel of a float ``.tflite`` to ``out``.
 
-    ``samples_dir`` holds pictures (their channels in the order the model expects them, so
-    ``color`` needs no further heed), or with ``raw`` float32 files of the model's input, CHW.
+    ``samples_dir`` holds pictures, their channels in the order the model expects them, or with
+    ``raw`` float32 files of the model's input, CHW.
     Returns ``{"bytes", "kmodel", "warnings", "printed"}``. Success is an exit code of 0 and a
     file of the right magic and version; all else is an error with what the program said.
     """

@@ -93,7 +93,6 @@ def simulate(
     inputs: Path,
     out: Path,
     log: TextIO | None = None,
-    progress: Progress | None = None,
 ) -> Json:
     """Run a kmodel on every array of ``inputs`` (.npy, N first), loading it once.
 
@@ -120,7 +119,6 @@ def simulate(
         },
         doing=f"simulating {kmodel.name}",
         log=log,
-        progress=progress,
     )
     result.pop("printed")
     return result
