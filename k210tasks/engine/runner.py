@@ -18,7 +18,13 @@ from k210tasks.engine import snapshot
 from k210tasks.engine.bodies import call, check_inputs, collect, job_of, open_log
 from k210tasks.engine.current import skipped_before
 from k210tasks.engine.decide import Decision, decide, key_of, same_content
-from k210tasks.engine.failures import FollowsSkipped, InputsMissing, JudgedBad, ToolFailedBefore
+from k210tasks.engine.failures import (
+    FollowsSkipped,
+    InputsMissing,
+    JudgedBad,
+    ToolFailedBefore,
+    told,
+)
 from k210tasks.engine.placing import place, temporary, work_folder
 from k210tasks.engine.plan import StepPlan, Verdict
 from k210tasks.engine.project import Project, say
@@ -65,11 +71,14 @@ class Runner:
         try:
             with lock(lock_path, lambda: self.tell(f"   {plan.task}: waiting for another process")):
                 outcome = self._run(plan, started)
-        except K210Error as error:
-            skipped = self._skip(plan, error)
+        except (K210Error, OSError) as error:
+            failure = (
+                error if isinstance(error, K210Error) else told(plan.task, error, project.root)
+            )
+            skipped = self._skip(plan, failure)
             if skipped is None:
-                self._note(plan, "failed", started, ok=False, message=str(error))
-                raise
+                self._note(plan, "failed", started, ok=False, message=str(failure))
+                raise failure from error
             outcome = skipped
         if outcome.did in ("kept", "skipped"):
             self._note(plan, outcome.did, started, message=outcome.message)
