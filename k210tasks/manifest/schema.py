@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from k210tasks.manifest import kinds, model
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.profiles import PROFILES, SRAM_BYTES
+from k210tasks.samples import preprocess
 
 #: The default of every key: not written by the user. Explicit nulls are refused instead.
 _UNSET: Any = None
@@ -62,7 +63,7 @@ class Preprocess(_Map):
     )
     resize: Annotated[str, kinds.choice("stretch", "exact")] = _key(
         "What happens to a picture of another size than the model's input: scaled, or refused.",
-        _default(model.Preprocess, "resize"),
+        _default(preprocess.Preprocess, "resize"),
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,16 @@ def _remarks_caught() -> Iterator[None]:
 _without_remarks = WhileUsed(_remarks_caught)
 
 
+class Details(TypedDict):
+    """What LiteRT tells of a tensor, as far as it is used."""
+
+    index: int
+    name: str
+    shape: NDArray[np.int32]
+    dtype: type[Any]
+    quantization: tuple[float, int]  # scale, 0 for none; zero point
+
+
 class FloatModel:
     """A ``.tflite`` with one input, loaded once and run sample by sample.
 
@@ -80,8 +90,8 @@ class FloatModel:
             raise FloatModelError(
                 f"the model has {len(inputs)} inputs ({names}); K210 runtimes feed exactly one"
             )
-        self.input: dict[str, Any] = inputs[0]
-        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self.input: Details = inputs[0]
+        self.outputs: list[Details] = self._interpreter.get_output_details()
         self._tflite = tflite
 
     @property
@@ -140,7 +150,7 @@ class FloatModel:
         return frozenset(i for name, _, outputs in self._ops for i in outputs if name in ops)
 
     @cached_property
-    def _details(self) -> dict[int, dict[str, Any]]:
+    def _details(self) -> dict[int, Details]:
         return {d["index"]: d for d in self._interpreter.get_tensor_details()}
 
     @cached_property

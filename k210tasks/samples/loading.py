@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from k210tasks.errors import K210Error
 from k210tasks.process_wide import unwarned
@@ -275,7 +275,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its content is no JPEG, PNG, BMP or GIF"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

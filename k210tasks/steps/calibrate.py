@@ -32,8 +32,7 @@ def run(job: Job) -> None:
     job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}\n")
     if folder.ignored:
         job.log.write(f"{_others(folder)}\n")
-        if (say := job.context.get("say")) is not None:
-            say(f"   {job.name}: {_others(folder)}")
+        job.say(f"   {job.name}: {_others(folder)}")
     job.log.writelines(f"  {name}\n" for name in folder.files)
     if job.settings["family"] == "builtin":
         _measure(job, tflite, loader, folder)

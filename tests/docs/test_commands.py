@@ -40,10 +40,8 @@ INSTALLS = {
 #: What is printed and not carried out here, each with the reason.
 NOT_RUN = {
     TEST: "is this suite: continuous integration runs the line itself",
-    "ruff check .": "is a step of continuous integration, which runs it on this tree",
-    "ruff format --check .": "likewise",
-    "mypy": "likewise",
-    "pytest": "is this suite",
+    "doit -f dev.py check:style check:types check:generated": "is a step of continuous integration",
+    "doit -f dev.py": "likewise",
     "tests/all_pythons.sh": "is this suite, once for every Python",
     "python tests/fuzz_kmodel.py --cases 100000": "takes the better part of an hour",
 }
