@@ -17,7 +17,7 @@ from k210tasks.simulator.arrays import (
     round_away,
     shift_half_away,
 )
-from k210tasks.simulator.floats import (
+from k210tasks.simulator.float_sums import (
     CHAIN_WORK,
     dot,
     from_float64,
