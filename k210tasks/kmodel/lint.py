@@ -15,12 +15,8 @@ from typing import Any, NamedTuple
 
 from k210tasks.kmodel import v3_layers as v3
 from k210tasks.kmodel import v4_ops as v4
-<<<<<<< HEAD
-from k210tasks.kmodel.accesses import MAIN, Span, accesses, outputs
-=======
-from k210tasks.kmodel.accesses import accesses
+from k210tasks.kmodel.accesses import Span, accesses, outputs
 from k210tasks.kmodel.codec import MAIN
->>>>>>> house
 from k210tasks.kmodel.listing import FIRST_LAYERS, LATE_NODES
 from k210tasks.kmodel.quirks import (
     beyond_map,
