@@ -63,7 +63,7 @@ def job_of(
         path = Path(project.path(source.path))
         if isinstance(source, SamplesInput):
             files = tuple(decision.inputs[role]["files"])
-            inputs[role] = Folder(path, files, decision.ignored.get(role, 0))
+            inputs[role] = Folder.of(path, files, decision.ignored.get(role, 0))
         else:
             inputs[role] = path
     outputs = half.outputs.items()

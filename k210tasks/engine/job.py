@@ -32,6 +32,13 @@ class Folder:
     files: tuple[str, ...]  # sorted, relative to ``path``; already sampled where a step samples
     ignored: int = 0  # other files in the folder
 
+    @staticmethod
+    def of(path: Path, files: tuple[str, ...], ignored: int = 0) -> Folder:
+        """``files`` ("",): ``path`` is itself the one file, as ``samples.folder.scan`` says it."""
+        if files == ("",):
+            return Folder(path.parent, (path.name,), ignored)
+        return Folder(path, files, ignored)
+
 
 def no_saying(text: str) -> None:
     """Says nothing."""
