@@ -11,8 +11,12 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
+<<<<<<< HEAD
 from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
 from k210tasks.compiler.passes.clamps import hold_clamps
+=======
+from k210tasks.compiler.options import Compiled, Fed, Options, Progress, SmallMaps
+>>>>>>> 2f96788 (wip all 2)
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
@@ -95,9 +99,10 @@ def compile(
         raise OtherModel()
     steps = 4
     say(0, steps, "reading")
-    pixels = _fed_with_pixels(source, calibration, options)
+    fed = _fed(calibration, options)
+    own_codes = calibration is None  # nothing else tells what the model is fed with
     float_input = options.input == "float" or (
-        options.input is None and not pixels and options.kmodel == 4
+        options.input is None and fed == "tensors" and not own_codes and options.kmodel == 4
     )
     tables = options.kmodel == 4 and options.opcodes == "beta4"
     runtime = runtime_of(options.runtime or "host")
@@ -111,8 +116,9 @@ def compile(
     )
     say(1, steps, "quantising")
     contract = None
-    if graph.input.dtype == "uint8" and pixels:
-        contract = Quant(1 / (255 * options.std), 255 * options.mean)
+    if graph.input.dtype == "uint8" and fed == "pixels":
+        mean, std = _scaling(options)
+        contract = Quant(1 / (255 * std), 255 * mean)
     ranges = Ranges(calibration, options.method)
     centre_logits(graph, ranges)
     balance_products(graph, ranges)
@@ -130,7 +136,7 @@ def compile(
     say(3, steps, "encoding")
     made = _encode(graph, memory, options)
     say(4, steps, "done")
-    return _described(made[0], made[1], graph, memory, source)
+    return _described(made[0], made[1], graph, memory, source, fed)
 
 
 def _check(options: Options) -> None:
@@ -144,23 +150,25 @@ def _check(options: Options) -> None:
         raise BadOptions(f"weights have 8 or 16 bits, not {options.weights}")
     if options.weights == 16 and options.kmodel == 4:
         raise BadOptions("kmodel 4 has no 16-bit weights: use weights: 8 or kmodel: 3")
-    if not options.std > 0 or not np.isfinite([options.mean, options.std]).all():
-        raise BadOptions(f"std must be above zero, it is {options.std:g}")
+    mean, std = _scaling(options)
+    if not std > 0 or not np.isfinite([mean, std]).all():
+        raise BadOptions(f"std must be above zero, it is {std:g}")
     if options.input == "float" and options.kmodel == 3:
         raise BadOptions("a kmodel 3 is fed with uint8: use input: uint8 or kmodel: 4")
 
 
-def _fed_with_pixels(source: Source, calibration: Calibration | None, options: Options) -> bool:
-    """Whether the samples were pixels under the preprocessing contract."""
-    if options.pixels is not None:
-        return options.pixels
-    if calibration is None:
-        return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
-    values = calibration.kept.reshape(len(calibration.kept), -1)
-    some = values[:, :: max(1, values.shape[1] // 4096)].astype(np.float64)
-    q = (some * options.std + options.mean) * 255
-    near = np.abs(q - np.rint(q)).max(initial=0.0) < 1e-2
-    return bool(near and q.min(initial=0.0) > -0.5 and q.max(initial=0.0) < 255.5)
+def _fed(calibration: Calibration | None, options: Options) -> Fed:
+    """What the model is fed with, as told; floats do not show it."""
+    told = options.fed or (None if calibration is None else calibration.fed)
+    if told is None:
+        return "tensors" if options.mean is None and options.std is None else "pixels"
+    return told
+
+
+def _scaling(options: Options) -> tuple[float, float]:
+    """Mean and std of pixels."""
+    mean, std = options.mean, options.std
+    return 0.0 if mean is None else mean, 1.0 if std is None else std
 
 
 def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | KmodelV4, list[Op]]:
@@ -171,7 +179,12 @@ def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | 
 
 
 def _described(
-    model: KmodelV3 | KmodelV4, ops: list[Op], graph: Graph, memory: Memory, source: Source
+    model: KmodelV3 | KmodelV4,
+    ops: list[Op],
+    graph: Graph,
+    memory: Memory,
+    source: Source,
+    fed: Fed,
 ) -> Compiled:
     data = model.to_bytes()
     model.size = len(data)
@@ -205,6 +218,7 @@ def _described(
         layers=rows,
         listing="".join(lines),
         input=_input(graph.input, source),
+        fed=fed,
         outputs=outputs,
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,

@@ -10,17 +10,17 @@ from __future__ import annotations
 #: ``kmodel:<compiler>`` per compiler: a change in ours does not repeat a vendor's work.
 VERSIONS: dict[str, int] = {
     "convert": 1,
-    "calibrate:builtin": 5,
+    "calibrate:builtin": 6,
     "calibrate:vendor": 1,
     "kmodel:builtin": 6,
-    "kmodel:nncase-1.9.0": 1,
-    "kmodel:ncc-0.2.0-beta4": 1,
-    "kmodel:ncc-0.1.0-rc5": 1,
+    "kmodel:nncase-1.9.0": 2,
+    "kmodel:ncc-0.2.0-beta4": 2,
+    "kmodel:ncc-0.1.0-rc5": 2,
     "verify:simulator": 3,  # measured by our simulator
     "verify:nncase-1.9.0": 3,  # measured by nncase's
-    "judge": 2,
+    "judge": 3,
     "vectors": 2,
-    "firmware": 1,
+    "firmware": 2,
     "judge:firmware": 1,
     "report": 4,
 }
