@@ -243,7 +243,8 @@ def read_npy(path: str, index: int | None = None) -> NDArray[Any]:
         return x
     if x.ndim == 0 or index >= len(x):
         raise CannotRead(f"{path}[{index}]", f"the file holds {len(x) if x.ndim else 1} samples")
-    return x[index]
+    one: NDArray[Any] = x[index]
+    return one
 
 
 def save(path: str, outputs: list[NDArray[Any]]) -> None:

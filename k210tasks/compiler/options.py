@@ -17,17 +17,6 @@ Fed = Literal["pixels", "tensors"]
 class Options:
     """Everything besides model and calibration that shapes the bytes of a kmodel.
 
-<<<<<<< HEAD
-    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``.
-    ``pixels``: whether the model is fed with such pixels; None: yes where the calibration
-    samples were. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
-    float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
-    only the last runtimes of kmodel 4 know, tables for functions beside the KPU. ``small_maps``:
-    "padded" computes maps below 4x4 as part of larger ones; "kpu" lets KPU layers put them out.
-    ``runtime``: what is to run the file, a name of ``kmodel.runtimes.RUNTIMES``; None: any that
-    has all layers. It changes the bytes only where a form that all of them run would cost
-    something.
-=======
     ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``; None:
     0 and 1. ``fed``: what the model is fed with; None: what the calibration samples were, and
     where that is not told either, pixels if ``mean`` or ``std`` are given. ``input``: "uint8"
@@ -35,7 +24,9 @@ class Options:
     with kmodel 3 only. ``opcodes``: "beta4" also allows what only the last runtimes of kmodel 4
     know, tables for functions beside the KPU. ``small_maps``: "padded" computes maps below 4x4
     as part of larger ones; "kpu" lets KPU layers put them out.
->>>>>>> 2f96788 (wip all 2)
+    ``runtime``: what is to run the file, a name of ``kmodel.runtimes.RUNTIMES``; None: any that
+    has all layers. It changes the bytes only where a form that all of them run would cost
+    something.
     """
 
     kmodel: int = 4

@@ -11,12 +11,8 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
-<<<<<<< HEAD
-from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
-from k210tasks.compiler.passes.clamps import hold_clamps
-=======
 from k210tasks.compiler.options import Compiled, Fed, Options, Progress, SmallMaps
->>>>>>> 2f96788 (wip all 2)
+from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets

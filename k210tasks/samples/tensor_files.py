@@ -104,4 +104,4 @@ def _count(stored: NDArray[Any], shape: tuple[int, ...]) -> int | None:
     found = tuple(stored.shape)
     if found in _one(shape) or not found or found[0] == 0 or found[1:] not in _one(shape):
         return None
-    return found[0]
+    return int(found[0])

@@ -35,15 +35,9 @@ def compile(job: Job, signature: Signature) -> Made:
         opcodes=settings["opcodes"],
         small_maps=settings["small_maps"],
         input=settings["input"],
-<<<<<<< HEAD
-        mean=preprocess.effective_mean,
-        std=preprocess.effective_std,
-        color=preprocess.color,
-        runtime=settings["runtime"],
-=======
         mean=preprocess.mean,
         std=preprocess.std,
->>>>>>> 2f96788 (wip all 2)
+        runtime=settings["runtime"],
     )
     result = compiler.compile(
         job.file("tflite").read_bytes(), calibration, options, progress=job.progress

@@ -120,7 +120,7 @@ def test_an_integer_model_without_samples(tmp_path: Path, stated: bool) -> None:
     settings = {
         "compiler": "builtin", "kmodel": 3, "method": "minmax", "preprocess": preprocess,
         "input": None, "firmware": "maixpy", "labels": None, "effort": "fast", "weights": 8,
-        "opcodes": "beta1",
+        "opcodes": "beta1", "small_maps": "padded", "runtime": None,
     }  # fmt: skip
     inputs, outputs = {"tflite": tmp_path / "m.tflite"}, {n: tmp_path / n for n in names}
     kmodel.run(job("kmodel", "m", io.StringIO(), inputs, outputs, settings))
