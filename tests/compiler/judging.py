@@ -1,0 +1,206 @@
+"""One random network through compiler and simulator, measured against what eight bits allow.
+
+The measure is the noise against the variance over the samples, element by element of an
+output: what is the same for every sample, a bias or the level of a softmax, does not count as
+signal. The bound is what the same network reaches with its tensors rounded to eight bits, or
+an int8 file in LiteRT, less :data:`SLACK`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks import compiler
+from k210tasks.compiler import executor
+from k210tasks.compiler.ir import Graph, to_nchw
+from k210tasks.compiler.options import Compiled, Options
+from k210tasks.compiler.pipeline import lowered
+from k210tasks.compiler.problems import CompileError, PassBroke
+from k210tasks.errors import K210Error
+from k210tasks.kmodel import parse
+from k210tasks.reference.litert import FloatModel, FloatModelError
+from k210tasks.simulator import Simulator
+from tests.compiler import quantiser
+from tests.compiler.drawing import Drawn, draw
+
+SLACK = 3.0  # dB
+#: dB that the rounded network must reach for its outputs to tell anything of a fault
+TELLING = 18.0
+#: dB beyond which noise is that of float arithmetic
+EXACT = 60.0
+ALL = 1 << 20
+ATTEMPTS = 50
+
+Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, elements)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A drawn network and what LiteRT makes of it.
+
+    ``tflite`` is the file the compiler is given, ``reference`` the float network's outputs,
+    ``bounds`` the dB each output must reach.
+    """
+
+    seed: int
+    drawn: Drawn
+    tflite: bytes
+    reference: Outputs
+    bounds: list[float]
+
+
+def decibels(reference: NDArray[Any], got: NDArray[Any]) -> float:
+    """Variance of ``reference`` over the samples, (N, elements), to the noise of ``got``."""
+    signal = float(np.square(reference - reference.mean(0)).sum())
+    noise = float(np.square(reference - got).sum())
+    if not np.isfinite(noise):
+        return -200.0
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), -200, 200))
+
+
+def outputs_of(model: FloatModel, inputs: list[NDArray[Any]]) -> Outputs:
+    """Reals of every output over all samples; codes are taken for what they stand for."""
+    runs = []
+    for x in inputs:
+        if model.input["dtype"] == np.int8:
+            scale, zero = model.input["quantization"]
+            x = np.clip(np.rint(x / scale) + zero, -128, 127)
+        row = []
+        for y, of in zip(model.run(x), model.outputs, strict=True):
+            real = to_nchw(y).ravel().astype(np.float64)
+            if of["dtype"] == np.int8:
+                scale, zero = of["quantization"]
+                real = (real - zero) * scale
+            row.append(real)
+        runs.append(row)
+    return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
+
+@functools.lru_cache(maxsize=4)
+def network(seed: int) -> Network:
+    """Network number ``seed``; those whose outputs hardly differ between samples, or drown in
+    the noise of eight bits, are drawn anew."""
+    for attempt in range(ATTEMPTS):
+        made = _useful(seed, draw(seed, attempt))
+        if made is not None:
+            return made
+    raise AssertionError(f"seed {seed} gave no useful network in {ATTEMPTS} attempts")
+
+
+def _useful(seed: int, drawn: Drawn) -> Network | None:
+    net = drawn.net
+    tflite = net.build(*net.outputs)
+    model = FloatModel(tflite, keep_all=True)
+    ranges = quantiser.measured(model, drawn.inputs)
+    reference = outputs_of(model, drawn.inputs)
+    try:
+        if drawn.source == "float":
+            twin = quantiser.fake_quantised(net, ranges, input_codes=drawn.pictures is None)
+        else:
+            twin = tflite = quantiser.quantised(net, ranges, floats=drawn.source == "int8")
+        rounded = outputs_of(FloatModel(twin), drawn.inputs)
+    except FloatModelError:  # an op without an int8 form
+        return None
+    reached = [decibels(r, y) for r, y in zip(reference, rounded, strict=True)]
+    if min(reached) < TELLING:
+        return None
+    return Network(seed, drawn, tflite, reference, [min(snr, EXACT) - SLACK for snr in reached])
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of a network as one kmodel version.
+
+    ``kind``: "right", "refused", "wrong", "crashed" or "check", where `check` and `compile`
+    do not agree. ``reason`` is a sentence, ``reached`` and ``bounds`` are dB per output.
+    """
+
+    seed: int
+    kmodel: int
+    kind: str
+    structures: tuple[str, ...]
+    reason: str = ""
+    reached: list[float] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+
+    @property
+    def fault(self) -> bool:
+        return self.kind not in ("right", "refused")
+
+
+def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
+    """Compile network ``seed`` and measure what simulator ``runtime`` makes of it."""
+    made = network(seed)
+    verdict = Verdict(seed, kmodel, "right", made.drawn.structures, bounds=made.bounds)
+    try:
+        approved = compiler.check(made.tflite, kmodel).supported
+        try:
+            compiled = compile_network(made, made.tflite, kmodel)
+        except PassBroke:
+            raise
+        except CompileError as error:
+            verdict.kind, verdict.reason = ("check" if approved else "refused"), str(error)
+            return verdict
+        if not approved:
+            verdict.kind, verdict.reason = "check", "refused by check, compiled nevertheless"
+            return verdict
+        got = simulate(made, compiled, runtime)
+        verdict.reached = [decibels(r, y) for r, y in zip(made.reference, got, strict=True)]
+        if any(r < b for r, b in zip(verdict.reached, made.bounds, strict=True)):
+            verdict.kind, verdict.reason = "wrong", "dB below the bound"
+        elif made.drawn.source == "float" and (what := _differs(made, kmodel)):
+            verdict.kind, verdict.reason = "wrong", what
+    except Exception as error:
+        verdict.kind, verdict.reason = "crashed", f"{type(error).__name__}: {error}"
+    return verdict
+
+
+def compile_network(made: Network, tflite: bytes, kmodel: int) -> Compiled:
+    """``tflite``, the network's file or a mutant of it, as the network's user would."""
+    drawn = made.drawn
+    pixels = drawn.pictures is not None
+    calibration = None
+    if drawn.sampled:
+        calibration = compiler.calibrate(tflite, drawn.inputs, threads=1)
+        calibration.samples = ALL  # no margin for samples not seen: there are none
+    mean = 0.5 if pixels else 0.0
+    options = Options(kmodel=kmodel, mean=mean, std=mean or 1.0, effort=drawn.effort, pixels=pixels)
+    return compiler.compile(tflite, calibration, options)
+
+
+def simulate(made: Network, compiled: Compiled, runtime: str | None) -> Outputs:
+    """The kmodel's outputs for the network's samples."""
+    more = {} if runtime is None else {"runtime": runtime}
+    simulator = Simulator(parse(compiled.kmodel), **more)
+    runs = []
+    for k, x in enumerate(made.drawn.inputs):
+        if made.drawn.pictures is not None:
+            fed = np.moveaxis(made.drawn.pictures[k], -1, 0)
+        else:
+            fed = to_nchw(x)
+            if compiled.input["dtype"] == "uint8":
+                codes = np.rint(fed / compiled.input["scale"]) + compiled.input["zero_point"]
+                fed = np.clip(codes, 0, 255).astype(np.uint8)
+        runs.append([np.array(y, np.float64) for y in simulator.run(fed.ravel())])
+    return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
+
+def _differs(made: Network, kmodel: int) -> str:
+    """Where the device graph computes in float something else than LiteRT, or ""."""
+    graph: Graph = lowered(made.tflite, kmodel)
+    x = to_nchw(made.drawn.inputs[0]).reshape(graph.input.shape)
+    for k, (y, wanted) in enumerate(
+        zip(executor.outputs(graph, x), made.reference, strict=True)
+    ):
+        off = float(np.abs(y.ravel() - wanted[0]).max())
+        if off > 1e-4 * max(1.0, float(np.abs(wanted[0]).max())):
+            return f"the device graph's output {k} is off by {off:g} in float"
+    return ""
+
+
+__all__ = ["K210Error", "Network", "Verdict", "decibels", "judge", "network", "simulate"]
