@@ -2,13 +2,14 @@
 
 The measure is the noise against the variance over the samples, element by element of an
 output: what is the same for every sample, a bias or the level of a softmax, does not count as
-signal. The bound is what the same network reaches with its tensors rounded to eight bits, or
-an int8 file in LiteRT, less :data:`SLACK`.
+signal. The bound is what LiteRT reaches, less :data:`SLACK`: with the float network in which
+the tensors that the kmodel holds as codes are rounded to eight bits, or with the int8 file.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from k210tasks import compiler
 from k210tasks.compiler import executor
 from k210tasks.compiler.ir import Graph, to_nchw
+from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.compiler.problems import CompileError, PassBroke
-from k210tasks.errors import K210Error
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel, FloatModelError
 from k210tasks.simulator import Simulator
@@ -43,15 +44,17 @@ Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, eleme
 class Network:
     """A drawn network and what LiteRT makes of it.
 
-    ``tflite`` is the file the compiler is given, ``reference`` the float network's outputs,
-    ``bounds`` the dB each output must reach.
+    ``tflite`` is the file the compiler is given, ``ranges`` and ``reference`` are tensors and
+    outputs of the float network, ``rounded`` is the dB of each output with every tensor in
+    eight bits.
     """
 
     seed: int
     drawn: Drawn
     tflite: bytes
+    ranges: quantiser.Ranges
     reference: Outputs
-    bounds: list[float]
+    rounded: list[float]
 
 
 def decibels(reference: NDArray[Any], got: NDArray[Any]) -> float:
@@ -61,6 +64,10 @@ def decibels(reference: NDArray[Any], got: NDArray[Any]) -> float:
     if not np.isfinite(noise):
         return -200.0
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), -200, 200))
+
+
+def all_decibels(reference: Outputs, got: Outputs) -> list[float]:
+    return [decibels(r, y) for r, y in zip(reference, got, strict=True)]
 
 
 def outputs_of(model: FloatModel, inputs: list[NDArray[Any]]) -> Outputs:
@@ -100,16 +107,39 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
     reference = outputs_of(model, drawn.inputs)
     try:
         if drawn.source == "float":
-            twin = quantiser.fake_quantised(net, ranges, input_codes=drawn.pictures is None)
+            twin = quantiser.fake_quantised(net, _codes(drawn, ranges))
         else:
             twin = tflite = quantiser.quantised(net, ranges, floats=drawn.source == "int8")
-        rounded = outputs_of(FloatModel(twin), drawn.inputs)
+        rounded = all_decibels(reference, outputs_of(FloatModel(twin), drawn.inputs))
     except FloatModelError:  # an op without an int8 form
         return None
-    reached = [decibels(r, y) for r, y in zip(reference, rounded, strict=True)]
-    if min(reached) < TELLING:
+    if min(rounded) < TELLING:
         return None
-    return Network(seed, drawn, tflite, reference, [min(snr, EXACT) - SLACK for snr in reached])
+    return Network(seed, drawn, tflite, ranges, reference, rounded)
+
+
+def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:
+    """What is rounded on the way: pixels are codes as they come."""
+    pixels = drawn.pictures is not None
+    return {t: ends for t, ends in ranges.items() if not (pixels and t == drawn.net.input)}
+
+
+def bounds(made: Network, compiled: Compiled) -> list[float]:
+    """The dB each output of a kmodel must reach.
+
+    Tensors that its runtime holds as floats need not lose anything.
+    """
+    net, reached = made.drawn.net, made.rounded
+    if made.drawn.source == "float":
+        names = {t["name"]: index for index, t in enumerate(net.tensors)}
+        held = {row["tensor"] for row in compiled.layers}
+        held |= {names.get(row["output"]) for row in compiled.layers if row["scale"] is not None}
+        if compiled.input["dtype"] == "uint8":
+            held.add(net.input)
+        ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in held}
+        twin = FloatModel(quantiser.fake_quantised(net, ranges))
+        reached = all_decibels(made.reference, outputs_of(twin, made.drawn.inputs))
+    return [min(snr, EXACT) - SLACK for snr in reached]
 
 
 @dataclass(slots=True)
@@ -136,7 +166,7 @@ class Verdict:
 def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
     """Compile network ``seed`` and measure what simulator ``runtime`` makes of it."""
     made = network(seed)
-    verdict = Verdict(seed, kmodel, "right", made.drawn.structures, bounds=made.bounds)
+    verdict = Verdict(seed, kmodel, "right", made.drawn.structures)
     try:
         approved = compiler.check(made.tflite, kmodel).supported
         try:
@@ -150,8 +180,9 @@ def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
             verdict.kind, verdict.reason = "check", "refused by check, compiled nevertheless"
             return verdict
         got = simulate(made, compiled, runtime)
-        verdict.reached = [decibels(r, y) for r, y in zip(made.reference, got, strict=True)]
-        if any(r < b for r, b in zip(verdict.reached, made.bounds, strict=True)):
+        verdict.reached = all_decibels(made.reference, got)
+        verdict.bounds = bounds(made, compiled)
+        if any(r < b for r, b in zip(verdict.reached, verdict.bounds, strict=True)):
             verdict.kind, verdict.reason = "wrong", "dB below the bound"
         elif made.drawn.source == "float" and (what := _differs(made, kmodel)):
             verdict.kind, verdict.reason = "wrong", what
@@ -160,14 +191,19 @@ def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
     return verdict
 
 
-def compile_network(made: Network, tflite: bytes, kmodel: int) -> Compiled:
-    """``tflite``, the network's file or a mutant of it, as the network's user would."""
+def compile_network(
+    made: Network, tflite: bytes, kmodel: int, change: Callable[[Calibration], None] | None = None
+) -> Compiled:
+    """``tflite``, the network's file or a mutant of it, as the network's user would;
+    ``change`` spoils the calibration data."""
     drawn = made.drawn
     pixels = drawn.pictures is not None
     calibration = None
     if drawn.sampled:
         calibration = compiler.calibrate(tflite, drawn.inputs, threads=1)
         calibration.samples = ALL  # no margin for samples not seen: there are none
+    if change is not None and calibration is not None:
+        change(calibration)
     mean = 0.5 if pixels else 0.0
     options = Options(kmodel=kmodel, mean=mean, std=mean or 1.0, effort=drawn.effort, pixels=pixels)
     return compiler.compile(tflite, calibration, options)
@@ -201,6 +237,3 @@ def _differs(made: Network, kmodel: int) -> str:
         if off > 1e-4 * max(1.0, float(np.abs(wanted[0]).max())):
             return f"the device graph's output {k} is off by {off:g} in float"
     return ""
-
-
-__all__ = ["K210Error", "Network", "Verdict", "decibels", "judge", "network", "simulate"]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.problems import CompileError
 from k210tasks.reference.litert import FloatModel
 from tests.compiler import quantiser
 from tests.compiler.judging import (
-    EXACT, Network, compile_network, decibels, network, outputs_of, simulate,
+    EXACT, Network, Outputs, all_decibels, bounds, compile_network, network, outputs_of, simulate,
 )  # fmt: skip
 from tests.compiler.tflite_builder import Net
 
@@ -25,6 +27,7 @@ Edit = Callable[[Net, int, quantiser.Ranges], "bool"]  # False: not at this op
 LAYERS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}  # and axis of outputs
 CODES = 8  # by how much a zero point is wrong
 LOST = 10.0  # dB
+WIDE = 8
 
 
 def _weights(net: Net, number: int) -> tuple[list[int], int] | None:
@@ -117,51 +120,78 @@ EDITS: dict[str, Edit] = {
 
 def killed(seed: int, kmodel: int) -> dict[str, bool]:
     """Fault -> whether the bound of float network ``seed`` finds it; faults that have no site
-    in it are left out."""
+    in it are left out, and so is everything where the network itself is refused or wrong."""
     made = network(seed)
-    drawn = made.drawn
-    model = FloatModel(drawn.net.build(*drawn.net.outputs), keep_all=True)
-    ranges = quantiser.measured(model, drawn.inputs)
-    rng = np.random.default_rng(seed)
-    found = {}
-    for name, edit in EDITS.items():
-        for number in rng.permutation(len(drawn.net.ops)):
-            mutant = copy.deepcopy(drawn.net)
-            if not edit(mutant, int(number), ranges):
-                continue
-            if (seen := _seen(made, mutant.build(*drawn.net.outputs), kmodel)) is not None:
-                found[name] = seen
-                break
-    return {**found, **_noisy(made, kmodel)}
-
-
-def _seen(made: Network, mutant: bytes, kmodel: int) -> bool | None:
-    """Whether the bounds are missed; None where nothing is changed or the file is refused."""
-    changed = outputs_of(FloatModel(mutant), made.drawn.inputs)
-    if all(decibels(r, y) > EXACT for r, y in zip(made.reference, changed, strict=True)):
-        return None
+    net = made.drawn.net
     try:
-        got = simulate(made, compile_network(made, mutant, kmodel), None)
-    except CompileError:
-        return None
-    return _misses(made, got)
-
-
-def _misses(made: Network, got: Any) -> bool:
-    reached = [decibels(r, y) for r, y in zip(made.reference, got, strict=True)]
-    return any(r < b for r, b in zip(reached, made.bounds, strict=True))
-
-
-def _noisy(made: Network, kmodel: int) -> dict[str, bool]:
-    """Outputs with so much noise more that they lose :data:`LOST` dB."""
-    try:
-        got = simulate(made, compile_network(made, made.tflite, kmodel), None)
+        compiled = compile_network(made, made.tflite, kmodel)
     except CompileError:
         return {}
-    rng = np.random.default_rng(made.seed)
+    trial = _Trial(made, kmodel, bounds(made, compiled))
+    right = simulate(made, compiled, None)
+    if trial.misses(right):
+        return {}
+    rng = np.random.default_rng(seed)
+    found = {"10 dB lost": trial.misses(_worse(rng, made, right))}
+    for name, edit in EDITS.items():
+        for number in rng.permutation(len(net.ops)):
+            mutant = copy.deepcopy(net)
+            if not edit(mutant, int(number), made.ranges):
+                continue
+            if (seen := trial.finds(mutant.build(*net.outputs))) is not None:
+                found[name] = seen
+                break
+    held = [row["tensor"] for row in compiled.layers if row["tensor"] in made.ranges]
+    if held:
+        seen = trial.coarse(right, held[int(rng.integers(len(held)))])
+        if seen is not None:
+            found["steps too wide"] = seen
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    made: Network
+    kmodel: int
+    bounds: list[float]
+
+    def misses(self, got: Outputs) -> bool:
+        reached = all_decibels(self.made.reference, got)
+        return any(r < b for r, b in zip(reached, self.bounds, strict=True))
+
+    def finds(self, mutant: bytes) -> bool | None:
+        """Whether the bounds are missed; None where nothing is changed or the file refused."""
+        changed = outputs_of(FloatModel(mutant), self.made.drawn.inputs)
+        if min(all_decibels(self.made.reference, changed)) > EXACT:
+            return None
+        try:
+            compiled = compile_network(self.made, mutant, self.kmodel)
+        except CompileError:
+            return None
+        return self.misses(simulate(self.made, compiled, None))
+
+    def coarse(self, right: Outputs, tensor: int) -> bool | None:
+        """Whether it is found that the codes of ``tensor`` are :data:`WIDE` times too far apart;
+        None where that loses no output :data:`LOST` dB."""
+
+        def change(calibration: Calibration) -> None:
+            stats = calibration.tensors[tensor]
+            stats.channel_low = stats.channel_low * WIDE
+            stats.channel_high = stats.channel_high * WIDE
+
+        compiled = compile_network(self.made, self.made.tflite, self.kmodel, change)
+        got = simulate(self.made, compiled, None)
+        before, after = (all_decibels(self.made.reference, y) for y in (right, got))
+        lost = max(a - b for a, b in zip(before, after, strict=True))
+        return None if lost < LOST else self.misses(got)
+
+
+def _worse(rng: np.random.Generator, made: Network, right: Outputs) -> Outputs:
+    """Outputs with so much noise more that they lose :data:`LOST` dB."""
     worse = []
-    for r, y in zip(made.reference, got, strict=True):
-        noise = max(float(np.square(r - y).sum()), 1e-6 * float(np.square(r - r.mean(0)).sum()))
+    for r, y in zip(made.reference, right, strict=True):
+        least = np.square(r - r.mean(0)).sum() / 10 ** (EXACT / 10)
+        noise = max(float(np.square(r - y).sum()), float(least))
         more = rng.normal(0, 1, y.shape)
         worse.append(y + more * np.sqrt(noise * (10 ** (LOST / 10) - 1) / np.square(more).sum()))
-    return {"10 dB lost": _misses(made, worse)}
+    return worse

@@ -77,8 +77,9 @@ def _moving(name: str, inputs: list[int], net: Net) -> int:
     return next(i for i in inputs if net.tensors[i]["value"] is None)
 
 
-def fake_quantised(net: Net, ranges: Ranges, *, input_codes: bool) -> bytes:
-    """The float network with its weights, maps and (``input_codes``) input rounded."""
+def fake_quantised(net: Net, ranges: Ranges) -> bytes:
+    """The float network with every tensor that is in ``ranges`` rounded, and the weights of
+    the layers that compute one."""
     twin = copy.deepcopy(net)
     twin.ops = []
     now: dict[int, int] = {}  # tensor -> the one that holds it rounded
@@ -91,11 +92,11 @@ def fake_quantised(net: Net, ranges: Ranges, *, input_codes: bool) -> bytes:
         twin.ops.append(("QUANTIZE", [tensor], [codes], None, {}, 1))
         twin.ops.append(("DEQUANTIZE", [codes], [now[tensor]], None, {}, 1))
 
-    if input_codes:
+    if net.input in ranges:
         rounded(net.input)
     for name, inputs, outputs, *rest in net.ops:
         taken = [now.get(i, i) for i in inputs]
-        if name in _WEIGHTS:
+        if name in _WEIGHTS and outputs[0] in ranges:
             which, axis = _WEIGHTS[name]
             w = net.tensors[inputs[which]]["value"]
             steps = _along(_per_channel(w, axis), axis, w.ndim)
