@@ -102,10 +102,10 @@ def fake_quantised(net: Net, ranges: Ranges) -> bytes:
             steps = _along(_per_channel(w, axis), axis, w.ndim)
             taken[which] = twin.const((np.rint(w / steps) * steps).astype(np.float32))
         twin.ops.append((name, taken, outputs, *rest))
-        if name not in _MOVE:
-            for tensor in outputs:
-                if tensor in ranges:
-                    rounded(tensor)
+        already = name in _MOVE and _moving(name, inputs, net) in ranges
+        for tensor in outputs:
+            if tensor in ranges and not already:
+                rounded(tensor)
     return twin.build(*(now.get(t, t) for t in net.outputs))
 
 
