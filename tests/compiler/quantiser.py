@@ -34,6 +34,8 @@ _SAME = {
 #: of those the ones that make no values of their own
 _MOVE = _SAME - {"AVERAGE_POOL_2D", "RESIZE_BILINEAR"}
 _JOIN = {"CONCATENATION", "PACK"}
+#: ops that the KPU computes of maps joined into one
+_MEET = {*_JOIN, "ADD", "SUB"}
 #: ops whose output has a scale laid down by the specification
 _FIXED: dict[str, Codes] = {
     "SOFTMAX": (1 / 256, -128),
@@ -77,10 +79,35 @@ def _moving(name: str, inputs: list[int], net: Net) -> int:
     return next(i for i in inputs if net.tensors[i]["value"] is None)
 
 
+def of_joined(net: Net, ranges: Ranges) -> Ranges:
+    """``ranges`` as a KPU tensor joined from maps has them: a step for each, one zero point."""
+    found, writers = dict(ranges), {t: op for op in net.ops for t in op[2]}
+
+    def source(tensor: int) -> int:
+        """The tensor whose codes ``tensor`` has, moved."""
+        while (op := writers.get(tensor)) is not None and op[0] in _MOVE:
+            tensor = _moving(op[0], op[1], net)
+        return tensor
+
+    for name, inputs, *_ in net.ops:
+        parts = {source(t) for t in inputs if net.tensors[t]["value"] is None} & found.keys()
+        if name not in _MEET or len(parts) < 2:
+            continue
+        low = min(found[t][0] for t in parts)
+        below = low / min(low - max(found[t][1] for t in parts), -1e-9)  # share below zero
+        for t in parts - {net.input}:
+            span = max(
+                (end / share for end, share in zip(found[t], (-below, 1 - below), strict=True)
+                 if end and share), default=0.0,
+            )  # fmt: skip
+            found[t] = -below * span, (1 - below) * span
+    return found
+
+
 def fake_quantised(net: Net, ranges: Ranges) -> bytes:
     """The float network with every tensor that is in ``ranges`` rounded, and the weights of
     the layers that compute one."""
-    twin = copy.deepcopy(net)
+    twin, ranges = copy.deepcopy(net), of_joined(net, ranges)
     twin.ops = []
     now: dict[int, int] = {}  # tensor -> the one that holds it rounded
 
