@@ -46,7 +46,7 @@ def draw(seed: int, attempt: int = 0) -> Drawn:
     rng = np.random.default_rng([seed, attempt])
     family = _pick(rng, FAMILIES)
     d = family(rng)
-    _prune(d.net)
+    pruned(d.net)
     source: Source = d.pick(["float"] * 6 + ["int8", "int8", "int8 io"])  # type: ignore[list-item]
     shape = d.net.shape(d.net.input)
     pixels = len(shape) == 4 and shape[3] in (1, 3)
@@ -59,8 +59,8 @@ def draw(seed: int, attempt: int = 0) -> Drawn:
     return Drawn(d.net, structures, pictures, inputs, source, sampled, effort)
 
 
-def _prune(net: Net) -> None:
-    """Leave out the ops nobody reads, as every converter does."""
+def pruned(net: Net) -> Net:
+    """``net`` without the ops nobody reads, which no converter leaves in."""
     read = set(net.outputs)
     kept = []
     for op in reversed(net.ops):
@@ -68,6 +68,7 @@ def _prune(net: Net) -> None:
             read.update(op[1])
             kept.append(op)
     net.ops = kept[::-1]
+    return net
 
 
 def _pick(

@@ -23,9 +23,12 @@ from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.compiler.problems import CompileError, PassBroke
-from k210tasks.kmodel import parse
+from k210tasks.kmodel import KmodelError, parse
+from k210tasks.kmodel.lint import lint
+from k210tasks.kmodel.runtimes import RUNTIMES
 from k210tasks.reference.litert import FloatModel, FloatModelError
 from k210tasks.simulator import Simulator
+from k210tasks.simulator.guards import audit
 from tests.compiler import quantiser
 from tests.compiler.drawing import Drawn, draw
 
@@ -149,8 +152,9 @@ def bounds(made: Network, compiled: Compiled) -> list[float]:
 class Verdict:
     """What became of a network as one kmodel version.
 
-    ``kind``: "right", "refused", "wrong", "crashed" or "check", where `check` and `compile`
-    do not agree. ``reason`` is a sentence, ``reached`` and ``bounds`` are dB per output.
+    ``kind``: "right", "refused", "wrong", "crashed", "check", where `check` and `compile` do
+    not agree, or "outside", where a layer leaves its buffers. ``reason`` is a sentence,
+    ``reached`` and ``bounds`` are dB per output.
     """
 
     seed: int
@@ -166,8 +170,9 @@ class Verdict:
         return self.kind not in ("right", "refused")
 
 
-def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
-    """Compile network ``seed`` and measure what simulator ``runtime`` makes of it."""
+def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False) -> Verdict:
+    """Compile network ``seed`` and measure what ``runtime`` makes of it; with ``guards`` also
+    look whether it keeps to its buffers in every runtime."""
     made = network(seed)
     verdict = Verdict(seed, kmodel, "right", made.drawn.structures)
     try:
@@ -189,6 +194,8 @@ def judge(seed: int, kmodel: int, runtime: str | None = None) -> Verdict:
             verdict.kind, verdict.reason = "wrong", "dB below the bound"
         elif made.drawn.source == "float" and (what := _differs(made, kmodel)):
             verdict.kind, verdict.reason = "wrong", what
+        elif guards and (what := outside(made, compiled)):
+            verdict.kind, verdict.reason = "outside", what
     except Exception as error:
         verdict.kind, verdict.reason = "crashed", f"{type(error).__name__}: {error}"
     return verdict
@@ -212,30 +219,46 @@ def compile_network(
     return compiler.compile(tflite, calibration, options)
 
 
-def simulate(made: Network, compiled: Compiled, runtime: str | None) -> Outputs:
+def fed(made: Network, compiled: Compiled, k: int) -> NDArray[Any]:
+    """Sample ``k`` as the kmodel takes it, flat."""
+    if made.drawn.pictures is not None:
+        return np.moveaxis(made.drawn.pictures[k], -1, 0).ravel()
+    x = to_nchw(made.drawn.inputs[k]).ravel()
+    if compiled.input["dtype"] != "uint8":
+        return x
+    codes = np.rint(x / compiled.input["scale"]) + compiled.input["zero_point"]
+    return np.clip(codes, 0, 255).astype(np.uint8)
+
+
+def simulate(made: Network, compiled: Compiled, runtime: str = "host") -> Outputs:
     """The kmodel's outputs for the network's samples."""
-    more = {} if runtime is None else {"runtime": runtime}
-    simulator = Simulator(parse(compiled.kmodel), **more)
+    simulator = Simulator(parse(compiled.kmodel), runtime)
     runs = []
-    for k, x in enumerate(made.drawn.inputs):
-        if made.drawn.pictures is not None:
-            fed = np.moveaxis(made.drawn.pictures[k], -1, 0)
-        else:
-            fed = to_nchw(x)
-            if compiled.input["dtype"] == "uint8":
-                codes = np.rint(fed / compiled.input["scale"]) + compiled.input["zero_point"]
-                fed = np.clip(codes, 0, 255).astype(np.uint8)
-        runs.append([np.array(y, np.float64) for y in simulator.run(fed.ravel())])
+    for k in range(len(made.drawn.inputs)):
+        outputs = simulator.run(fed(made, compiled, k))
+        runs.append([np.array(y, np.float64) for y in outputs])
     return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
+
+def outside(made: Network, compiled: Compiled) -> str:
+    """Where a layer leaves its buffers, in any runtime whose lint does not tell of it, or ""."""
+    model = parse(compiled.kmodel)
+    for name, runtime in RUNTIMES.items():
+        try:
+            simulator = Simulator(model, runtime)
+        except KmodelError:  # it refuses the file, and says so
+            continue
+        found = audit(simulator, fed(made, compiled, 0))
+        if found and (name == "host" or not lint(model, runtime)):
+            return f"{name}: {'; '.join(map(str, found))}"
+    return ""
 
 
 def _differs(made: Network, kmodel: int) -> str:
     """Where the device graph computes in float something else than LiteRT, or ""."""
     graph: Graph = lowered(made.tflite, kmodel)
     x = to_nchw(made.drawn.inputs[0]).reshape(graph.input.shape)
-    for k, (y, wanted) in enumerate(
-        zip(executor.outputs(graph, x), made.reference, strict=True)
-    ):
+    for k, (y, wanted) in enumerate(zip(executor.outputs(graph, x), made.reference, strict=True)):
         off = float(np.abs(y.ravel() - wanted[0]).max())
         if off > 1e-4 * max(1.0, float(np.abs(wanted[0]).max())):
             return f"the device graph's output {k} is off by {off:g} in float"

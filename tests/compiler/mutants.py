@@ -18,7 +18,15 @@ from k210tasks.compiler.problems import CompileError
 from k210tasks.reference.litert import FloatModel
 from tests.compiler import quantiser
 from tests.compiler.judging import (
-    EXACT, Network, Outputs, all_decibels, bounds, compile_network, network, outputs_of, simulate,
+    EXACT,
+    Network,
+    Outputs,
+    all_decibels,
+    bounds,
+    compile_network,
+    network,
+    outputs_of,
+    simulate,
 )  # fmt: skip
 from tests.compiler.tflite_builder import Net
 
@@ -56,7 +64,7 @@ def shift(net: Net, number: int, ranges: quantiser.Ranges) -> bool:
 
 def drop(net: Net, number: int, ranges: quantiser.Ranges) -> bool:
     """An activation is forgotten."""
-    name, inputs, outputs, options, fields, version = net.ops[number]
+    name, inputs, outputs, _, fields, version = net.ops[number]
     if fields.get("FusedActivationFunction"):
         fields["FusedActivationFunction"] = 0
         return True
@@ -120,15 +128,18 @@ EDITS: dict[str, Edit] = {
 
 def killed(seed: int, kmodel: int) -> dict[str, bool]:
     """Fault -> whether the bound of float network ``seed`` finds it; faults that have no site
-    in it are left out, and so is everything where the network itself is refused or wrong."""
+    in it are left out, and so is everything where the network itself is an int8 file, refused or
+    wrong."""
     made = network(seed)
     net = made.drawn.net
+    if made.drawn.source != "float":
+        return {}
     try:
         compiled = compile_network(made, made.tflite, kmodel)
     except CompileError:
         return {}
     trial = _Trial(made, kmodel, bounds(made, compiled))
-    right = simulate(made, compiled, None)
+    right = simulate(made, compiled)
     if trial.misses(right):
         return {}
     rng = np.random.default_rng(seed)
@@ -168,7 +179,7 @@ class _Trial:
             compiled = compile_network(self.made, mutant, self.kmodel)
         except CompileError:
             return None
-        return self.misses(simulate(self.made, compiled, None))
+        return self.misses(simulate(self.made, compiled))
 
     def coarse(self, right: Outputs, tensor: int) -> bool | None:
         """Whether it is found that the codes of ``tensor`` are :data:`WIDE` times too far apart;
@@ -180,7 +191,7 @@ class _Trial:
             stats.channel_high = stats.channel_high * WIDE
 
         compiled = compile_network(self.made, self.made.tflite, self.kmodel, change)
-        got = simulate(self.made, compiled, None)
+        got = simulate(self.made, compiled)
         before, after = (all_decibels(self.made.reference, y) for y in (right, got))
         lost = max(a - b for a, b in zip(before, after, strict=True))
         return None if lost < LOST else self.misses(got)

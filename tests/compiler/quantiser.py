@@ -147,9 +147,7 @@ class _Int8:
 
     def mark(self, tensor: int, codes: Codes) -> None:
         self.codes[tensor] = codes
-        self.new.tensors[tensor].update(
-            dtype=np.dtype("int8"), scale=codes[0], zero_point=codes[1]
-        )
+        self.new.tensors[tensor].update(dtype=np.dtype("int8"), scale=codes[0], zero_point=codes[1])
 
     def const(self, values: NDArray[Any], dtype: str, scale: Any, zero: int, axis: int = 0) -> int:
         limits = np.iinfo(dtype)

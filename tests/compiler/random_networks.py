@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.compiler.judging import Verdict
 
-KINDS = ("right", "refused", "wrong", "check", "crashed")
+KINDS = ("right", "refused", "wrong", "check", "outside", "crashed")
 
 
-def _judge(seed: int, kmodel: int, runtime: str | None) -> Verdict:
+def _judge(seed: int, kmodel: int, runtime: str, guards: bool) -> Verdict:
     from tests.compiler.judging import judge
 
-    return judge(seed, kmodel, runtime)
+    return judge(seed, kmodel, runtime, guards=guards)
 
 
 def _reason(verdict: Verdict) -> str:
@@ -61,13 +61,15 @@ def table(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(rows + [f"{n:>6} refused: {reason}" for reason, n in reasons.most_common()])
 
 
-def run(seeds: Iterable[int], kmodel: int, runtime: str | None, jobs: int) -> list[Verdict]:
+def run(
+    seeds: Iterable[int], kmodel: int, runtime: str, jobs: int, *, guards: bool = False
+) -> list[Verdict]:
     """Judge all, faults told as they are found."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before numpy is there
         os.environ[name] = "1"
     found = []
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        one = partial(_judge, kmodel=kmodel, runtime=runtime)
+        one = partial(_judge, kmodel=kmodel, runtime=runtime, guards=guards)
         for verdict in pool.imap_unordered(one, seeds, chunksize=4):
             found.append(verdict)
             if verdict.fault:
@@ -82,13 +84,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kmodel", type=int, choices=(3, 4), default=3)
-    parser.add_argument("--runtime", help="what the simulator stands for; its default without")
+    parser.add_argument("--runtime", default="host", help="what the simulator stands for")
+    parser.add_argument("--guards", action="store_true", help="look for accesses outside, too")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--keep", type=Path, help="write the files of faulty networks here")
     args = parser.parse_args()
     began = time.monotonic()
     seeds = range(args.seed, args.seed + args.count)
-    verdicts = run(seeds, args.kmodel, args.runtime, args.jobs)
+    verdicts = run(seeds, args.kmodel, args.runtime, args.jobs, guards=args.guards)
     if args.keep is not None:
         keep(args.keep, verdicts)
     print(table(verdicts))

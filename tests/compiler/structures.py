@@ -315,8 +315,7 @@ def shuffled(d: Drawing, x: int) -> int | None:
     y = net.reshape(net.transpose(y, (0, 1, 2, 4, 3)), (1, h, w, c))
     if d.chance(0.5):
         a, b = parted(d, y)
-        y = net.concat([a, net.conv(b, net.shape(b)[-1], (1, 1), act=d.act())], 3)
-        return y
+        return net.concat([a, net.conv(b, net.shape(b)[-1], (1, 1), act=d.act())], 3)
     return net.conv(y, 4, d.pick([(1, 1), (3, 3)])) if d.chance(0.7) else y
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import pytest
 
 from tests.compiler.judging import judge
+from tests.compiler.mutants import EDITS, killed
 from tests.compiler.random_networks import told
 
 SEEDS = range(1, 101)
+MUTATED = range(1, 21)
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
@@ -18,3 +20,17 @@ SEEDS = range(1, 101)
 def test_a_network_computes_what_litert_does_or_is_refused(tens: int, kmodel: int) -> None:
     verdicts = [judge(seed, kmodel) for seed in SEEDS[10 * tens : 10 * tens + 10]]
     assert not [told(v) for v in verdicts if v.fault]
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_the_bounds_find_faults_put_in_on_purpose(kmodel: int) -> None:
+    tally: dict[str, list[bool]] = {}
+    for seed in MUTATED:
+        for fault, found in killed(seed, kmodel).items():
+            tally.setdefault(fault, []).append(found)
+    rates = {fault: f"{sum(found)} of {len(found)}" for fault, found in tally.items()}
+    print(rates)
+    assert set(tally) == {*EDITS, "10 dB lost", "steps too wide"}
+    assert all(sum(found) >= 0.8 * len(found) for found in tally.values()), rates
+    everything = [one for found in tally.values() for one in found]
+    assert sum(everything) >= 0.95 * len(everything), rates
