@@ -22,7 +22,7 @@ from k210tasks.compiler.ir import Graph, to_nchw
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.compiler.pipeline import lowered
-from k210tasks.compiler.problems import CompileError, PassBroke
+from k210tasks.compiler.problems import CompileError, NoCalibration, PassBroke
 from k210tasks.kmodel import KmodelError, parse
 from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.runtimes import RUNTIMES
@@ -182,7 +182,10 @@ def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False
         except PassBroke:
             raise
         except CompileError as error:
-            verdict.kind, verdict.reason = ("check" if approved else "refused"), str(error)
+            # Whether samples will be given, which the message asks for, check does not know.
+            asks = isinstance(error, NoCalibration) and not made.drawn.sampled
+            verdict.kind = "check" if approved and not asks else "refused"
+            verdict.reason = str(error)
             return verdict
         if not approved:
             verdict.kind, verdict.reason = "check", "refused by check, compiled nevertheless"
