@@ -79,6 +79,21 @@ def run(
     return sorted(found, key=lambda v: v.seed)
 
 
+def rates(seeds: Iterable[int], kmodel: int) -> str:
+    """A line a fault: in how many networks the bounds find it, and where they do not."""
+    from tests.compiler.mutants import killed
+
+    tally: dict[str, dict[int, bool]] = {}
+    for seed in seeds:
+        for fault, found in killed(seed, kmodel).items():
+            tally.setdefault(fault, {})[seed] = found
+    return "\n".join(
+        f"{fault:<22}{sum(found.values()):>5} of {len(found):>4}; not in "
+        + (", ".join(str(seed) for seed, one in found.items() if not one) or "none")
+        for fault, found in tally.items()
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=5000)
@@ -87,9 +102,15 @@ def main() -> int:
     parser.add_argument("--runtime", default="host", help="what the simulator stands for")
     parser.add_argument("--guards", action="store_true", help="look for accesses outside, too")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--faults", action="store_true", help="how many put in on purpose are found"
+    )
     parser.add_argument("--keep", type=Path, help="write the files of faulty networks here")
     args = parser.parse_args()
     began = time.monotonic()
+    if args.faults:
+        print(rates(range(args.seed, args.seed + args.count), args.kmodel))
+        return 0
     seeds = range(args.seed, args.seed + args.count)
     verdicts = run(seeds, args.kmodel, args.runtime, args.jobs, guards=args.guards)
     if args.keep is not None:
