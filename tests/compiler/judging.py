@@ -9,6 +9,7 @@ to eight bits, or with the int8 file.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ TELLING = 18.0
 #: what is left are the sixteen segments of an activation table
 EXACT, FINE = 60.0, 45.0
 ALL = 1 << 20
+ROUNDING = {"Quantize", "Requantize", "quantize"}
 ATTEMPTS = 50
 
 Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, elements)
@@ -131,7 +133,8 @@ def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:
 def bounds(made: Network, compiled: Compiled) -> list[float]:
     """The dB each output of a kmodel must reach: what eight bits everywhere reach less
     :data:`SLACK`, and of float networks also what eight bits reach where the kmodel has them,
-    the rest in floats, less twice as much."""
+    the rest in floats, less twice as much, and less for a tensor that is rounded several times
+    on the CPU, as clamps of kmodel 3 are."""
     net, least = made.drawn.net, [min(snr, FINE) - SLACK for snr in made.rounded]
     if made.drawn.source == "float":
         coded = [row["source"] for row in compiled.layers if row["scale"] is not None]
@@ -144,7 +147,9 @@ def bounds(made: Network, compiled: Compiled) -> list[float]:
         ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in held}
         twin = FloatModel(quantiser.fake_quantised(net, ranges))
         finer = all_decibels(made.reference, outputs_of(twin, made.drawn.inputs))
-        least = [max(b, min(snr, FINE) - 2 * SLACK) for b, snr in zip(least, finer, strict=True)]
+        again = Counter(tuple(row["source"]) for row in compiled.layers if row["name"] in ROUNDING)
+        slack = 2 * SLACK + 10 * np.log10(max(again.values(), default=1))
+        least = [max(b, min(snr, FINE) - slack) for b, snr in zip(least, finer, strict=True)]
     return least
 
 

