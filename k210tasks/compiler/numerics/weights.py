@@ -42,7 +42,8 @@ def grid(w: Floats, *, bits: int = 8) -> tuple[int, Floats]:
     """``(zero_point, scale[oc])`` that cover all weights ``w`` [OC, K] without clipping.
 
     The zero point is the one with the least sum of squared relative steps, for a channel's
-    step relative to its own finest possible one.
+    step relative to its own finest possible one. Weights that are int8 codes already, of a
+    quantised file, keep their steps: another grid would round them a second time.
     """
     top = 2**bits - 1
     high = np.maximum(w.max(axis=1), 0.0)
@@ -57,7 +58,39 @@ def grid(w: Floats, *, bits: int = 8) -> tuple[int, Floats]:
     cost = np.where(np.isfinite(cost), cost, np.inf)
     best = int(np.argmin(cost))
     scale = np.maximum(up[:, best], down[:, best])
-    return int(points[best]), np.where(scale > 0, scale, 1.0)
+    scale = np.where(scale > 0, scale, 1.0)
+    if not _multiples(w, scale) and (steps := _int8_steps(w)) is not None:
+        return 1 << (bits - 1), steps
+    return int(points[best]), scale
+
+
+def _multiples(w: Floats, steps: Floats) -> bool:
+    """Whether the weights [OC, K] are whole numbers of steps [OC], but for float32's rounding."""
+    q = w / steps[:, None]
+    return bool(np.abs(q - np.rint(q)).max(initial=0.0) < 1e-4)
+
+
+def _int8_steps(w: Floats) -> Floats | None:
+    """Steps [OC] of which the weights are -127 to 127 times; None where there are none.
+
+    A file has one step for all channels, or each has its own, of which the largest weight
+    need not be the 127th.
+    """
+    largest = np.abs(w).max(axis=1)
+    steps = np.full(len(w), max(float(largest.max()), 1e-30) / 127)
+    if _multiples(w, steps):
+        return steps
+    counts = np.arange(127, 31, -1)
+    for channel in np.flatnonzero(largest):
+        row = w[channel : channel + 1]
+        some = row[0, :8, None] * counts / largest[channel]  # tells floats apart at once
+        near = counts[(np.abs(some - np.rint(some)) < 1e-4).all(axis=0)]
+        found = (largest[channel] / n for n in near)
+        step = next((s for s in found if _multiples(row, np.array([s]))), None)
+        if step is None:
+            return None
+        steps[channel] = step
+    return steps
 
 
 def clip_scales(

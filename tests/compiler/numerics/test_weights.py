@@ -32,6 +32,19 @@ def test_grid_of_zero_and_one_signed_channels():
     assert np.abs(q.real() - w).max() <= 0.5 * scale.max()
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("shared", [True, False])
+def test_weights_of_an_int8_file_are_not_rounded_again(shared, bits):
+    rng = np.random.default_rng(3)
+    codes = rng.integers(-90, 128, (6, 18))
+    codes[2] = rng.integers(-40, 41, 18)  # a channel that does not use all codes
+    codes[4] = 0
+    steps = rng.uniform(0.001, 0.1, (1 if shared else 6, 1)).astype(np.float32)
+    w = (codes * steps.astype(np.float64)).astype(np.float32).astype(np.float64) * 0.37
+    q = weights.round_nearest(w, *weights.grid(w, bits=bits), bits=bits)
+    assert np.abs(q.real() - w).max() < 1e-6 * np.abs(w).max()
+
+
 def test_error_feedback_beats_rounding_on_the_inputs_it_was_given():
     rng = np.random.default_rng(1)
     x = correlated(rng, 600, 48)

@@ -1,0 +1,273 @@
+"""One random network through compiler and simulator, measured against what eight bits allow.
+
+The measure is the noise against the variance over the samples, element by element of an
+output: what is the same for every sample, a bias or the level of a softmax, does not count as
+signal. The bound is what LiteRT reaches, less a few dB, with the float network's tensors rounded
+to eight bits, or with the int8 file.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks import compiler
+from k210tasks.compiler import executor
+from k210tasks.compiler.ir import Graph, to_nchw
+from k210tasks.compiler.numerics.calibration import Calibration
+from k210tasks.compiler.options import Compiled, Options
+from k210tasks.compiler.pipeline import lowered
+from k210tasks.compiler.problems import CompileError, NoCalibration, PassBroke
+from k210tasks.kmodel import KmodelError, parse
+from k210tasks.kmodel.lint import lint
+from k210tasks.kmodel.runtimes import RUNTIMES
+from k210tasks.reference.litert import FloatModel, FloatModelError
+from k210tasks.simulator import Simulator
+from k210tasks.simulator.guards import audit
+from tests.compiler import quantiser
+from tests.compiler.drawing import Drawn, draw
+
+SLACK = 3.0  # dB
+#: dB that the rounded network must reach for its outputs to tell anything of a fault
+TELLING = 18.0
+#: dB beyond which noise is that of float arithmetic, and that of means over so many codes that
+#: what is left are the sixteen segments of an activation table
+EXACT, FINE = 60.0, 45.0
+ALL = 1 << 20
+ROUNDING = {"Quantize", "Requantize", "quantize"}
+ATTEMPTS = 50
+
+Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, elements)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A drawn network and what LiteRT makes of it.
+
+    ``tflite`` is the file the compiler is given, ``ranges`` and ``reference`` are tensors and
+    outputs of the float network, ``rounded`` is the dB of each output with every tensor in
+    eight bits.
+    """
+
+    seed: int
+    drawn: Drawn
+    tflite: bytes
+    ranges: quantiser.Ranges
+    reference: Outputs
+    rounded: list[float]
+
+
+def decibels(reference: NDArray[Any], got: NDArray[Any]) -> float:
+    """Variance of ``reference`` over the samples, (N, elements), to the noise of ``got``."""
+    signal = float(np.square(reference - reference.mean(0)).sum())
+    noise = float(np.square(reference - got).sum())
+    if not np.isfinite(noise):
+        return -200.0
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), -200, 200))
+
+
+def all_decibels(reference: Outputs, got: Outputs) -> list[float]:
+    return [decibels(r, y) for r, y in zip(reference, got, strict=True)]
+
+
+def outputs_of(model: FloatModel, inputs: list[NDArray[Any]]) -> Outputs:
+    """Reals of every output over all samples; codes are taken for what they stand for."""
+    runs = []
+    for x in inputs:
+        if model.input["dtype"] == np.int8:
+            scale, zero = model.input["quantization"]
+            x = np.clip(np.rint(x / scale) + zero, -128, 127)
+        row = []
+        for y, of in zip(model.run(x), model.outputs, strict=True):
+            real = to_nchw(y).ravel().astype(np.float64)
+            if of["dtype"] == np.int8:
+                scale, zero = of["quantization"]
+                real = (real - zero) * scale
+            row.append(real)
+        runs.append(row)
+    return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
+
+@functools.lru_cache(maxsize=4)
+def network(seed: int) -> Network:
+    """Network number ``seed``; those whose outputs hardly differ between samples, or drown in
+    the noise of eight bits, are drawn anew."""
+    for attempt in range(ATTEMPTS):
+        made = _useful(seed, draw(seed, attempt))
+        if made is not None:
+            return made
+    raise AssertionError(f"seed {seed} gave no useful network in {ATTEMPTS} attempts")
+
+
+def _useful(seed: int, drawn: Drawn) -> Network | None:
+    net = drawn.net
+    tflite = net.build(*net.outputs)
+    model = FloatModel(tflite, keep_all=True)
+    ranges = quantiser.measured(model, drawn.inputs)
+    reference = outputs_of(model, drawn.inputs)
+    try:
+        if drawn.source == "float":
+            twin = quantiser.fake_quantised(net, _codes(drawn, ranges))
+        else:
+            twin = tflite = quantiser.quantised(net, ranges, floats=drawn.source == "int8")
+        rounded = all_decibels(reference, outputs_of(FloatModel(twin), drawn.inputs))
+    except FloatModelError:  # an op without an int8 form
+        return None
+    if min(rounded) < TELLING:
+        return None
+    return Network(seed, drawn, tflite, ranges, reference, rounded)
+
+
+def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:
+    """What is rounded on the way: pixels are codes as they come."""
+    pixels = drawn.pictures is not None
+    return {t: ends for t, ends in ranges.items() if not (pixels and t == drawn.net.input)}
+
+
+def bounds(made: Network, compiled: Compiled) -> list[float]:
+    """The dB each output of a kmodel must reach: what eight bits everywhere reach less
+    :data:`SLACK`, and of float networks also what eight bits reach where the kmodel has them,
+    the rest in floats, less twice as much, and less for a tensor that is rounded several times
+    on the CPU, as clamps of kmodel 3 are."""
+    net, least = made.drawn.net, [min(snr, FINE) - SLACK for snr in made.rounded]
+    if made.drawn.source == "float":
+        coded = [row["source"] for row in compiled.layers if row["scale"] is not None]
+        if not coded:
+            return [EXACT - SLACK for _ in least]
+        written = {f"{op[0]} #{number}": op[2] for number, op in enumerate(net.ops)}
+        held = {tensor for row in coded for label in row for tensor in written.get(label, ())}
+        if compiled.input["dtype"] == "uint8":
+            held.add(net.input)
+        ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in held}
+        twin = FloatModel(quantiser.fake_quantised(net, ranges))
+        finer = all_decibels(made.reference, outputs_of(twin, made.drawn.inputs))
+        again = Counter(tuple(row["source"]) for row in compiled.layers if row["name"] in ROUNDING)
+        slack = 2 * SLACK + 10 * np.log10(max(again.values(), default=1))
+        least = [max(b, min(snr, FINE) - slack) for b, snr in zip(least, finer, strict=True)]
+    return least
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of a network as one kmodel version.
+
+    ``kind``: "right", "refused", "wrong", "crashed", "check", where `check` and `compile` do
+    not agree, or "outside", where a layer leaves its buffers. ``reason`` is a sentence,
+    ``reached`` and ``bounds`` are dB per output.
+    """
+
+    seed: int
+    kmodel: int
+    kind: str
+    structures: tuple[str, ...]
+    reason: str = ""
+    reached: list[float] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+
+    @property
+    def fault(self) -> bool:
+        return self.kind not in ("right", "refused")
+
+
+def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False) -> Verdict:
+    """Compile network ``seed`` and measure what ``runtime`` makes of it; with ``guards`` also
+    look whether it keeps to its buffers in every runtime."""
+    made = network(seed)
+    verdict = Verdict(seed, kmodel, "right", made.drawn.structures)
+    try:
+        approved = compiler.check(made.tflite, kmodel).supported
+        try:
+            compiled = compile_network(made, made.tflite, kmodel)
+        except PassBroke:
+            raise
+        except CompileError as error:
+            # Whether samples will be given, which the message asks for, check does not know.
+            asks = isinstance(error, NoCalibration) and not made.drawn.sampled
+            verdict.kind = "check" if approved and not asks else "refused"
+            verdict.reason = str(error)
+            return verdict
+        if not approved:
+            verdict.kind, verdict.reason = "check", "refused by check, compiled nevertheless"
+            return verdict
+        got = simulate(made, compiled, runtime)
+        verdict.reached = all_decibels(made.reference, got)
+        verdict.bounds = bounds(made, compiled)
+        if any(r < b for r, b in zip(verdict.reached, verdict.bounds, strict=True)):
+            verdict.kind, verdict.reason = "wrong", "dB below the bound"
+        elif made.drawn.source == "float" and (what := _differs(made, kmodel)):
+            verdict.kind, verdict.reason = "wrong", what
+        elif guards and (what := outside(made, compiled)):
+            verdict.kind, verdict.reason = "outside", what
+    except Exception as error:
+        verdict.kind, verdict.reason = "crashed", f"{type(error).__name__}: {error}"
+    return verdict
+
+
+def compile_network(
+    made: Network, tflite: bytes, kmodel: int, change: Callable[[Calibration], None] | None = None
+) -> Compiled:
+    """``tflite``, the network's file or a mutant of it, as the network's user would;
+    ``change`` spoils the calibration data."""
+    drawn = made.drawn
+    pixels = drawn.pictures is not None
+    calibration = None
+    if drawn.sampled:
+        calibration = compiler.calibrate(tflite, drawn.inputs, threads=1)
+        calibration.samples = ALL  # no margin for samples not seen: there are none
+    if change is not None and calibration is not None:
+        change(calibration)
+    mean = 0.5 if pixels else 0.0
+    options = Options(kmodel=kmodel, mean=mean, std=mean or 1.0, effort=drawn.effort, pixels=pixels)
+    return compiler.compile(tflite, calibration, options)
+
+
+def fed(made: Network, compiled: Compiled, k: int) -> NDArray[Any]:
+    """Sample ``k`` as the kmodel takes it, flat."""
+    if made.drawn.pictures is not None:
+        return np.moveaxis(made.drawn.pictures[k], -1, 0).ravel()
+    x = to_nchw(made.drawn.inputs[k]).ravel()
+    if compiled.input["dtype"] != "uint8":
+        return x
+    codes = np.rint(x / compiled.input["scale"]) + compiled.input["zero_point"]
+    return np.clip(codes, 0, 255).astype(np.uint8)
+
+
+def simulate(made: Network, compiled: Compiled, runtime: str = "host") -> Outputs:
+    """The kmodel's outputs for the network's samples."""
+    simulator = Simulator(parse(compiled.kmodel), runtime)
+    runs = []
+    for k in range(len(made.drawn.inputs)):
+        outputs = simulator.run(fed(made, compiled, k))
+        runs.append([np.array(y, np.float64) for y in outputs])
+    return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
+
+def outside(made: Network, compiled: Compiled) -> str:
+    """Where a layer leaves its buffers, in any runtime whose lint does not tell of it, or ""."""
+    model = parse(compiled.kmodel)
+    for name, runtime in RUNTIMES.items():
+        try:
+            simulator = Simulator(model, runtime)
+        except KmodelError:  # it refuses the file, and says so
+            continue
+        found = audit(simulator, fed(made, compiled, 0))
+        if found and (name == "host" or not lint(model, runtime)):
+            return f"{name}: {'; '.join(map(str, found))}"
+    return ""
+
+
+def _differs(made: Network, kmodel: int) -> str:
+    """Where the device graph computes in float something else than LiteRT, or ""."""
+    graph: Graph = lowered(made.tflite, kmodel)
+    x = to_nchw(made.drawn.inputs[0]).reshape(graph.input.shape)
+    for k, (y, wanted) in enumerate(zip(executor.outputs(graph, x), made.reference, strict=True)):
+        off = float(np.abs(y.ravel() - wanted[0]).max())
+        if off > 1e-4 * max(1.0, float(np.abs(wanted[0]).max())):
+            return f"the device graph's output {k} is off by {off:g} in float"
+    return ""

@@ -1,0 +1,215 @@
+"""Eight bits by definition, apart from the compiler: how good a quantised network can be.
+
+``fake_quantised`` is a network in floats whose tensors are rounded to 256 codes over their
+measured range; ``quantised`` is the int8 file TensorFlow's converter would make of it (TFLite's
+8-bit specification: https://ai.google.dev/edge/litert/models/quantization_spec). LiteRT runs
+both. Ranges are of the tensors as LiteRT measured them in float.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from k210tasks.reference.litert import FloatModel
+from tests.compiler.tflite_builder import Net
+
+Ranges = dict[int, tuple[float, float]]
+Codes = tuple[float, int]  # scale and zero point of int8
+
+#: op -> which input holds weights, and the axis of their output channels
+_WEIGHTS = {
+    "CONV_2D": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 0),
+    "TRANSPOSE_CONV": (1, 0),
+}  # fmt: skip
+#: ops whose output has its input's scale: they move, select or average codes
+_SAME = {
+    "RESHAPE", "TRANSPOSE", "PAD", "MIRROR_PAD", "SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE",
+    "GATHER", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR",
+    "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "REDUCE_MAX",
+}  # fmt: skip
+#: of those the ones that make no values of their own
+_MOVE = _SAME - {"AVERAGE_POOL_2D", "RESIZE_BILINEAR"}
+_JOIN = {"CONCATENATION", "PACK"}
+#: ops that the KPU computes of maps joined into one
+_MEET = {*_JOIN, "ADD", "SUB"}
+#: ops whose output has a scale laid down by the specification
+_FIXED: dict[str, Codes] = {
+    "SOFTMAX": (1 / 256, -128),
+    "LOGISTIC": (1 / 256, -128),
+    "TANH": (1 / 128, 0),
+}
+
+
+def measured(model: FloatModel, inputs: list[NDArray[np.float32]]) -> Ranges:
+    """Extremes of every float tensor over ``inputs``; ``model`` keeps all its tensors."""
+    found: Ranges = {}
+    for x in inputs:
+        model.invoke(x)
+        for index in model.float_tensors():
+            view = model.view(index)
+            low, high = float(view.min()), float(view.max())
+            del view
+            old = found.get(index, (0.0, 0.0))
+            found[index] = min(old[0], low), max(old[1], high)
+    return found
+
+
+def codes_of(low: float, high: float) -> Codes:
+    """int8 codes that reach from ``low`` to ``high`` and hold zero exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / 255, 1e-9)
+    return scale, int(np.clip(round(-128 - low / scale), -128, 127))
+
+
+def _per_channel(weights: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    return np.maximum(np.abs(weights).max(others), 1e-9).astype(np.float64) / 127
+
+
+def _along(scales: NDArray[Any], axis: int, rank: int) -> NDArray[Any]:
+    return scales.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def _moving(name: str, inputs: list[int], net: Net) -> int:
+    """Which of the inputs of a mover is the one that is moved."""
+    return next(i for i in inputs if net.tensors[i]["value"] is None)
+
+
+def of_joined(net: Net, ranges: Ranges) -> Ranges:
+    """``ranges`` as a KPU tensor joined from maps has them: a step for each, one zero point."""
+    found, writers = dict(ranges), {t: op for op in net.ops for t in op[2]}
+
+    def source(tensor: int) -> int:
+        """The tensor whose codes ``tensor`` has, moved."""
+        while (op := writers.get(tensor)) is not None and op[0] in _MOVE:
+            tensor = _moving(op[0], op[1], net)
+        return tensor
+
+    for name, inputs, *_ in net.ops:
+        parts = {source(t) for t in inputs if net.tensors[t]["value"] is None} & found.keys()
+        if name not in _MEET or len(parts) < 2:
+            continue
+        low = min(found[t][0] for t in parts)
+        below = low / min(low - max(found[t][1] for t in parts), -1e-9)  # share below zero
+        for t in parts - {net.input}:
+            span = max(
+                (end / share for end, share in zip(found[t], (-below, 1 - below), strict=True)
+                 if end and share), default=0.0,
+            )  # fmt: skip
+            found[t] = -below * span, (1 - below) * span
+    return found
+
+
+def fake_quantised(net: Net, ranges: Ranges) -> bytes:
+    """The float network with every tensor that is in ``ranges`` rounded, and the weights of
+    the layers that compute one."""
+    twin, ranges = copy.deepcopy(net), of_joined(net, ranges)
+    twin.ops = []
+    now: dict[int, int] = {}  # tensor -> the one that holds it rounded
+
+    def rounded(tensor: int) -> None:
+        scale, zero = codes_of(*ranges[tensor])
+        shape = twin.shape(tensor)
+        codes = twin.tensor(shape, dtype="int8", scale=scale, zero_point=zero)
+        now[tensor] = twin.tensor(shape)
+        twin.ops.append(("QUANTIZE", [tensor], [codes], None, {}, 1))
+        twin.ops.append(("DEQUANTIZE", [codes], [now[tensor]], None, {}, 1))
+
+    if net.input in ranges:
+        rounded(net.input)
+    for name, inputs, outputs, *rest in net.ops:
+        taken = [now.get(i, i) for i in inputs]
+        if name in _WEIGHTS and outputs[0] in ranges:
+            which, axis = _WEIGHTS[name]
+            w = net.tensors[inputs[which]]["value"]
+            steps = _along(_per_channel(w, axis), axis, w.ndim)
+            taken[which] = twin.const((np.rint(w / steps) * steps).astype(np.float32))
+        twin.ops.append((name, taken, outputs, *rest))
+        already = name in _MOVE and _moving(name, inputs, net) in ranges
+        for tensor in outputs:
+            if tensor in ranges and not already:
+                rounded(tensor)
+    return twin.build(*(now.get(t, t) for t in net.outputs))
+
+
+class _Int8:
+    """The int8 file under construction."""
+
+    def __init__(self, net: Net, ranges: Ranges):
+        self.old, self.ranges = net, ranges
+        self.new = copy.deepcopy(net)
+        self.new.ops = []
+        self.codes: dict[int, Codes] = {}
+
+    def mark(self, tensor: int, codes: Codes) -> None:
+        self.codes[tensor] = codes
+        self.new.tensors[tensor].update(dtype=np.dtype("int8"), scale=codes[0], zero_point=codes[1])
+
+    def const(self, values: NDArray[Any], dtype: str, scale: Any, zero: int, axis: int = 0) -> int:
+        limits = np.iinfo(dtype)
+        steps = _along(np.atleast_1d(scale), axis, values.ndim) if np.ndim(scale) else scale
+        codes = np.clip(np.rint(values / steps) + zero, limits.min, limits.max).astype(dtype)
+        return self.new.const(codes, scale=scale, zero_point=zero, axis=axis)
+
+    def with_codes(self, tensor: int, codes: Codes) -> int:
+        """``tensor`` in the codes asked for: itself, or requantised."""
+        if self.codes[tensor] == codes:
+            return tensor
+        out = self.new.tensor(self.new.shape(tensor))
+        self.mark(out, codes)
+        self.new.ops.append(("QUANTIZE", [tensor], [out], None, {}, 1))
+        return out
+
+    def op(self, op: tuple[Any, ...]) -> None:
+        name, inputs, outputs, *rest = op
+        taken = list(inputs)
+        if name in _JOIN:
+            codes = codes_of(*self.ranges[outputs[0]])
+            taken = [self.with_codes(i, codes) for i in inputs]
+        elif name in _SAME:
+            codes = self.codes[_moving(name, inputs, self.old)]
+        else:
+            codes = _FIXED.get(name) or codes_of(*self.ranges[outputs[0]])
+        for tensor in outputs:
+            self.mark(tensor, codes)
+        if name in _WEIGHTS:
+            self._weighted(name, inputs, taken)
+        elif name not in _SAME:
+            for k, tensor in enumerate(inputs):
+                value = self.old.tensors[tensor]["value"]
+                if value is not None and value.dtype == np.float32:
+                    scale, zero = codes_of(float(value.min()), float(value.max()))
+                    taken[k] = self.const(value, "int8", scale, zero)
+        self.new.ops.append((name, taken, outputs, *rest))
+
+    def _weighted(self, name: str, inputs: list[int], taken: list[int]) -> None:
+        which, axis = _WEIGHTS[name]
+        weights = self.old.tensors[inputs[which]]["value"]
+        steps = _per_channel(weights, axis)
+        taken[which] = self.const(weights, "int8", steps, 0, axis)
+        x, bias = (2, 3) if name == "TRANSPOSE_CONV" else (0, 2)
+        if len(inputs) > bias:
+            value = self.old.tensors[inputs[bias]]["value"]
+            taken[bias] = self.const(value, "int32", self.codes[inputs[x]][0] * steps, 0)
+
+
+def quantised(net: Net, ranges: Ranges, *, floats: bool) -> bytes:
+    """The int8 file; ``floats``: its input and outputs stay float32."""
+    made = _Int8(net, ranges)
+    made.mark(net.input, codes_of(*ranges[net.input]))
+    new = made.new
+    if floats:
+        fed = new.inputs[0] = new.input = new.tensor(net.shape(net.input), "fed")
+        new.ops.append(("QUANTIZE", [fed], [net.input], None, {}, 1))
+    for op in net.ops:
+        made.op(op)
+    outputs = list(net.outputs)
+    if floats:
+        for k, tensor in enumerate(outputs):
+            outputs[k] = new.tensor(net.shape(tensor))
+            new.ops.append(("DEQUANTIZE", [tensor], [outputs[k]], None, {}, 1))
+    return new.build(*outputs)
