@@ -152,14 +152,14 @@ class TaskStates:
         return True
 
     def all(self) -> Iterator[Record]:
-        """Every readable record."""
+        """Every record that is one. Raises OSError where one is there and cannot be read."""
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(os.listdir(self.folder)):
                 if name.endswith(".json"):
                     try:
                         with open(os.path.join(self.folder, name), "rb") as file:
                             record = json.loads(file.read())
-                    except (OSError, ValueError):
+                    except (FileNotFoundError, ValueError):
                         continue
                     if isinstance(record, dict) and record.get("format") == FORMAT:
                         yield cast("Record", record)

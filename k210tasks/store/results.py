@@ -125,9 +125,16 @@ class Store:
         if self.root is None:
             return None
         try:
+            return self._load(key)
+        except OSError:
+            return None
+
+    def _load(self, key: str) -> Result | None:
+        """The same; raises OSError where it is there and cannot be read."""
+        try:
             with open(self._result(key), "rb") as file:
                 record = json.loads(file.read())
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             return None
@@ -243,7 +250,8 @@ class Store:
     ) -> tuple[int, int, int]:
         """Remove the results ``keep`` refuses and every object no result names.
 
-        Returns (results removed, objects removed, bytes freed).
+        Returns (results removed, objects removed, bytes freed). Raises OSError, and removes
+        no object, where a result cannot be read: what it names is not known.
         """
         if self.root is None:
             return 0, 0, 0
@@ -252,7 +260,7 @@ class Store:
             used: set[str] = set()
             results = 0
             for path in list(self._files("results")):
-                record = self.find(os.path.basename(path).removesuffix(".json"))
+                record = self._load(os.path.basename(path).removesuffix(".json"))
                 if record is not None and keep(record):
                     used.update(d for files in record["outputs"].values() for d in files.values())
                     continue

@@ -6,7 +6,6 @@ this one: nothing goes unless asked for.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -56,10 +55,8 @@ def remove(leftover: Leftover) -> None:
 
 def _pin(folder: Path) -> Pin | None:
     """What a receipt of whatever layout says was installed there."""
-    try:
-        pin = json.loads((folder / receipts.FILE).read_text("utf-8"))["pin"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    receipt = receipts.load(folder)
+    pin = receipt.get("pin") if isinstance(receipt, dict) else None
     return pin if isinstance(pin, dict) and "name" in pin else None
 
 

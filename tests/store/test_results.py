@@ -223,6 +223,25 @@ def test_collect(store: Store, tmp_path: Path) -> None:
     assert store.collect(keep) == (0, 0, 0)
 
 
+def test_nothing_is_collected_while_a_result_cannot_be_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, tmp_path, "k1", kmodel="one")
+
+    def opening(path: str, mode: str = "r", **more: Any) -> Any:
+        if str(path).endswith("k1.json"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open(path, mode, **more)  # noqa: PTH123
+
+    monkeypatch.setattr(results, "open", opening, raising=False)
+    assert store.find("k1") is None
+    with pytest.raises(OSError, match="Too many open files"):
+        store.collect(lambda record: True)
+    monkeypatch.undo()
+    assert store.find("k1") is not None
+    store.copy_out(digest("one"), str(tmp_path / "out"))
+
+
 def test_a_store_that_is_off() -> None:
     store = Store(None)
     assert not store

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from k210tasks import toolchains
 from k210tasks.cli import main
 from k210tasks.toolchains import receipts
 from k210tasks.toolchains.catalogue import TOOLS, PythonTool
@@ -60,3 +62,26 @@ def test_gc_toolchains(
     assert sorted((tmp_path / "toolchains").iterdir()) == sorted([now, kept, working])
     assert main(["gc", "--toolchains"]) == 0
     assert capsys.readouterr().out == nothing
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("K210_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    toolchain = toolchains.get("tensorflow")
+    folder = installed(tmp_path, toolchain.folder.name, dict(toolchain.pin()))
+    long_ago = time.time() - 100_000
+    os.utime(folder, (long_ago, long_ago))
+
+    def read_text(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", read_text)
+        with pytest.raises(toolchains.ToolchainError, match="Too many open files"):
+            toolchain.install(print)
+        assert main(["gc", "--toolchains"]) == 1
+    assert "Too many open files" in capsys.readouterr().err
+    assert (folder / "tool").exists()
+    assert receipts.read(folder) is not None
