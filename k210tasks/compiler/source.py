@@ -56,6 +56,7 @@ def _masks(o: Any) -> dict[str, Any]:
         "ellipsis_mask": o.EllipsisMask(),
         "new_axis_mask": o.NewAxisMask(),
         "shrink_axis_mask": o.ShrinkAxisMask(),
+        "offset": o.Offset(),
     }
 
 
@@ -74,21 +75,18 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
     "TRANSPOSE_CONV": ("TransposeConvOptions", _transpose_conv),
     "FULLY_CONNECTED": (
         "FullyConnectedOptions",
-        lambda o: {**_fused(o), "keep_num_dims": o.KeepNumDims(), "format": o.WeightsFormat()},
+        lambda o: {**_fused(o), "format": _names("FullyConnectedOptionsWeightsFormat")[
+            o.WeightsFormat()]},
     ),
     "BATCH_MATMUL": ("BatchMatMulOptions", lambda o: {"adj_x": o.AdjX(), "adj_y": o.AdjY()}),
     "AVERAGE_POOL_2D": ("Pool2DOptions", _pool),
     "MAX_POOL_2D": ("Pool2DOptions", _pool),
-    "MEAN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "SUM": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "REDUCE_MAX": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "REDUCE_MIN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
     "ADD": ("AddOptions", _fused),
     "SUB": ("SubOptions", _fused),
     "MUL": ("MulOptions", _fused),
     "DIV": ("DivOptions", _fused),
     "CONCATENATION": ("ConcatenationOptions", lambda o: {**_fused(o), "axis": o.Axis()}),
-    "SQUEEZE": ("SqueezeOptions", lambda o: {}),
+    "L2_NORMALIZATION": ("L2NormOptions", _fused),
     "STRIDED_SLICE": ("StridedSliceOptions", _masks),
     "SOFTMAX": ("SoftmaxOptions", lambda o: {"beta": o.Beta()}),
     "RESIZE_NEAREST_NEIGHBOR": (
