@@ -87,7 +87,10 @@ def compile(
     say(0, steps, "reading")
     pixels = _fed_with_pixels(source, calibration, options)
     float_input = options.input == "float" or (
-        options.input is None and not pixels and options.kmodel == 4
+        options.input is None
+        and options.kmodel == 4
+        and not pixels
+        and not _takes_codes(source, calibration)
     )
     tables = options.kmodel == 4 and options.opcodes == "beta4"
     graph = lowered(
@@ -98,9 +101,9 @@ def compile(
         small_maps=options.small_maps,
     )
     say(1, steps, "quantising")
-    contract = None
-    if graph.input.dtype == "uint8" and pixels:
-        contract = Quant(1 / (255 * options.std), 255 * options.mean)
+    contract = _meaning(options) if pixels else stated(source)
+    if graph.input.dtype != "uint8":
+        contract = None
     ranges = Ranges(calibration, options.method)
     centre_logits(graph, ranges)
     balance_products(graph, ranges)
@@ -132,12 +135,52 @@ def _check(options: Options) -> None:
         raise BadOptions("a kmodel 3 is fed with uint8: use input: uint8 or kmodel: 4")
 
 
+def _meaning(options: Options) -> Quant:
+    """What pixels mean under the preprocessing contract."""
+    return Quant(1 / (255 * options.std), 255 * options.mean)
+
+
+def stated(source: Source) -> Quant | None:
+    """What codes 0 to 255 of the input mean where the file says it: of the input itself, or of
+    what it is rounded to before anything else."""
+    if len(source.inputs) != 1:
+        return None
+    given = source.inputs[0]
+    readers = [op for op in source.ops if given in op.inputs]
+    if readers and all(op.name == "QUANTIZE" for op in readers):
+        given = readers[0].outputs[0]
+    if given.scale is None or given.zero_point is None or given.type not in ("INT8", "UINT8"):
+        return None
+    first = -128 if given.type == "INT8" else 0
+    return Quant(float(given.scale[0]), float(given.zero_point[0]) - first)
+
+
+def _pictures(source: Source) -> bool:
+    """Whether the input has the shape of a picture, of one colour or three."""
+    return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
+
+
+def _takes_codes(source: Source, calibration: Calibration | None) -> bool:
+    """Whether the model is fed with the codes that the file itself speaks of."""
+    if stated(source) is None:
+        return False
+    if source.inputs[0].type != "FLOAT32":
+        return True
+    return calibration is None and _pictures(source)
+
+
 def _fed_with_pixels(source: Source, calibration: Calibration | None, options: Options) -> bool:
-    """Whether the samples were pixels under the preprocessing contract."""
+    """Whether the samples were pixels under the preprocessing contract; without any: whether
+    the input has the shape of a picture and the file does not say that codes mean something
+    else than pixels would."""
     if options.pixels is not None:
         return options.pixels
     if calibration is None:
-        return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
+        said, meant = stated(source), _meaning(options)
+        alike = said is None or np.allclose(
+            [said.low, said.high], [meant.low, meant.high], rtol=0, atol=meant.scale
+        )
+        return _pictures(source) and alike
     values = calibration.kept.reshape(len(calibration.kept), -1)
     some = values[:, :: max(1, values.shape[1] // 4096)].astype(np.float64)
     q = (some * options.std + options.mean) * 255
@@ -172,7 +215,7 @@ def _described(
                 "input_shape": list(op.input.shape),
                 "output_shape": list(tensor.shape),
                 "estimated_us": row.kpu.estimated_us if row.kpu else None,
-                "tensor": tensor.source if op.kind == "kpu_conv" else None,
+                **_computed(op, tensor),
                 "scale": _scales(tensor),
                 "zero_point": tensor.quant.zero_point if tensor.quant else None,
             }
@@ -190,6 +233,16 @@ def _described(
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
+
+
+def _computed(op: Op, tensor: Tensor) -> dict[str, Any]:
+    """The source's tensor that a KPU layer computes, and where in the layer's map it is."""
+    if op.kind != "kpu_conv" or tensor.source is None or op.attrs.get("shows") is None:
+        return {"tensor": None, "at": None}
+    offset, step, size = op.attrs["shows"]
+    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
+    at = {"offset": list(offset), "step": list(step), "size": list(size), "channel": first}
+    return {"tensor": tensor.source, "at": at}
 
 
 def _scales(tensor: Tensor) -> float | list[float] | None:

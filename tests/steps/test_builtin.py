@@ -101,10 +101,3 @@ def test_codes_mean_one_number_a_step_or_one_a_channel() -> None:
     assert np.all(one == 1)
     each = layer_snr._real(codes, {"scale": [0.5, 2.0], "zero_point": 10})
     assert each[:, 0, 0].tolist() == [1, 4]
-
-
-def test_a_layer_is_compared_where_its_elements_are_the_tensors() -> None:
-    codes = np.arange(32).reshape(2, 4, 4)
-    assert layer_snr._fitting(codes, np.zeros(2)).tolist() == [0, 16]  # type: ignore[union-attr]
-    assert layer_snr._fitting(codes, np.zeros((2, 4, 4))) is not None
-    assert layer_snr._fitting(codes, np.zeros((2, 2, 2))) is None

@@ -50,8 +50,8 @@ class Ranges:
         return self._chosen[index]
 
     def before(self, op: Op) -> Range | None:
-        """The range of a layer's values before its function."""
-        return self.of_source(op.attrs.get("pre"))
+        """The range of a layer's values before its function: measured first, then known."""
+        return self.of_source(op.attrs.get("pre")) or op.attrs.get("pre_range")
 
     def of(self, tensor: Tensor) -> Range | None:
         """The range of a tensor of the graph: measured first, then known."""
@@ -218,7 +218,7 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
         "weights": np.ones((channels, 1, 1, 1), np.float32),
         "bias": np.zeros(channels, np.float32),
         "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
-        "identity": True, "pre": None,
+        "identity": True, "pre": None, "pre_range": None,
     }  # fmt: skip
     return Op("kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin)
 
