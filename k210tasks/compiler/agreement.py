@@ -150,9 +150,7 @@ def _numbers(op: Op, producers: dict[Tensor, Op]) -> str | None:
     return None
 
 
-def _steps(
-    op: Op, tensor: Tensor, graph: Graph, consumers: dict[Tensor, list[Op]]
-) -> str | None:
+def _steps(op: Op, tensor: Tensor, graph: Graph, consumers: dict[Tensor, list[Op]]) -> str | None:
     """What is wrong with a map's scales channel by channel."""
     assert tensor.steps is not None
     assert tensor.quant is not None

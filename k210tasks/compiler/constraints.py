@@ -27,6 +27,8 @@ class SourceTensor:
     zero_point: NDArray[Any] | None = None
     axis: int = 0
     dynamic: bool = False
+    open: bool = False  # its batch, at least, was left open: ``shape`` has a 1 there
+    grown: bool = False  # more than that one, from what it is made of
     sparse: bool = False
 
 
@@ -208,7 +210,10 @@ def no_batch_dims(op: SourceOp) -> str | None:
 
 def around_convolution(op: SourceOp) -> str | None:
     """Only around one unpadded convolution, which is then a dilated one."""
-    return "nothing to join it with was found"
+    return (
+        "nothing to join it with was found; convert the model with a batch of 1, "
+        "keras.Input(shape, batch_size=1), and the converter joins them"
+    )
 
 
 EVERY: tuple[Constraint, ...] = (
@@ -332,7 +337,12 @@ _FREEZE = (
     "from_saved_model, or let k210 convert do it"
 )
 _LEAVE_OUT = "end the model before it and do this on the board, with the outputs"
-_UNROLLED = "the K210 has no recurrent layers: use convolutions along the time axis"
+_RECURRENT = "the K210 has no recurrent layers: use convolutions along the time axis"
+_FUSED_LOOP = f"{_RECURRENT}, or give the Keras layer unroll=True and convert again"
+_LOOP = (
+    "it is a loop, as Keras writes LSTM, GRU and SimpleRNN: give the layer unroll=True and convert "
+    "again, or use convolutions along the time axis"
+)
 
 #: what to do about ops that people meet though none of them is taken
 REMEDIES: dict[str, str] = {
@@ -342,8 +352,10 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "NON_MAX_SUPPRESSION_V4",
                      "NON_MAX_SUPPRESSION_V5", "custom op TFLite_Detection_PostProcess"),
                     _LEAVE_OUT),
-    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "RNN",
-                     "WHILE"), _UNROLLED),
+    **dict.fromkeys(("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM",
+                     "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
+                    _FUSED_LOOP),
+    "WHILE": _LOOP,
 }  # fmt: skip
 
 

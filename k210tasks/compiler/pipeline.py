@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +17,16 @@ from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
-from k210tasks.compiler.passes.place import Memory, allocate
+from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.softmax import centre_logits, lift_logits
 from k210tasks.compiler.passes.turns import drop_idle_turns
-from k210tasks.compiler.problems import CompileError
+from k210tasks.compiler.problems import CompileError, TooMuchMemory
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
-from k210tasks.kmodel.listing import summary
+from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 
@@ -45,6 +47,14 @@ class OtherModel(CompileError):
         super().__init__("the calibration data was measured on another model: calibrate again")
 
 
+#: what a pass after legalise looks like
+Pass = Callable[[Graph, Ranges], None]
+
+STEPS = 4  # that progress counts
+
+SRAM_BYTES = 6 * 2**20  # program, model and its working memory (reference, section 1.1)
+
+
 def _silent(done: int, total: int, what: str) -> None:
     """Shows nothing."""
 
@@ -56,15 +66,101 @@ def lowered(
     float_input: bool = False,
     tables: bool = False,
     small_maps: SmallMaps = "padded",
+    refused: list[CompileError] | None = None,
 ) -> Graph:
-    """Read, simplify and legalise, with the checker after each."""
+    """Read, simplify and legalise, with the checker after each; ``refused`` as in
+    :func:`legalise`: where it was filled the graph is of no use."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
-    graph = legalise(graph, kmodel, float_input=float_input, tables=tables, small_maps=small_maps)
-    forms.check(graph, "legalise", allowed(kmodel, small_maps))
+    graph = legalise(
+        graph, kmodel, float_input=float_input, tables=tables, small_maps=small_maps, refused=refused
+    )
+    if not refused:
+        forms.check(graph, "legalise", allowed(kmodel, small_maps))
     return graph
+
+
+def prepared(
+    source: Source,
+    calibration: Calibration | None,
+    options: Options,
+    refused: list[CompileError] | None = None,
+) -> tuple[Graph, Quant | None]:
+    """The device graph, and what the codes of its input mean where that is given."""
+    pixels = _fed_with_pixels(source, calibration, options)
+    float_input = options.input == "float" or (
+        options.input is None
+        and options.kmodel == 4
+        and not pixels
+        and not _takes_codes(source, calibration)
+    )
+    tables = options.kmodel == 4 and options.opcodes == "beta4"
+    graph = lowered(
+        source,
+        options.kmodel,
+        float_input=float_input,
+        tables=tables,
+        small_maps=options.small_maps,
+        refused=refused,
+    )
+    if graph.input.dtype != "uint8":
+        return graph, None
+    return graph, _meaning(options) if pixels else stated(source)
+
+
+#: passes before scales are chosen, and those after by version of the kmodel
+_BEFORE: tuple[Pass, ...] = (centre_logits, balance_products)
+_AFTER: dict[int, tuple[Pass, ...]] = {3: (lift_logits, drop_idle_turns), 4: (exact_offsets,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A kmodel, its listing, and the op that every layer of it came from."""
+
+    graph: Graph
+    kmodel: bytes
+    listed: Summary
+    ops: list[Op]
+
+    @property
+    def too_large(self) -> TooMuchMemory | None:
+        """What is wrong where it leaves no room for a program."""
+        size, main = len(self.kmodel), self.listed.main_bytes
+        fits = size + main < SRAM_BYTES
+        return None if fits else TooMuchMemory(size, main, SRAM_BYTES)
+
+
+def finished(
+    graph: Graph,
+    ranges: Ranges,
+    contract: Quant | None,
+    options: Options,
+    progress: Progress = _silent,
+) -> Finished:
+    """Everything from the device graph on, with the checker after each pass: ``k210 check``
+    comes this way too, with ranges that stand in for measured ones."""
+    kinds = allowed(options.kmodel, options.small_maps)
+    for change in _BEFORE:
+        change(graph, ranges)
+        forms.check(graph, change.__name__, kinds)
+    quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
+    forms.check(graph, "quantise", kinds, placed=True)
+    for change in _AFTER[options.kmodel]:
+        change(graph, ranges)
+        forms.check(graph, change.__name__, kinds, placed=True)
+    progress(2, STEPS, "placing")
+    memory = allocate(graph)
+    progress(3, STEPS, "encoding")
+    model: KmodelV3 | KmodelV4
+    if options.kmodel == 3:
+        model, ops = encode_v3.encode(graph, memory, bits=options.weights)
+    else:
+        model, ops = encode_v4.encode(graph, memory)
+    data = model.to_bytes()
+    model.size = len(data)
+    return Finished(graph, data, summary(model), ops)
 
 
 def compile(
@@ -83,43 +179,14 @@ def compile(
     source = Source(tflite)
     if calibration is not None and calibration.model_sha256 != hashlib.sha256(tflite).hexdigest():
         raise OtherModel()
-    steps = 4
-    say(0, steps, "reading")
-    pixels = _fed_with_pixels(source, calibration, options)
-    float_input = options.input == "float" or (
-        options.input is None
-        and options.kmodel == 4
-        and not pixels
-        and not _takes_codes(source, calibration)
-    )
-    tables = options.kmodel == 4 and options.opcodes == "beta4"
-    graph = lowered(
-        source,
-        options.kmodel,
-        float_input=float_input,
-        tables=tables,
-        small_maps=options.small_maps,
-    )
-    say(1, steps, "quantising")
-    contract = _meaning(options) if pixels else stated(source)
-    if graph.input.dtype != "uint8":
-        contract = None
-    ranges = Ranges(calibration, options.method)
-    centre_logits(graph, ranges)
-    balance_products(graph, ranges)
-    quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
-    if options.kmodel == 4:
-        exact_offsets(graph)
-    else:
-        lift_logits(graph, ranges)
-        drop_idle_turns(graph)
-    forms.check(graph, "quantise", allowed(options.kmodel, options.small_maps), placed=True)
-    say(2, steps, "placing")
-    memory = allocate(graph)
-    say(3, steps, "encoding")
-    made = _encode(graph, memory, options)
-    say(4, steps, "done")
-    return _described(made[0], made[1], graph, memory, source)
+    say(0, STEPS, "reading")
+    graph, contract = prepared(source, calibration, options)
+    say(1, STEPS, "quantising")
+    made = finished(graph, Ranges(calibration, options.method), contract, options, say)
+    if made.too_large is not None:
+        raise made.too_large
+    say(STEPS, STEPS, "done")
+    return _described(made, source)
 
 
 def _check(options: Options) -> None:
@@ -188,20 +255,10 @@ def _fed_with_pixels(source: Source, calibration: Calibration | None, options: O
     return bool(near and q.min(initial=0.0) > -0.5 and q.max(initial=0.0) < 255.5)
 
 
-def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | KmodelV4, list[Op]]:
-    if options.kmodel == 3:
-        return encode_v3.encode(graph, memory, bits=options.weights)
-    return encode_v4.encode(graph, memory)
-
-
-def _described(
-    model: KmodelV3 | KmodelV4, ops: list[Op], graph: Graph, memory: Memory, source: Source
-) -> Compiled:
-    data = model.to_bytes()
-    model.size = len(data)
-    listed = summary(model)
+def _described(made: Finished, source: Source) -> Compiled:
+    listed = made.listed
     rows, lines = [], []
-    for row, op in zip(listed.layers, ops, strict=True):
+    for row, op in zip(listed.layers, made.ops, strict=True):
         tensor = op.output if op.output.place == "kpu" else op.outputs[-1]
         shapes = tuple("x".join(map(str, t.shape)) for t in (op.input, tensor))
         lines.append(f"{row.index}: {row.name} {shapes[0]} -> {shapes[1]}\n")
@@ -225,10 +282,10 @@ def _described(
         for t in source.outputs
     ]
     return Compiled(
-        kmodel=data,
+        kmodel=made.kmodel,
         layers=rows,
         listing="".join(lines),
-        input=_input(graph.input, source),
+        input=_input(made.graph.input, source),
         outputs=outputs,
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,

@@ -141,7 +141,12 @@ class FloatModel:
 
     @cached_property
     def _details(self) -> dict[int, dict[str, Any]]:
-        return {d["index"]: d for d in self._interpreter.get_tensor_details()}
+        found = self._interpreter.get_tensor_details()
+        if any((d["shape_signature"] < 0).any() for d in found):
+            # What was left open gets its size when the model first runs.
+            self.invoke(np.zeros(self.input_shape, np.float32))
+            found = self._interpreter.get_tensor_details()
+        return {d["index"]: d for d in found}
 
     @cached_property
     def _ops(self) -> list[tuple[str, list[int], list[int]]]:

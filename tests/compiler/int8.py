@@ -7,22 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from tests.compiler.tflite_builder import Net
 
 #: ops whose output has the scale of an input, and of which
 MOVING = {
-    "RESHAPE": 0, "TRANSPOSE": 0, "PAD": 0, "STRIDED_SLICE": 0, "SPLIT": 1, "MAX_POOL_2D": 0,
-    "AVERAGE_POOL_2D": 0, "RESIZE_NEAREST_NEIGHBOR": 0, "SLICE": 0,
+    "RESHAPE": 0,
+    "TRANSPOSE": 0,
+    "PAD": 0,
+    "STRIDED_SLICE": 0,
+    "SPLIT": 1,
+    "MAX_POOL_2D": 0,
+    "AVERAGE_POOL_2D": 0,
+    "RESIZE_NEAREST_NEIGHBOR": 0,
+    "SLICE": 0,
 }
 #: ops whose output has a scale that the format fixes: scale and int8 zero point
 FIXED = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def quantised(
-    net: Net, samples: list[np.ndarray], *outputs: int, io: str = "int8"
-) -> bytes:
+def quantised(net: Net, samples: list[np.ndarray], *outputs: int, io: str = "int8") -> bytes:
     """The network with int8 tensors inside, input and outputs of type ``io``: "int8", "uint8"
     or "float32". ``samples`` float32, of the input's shape."""
     net = copy.deepcopy(net)

@@ -48,11 +48,11 @@ def convs() -> Iterator[tuple[str, Build]]:
         for kind in ("conv", "depthwise"):
             yield (
                 f"{kind}-kernel{kernel}-stride{stride}-{padding}",
-                lambda n, k=kernel, s=stride, p=padding, d=kind: n.conv(
-                    n.input, 4, k, stride=s, padding=p
-                )
-                if d == "conv"
-                else n.depthwise(mapped(n), k, stride=s, padding=p),
+                lambda n, k=kernel, s=stride, p=padding, d=kind: (
+                    n.conv(n.input, 4, k, stride=s, padding=p)
+                    if d == "conv"
+                    else n.depthwise(mapped(n), k, stride=s, padding=p)
+                ),
             )
     for dilation, padding in itertools.product([(2, 2), (1, 2), (3, 1)], ["SAME", "VALID"]):
         yield (
@@ -193,15 +193,20 @@ def axes() -> Iterator[tuple[str, Build]]:
         yield f"SOFTMAX-{name}", lambda n, s=shape: n.softmax(n.reshape(mapped(n), s))
         yield (
             f"L2_NORMALIZATION-{name}",
-            lambda n, s=shape: n.unary("L2_NORMALIZATION", n.reshape(mapped(n), s), "L2NormOptions"),
+            lambda n, s=shape: n.unary(
+                "L2_NORMALIZATION", n.reshape(mapped(n), s), "L2NormOptions"
+            ),
         )
     for beta in (0.25, 1.0, 2.0):
         yield f"SOFTMAX-beta{beta}", lambda n, b=beta: n.softmax(vector(n), b)
         yield f"SOFTMAX-beta{beta}-map", lambda n, b=beta: n.softmax(mapped(n), b)
     yield "SOFTMAX-1x1-conv", lambda n: n.softmax(n.conv(n.reduce("MEAN", mapped(n), [1, 2], True),
                                                          10, (1, 1)))  # fmt: skip
-    yield "L2_NORMALIZATION-RELU", lambda n: n.unary(
-        "L2_NORMALIZATION", vector(n), "L2NormOptions", FusedActivationFunction=1
+    yield (
+        "L2_NORMALIZATION-RELU",
+        lambda n: n.unary(
+            "L2_NORMALIZATION", vector(n), "L2NormOptions", FusedActivationFunction=1
+        ),
     )
     for axis in (0, 1, 2, 3, -1, -2, -3):
         if axis:
@@ -528,7 +533,7 @@ IDLE = {
     "BatchMatMulOptions.AsymmetricQuantizeInputs", "FullyConnectedOptions.AsymmetricQuantizeInputs",
     "Conv2DOptions.QuantizedBiasType", "FullyConnectedOptions.QuantizedBiasType",
     "TransposeConvOptions.QuantizedBiasType",
-    "DepthwiseConv2DOptions.DepthMultiplier", "FullyConnectedOptions.KeepNumDims",
+    "DepthwiseConv2DOptions.DepthMultiplier",
     "PackOptions.ValuesCount", "UnpackOptions.Num", "ReducerOptions.KeepDims",
     "ReshapeOptions.NewShape", "SqueezeOptions.SqueezeDims", "SplitOptions.NumSplits",
     "SplitVOptions.NumSplits",

@@ -12,7 +12,7 @@ from k210tasks import compiler
 from k210tasks.compiler.ir import to_nchw
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import decibels
 from tests.compiler.int8 import quantised

@@ -9,9 +9,9 @@ import pytest
 
 from k210tasks import compiler
 from k210tasks.compiler.options import Options
-from k210tasks.images import planar
 from k210tasks.kmodel import parse
-from k210tasks.litert import FloatModel
+from k210tasks.reference.litert import FloatModel
+from k210tasks.samples.loading import planar
 from k210tasks.simulator import Simulator
 from k210tasks.steps.layer_snr import _picked, _real
 from tests.compiler.helpers import MEAN, decibels, pixels, scaled
@@ -61,9 +61,7 @@ def pooled(net: Net) -> int:
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
-@pytest.mark.parametrize(
-    "build", [wide_dense, narrow_dense, cropped, strided, many_loads, pooled]
-)
+@pytest.mark.parametrize("build", [wide_dense, narrow_dense, cropped, strided, many_loads, pooled])
 @pytest.mark.parametrize("integers", [False, True])
 def test_every_row_says_where_its_tensor_is(
     build: Callable[[Net], int], kmodel: int, integers: bool

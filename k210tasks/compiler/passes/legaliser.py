@@ -53,7 +53,11 @@ class Legaliser:
         outputs = []
         for tensor in self.graph.outputs:
             if tensor.value is not None:
-                raise Unsupported(f"output {tensor.name!r}", "it does not depend on the input")
+                raise Unsupported(
+                    f"output {tensor.name!r}",
+                    f"it is a constant of shape {list(tensor.shape)}, the same for every input",
+                    "leave this output out of the model and keep its values as a table on the board",
+                )
             floats = self.dev.as_floats(self.values[tensor])
             if floats in outputs or floats is start:
                 copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)

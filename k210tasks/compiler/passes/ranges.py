@@ -220,7 +220,9 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
         "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
         "identity": True, "pre": None, "pre_range": None,
     }  # fmt: skip
-    return Op("kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin)
+    return Op(
+        "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
+    )
 
 
 def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:

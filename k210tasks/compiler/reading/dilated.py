@@ -1,4 +1,5 @@
-"""Dilated convolutions as older converters wrote them: cut up, convolved, put together."""
+"""Dilated convolutions as older converters wrote them: cut up, convolved, put together; and
+pads written as cuts into one piece."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ _CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[SourceOp]:
     """``ops`` with every SPACE_TO_BATCH_ND, convolution, BATCH_TO_SPACE_ND that belong together
-    as the one dilated convolution they are; others stay, to be refused by name."""
+    as the one dilated convolution they are, and with those that cut nothing as the pads they
+    are; others stay, to be refused by name."""
+    ops = [_pad(op) or op for op in ops]
     readers: dict[int, list[SourceOp]] = {}
     for op in ops:
         for t in op.inputs:
@@ -35,6 +38,19 @@ def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[Sourc
             replaced.update({id(cut): None, id(conv): None, id(join): one})
     kept_ops = (replaced.get(id(op), op) for op in ops)
     return [op for op in kept_ops if op is not None]
+
+
+def _pad(op: SourceOp) -> SourceOp | None:
+    """A SPACE_TO_BATCH_ND with blocks of one pixel, which only pads."""
+    if op.name != "SPACE_TO_BATCH_ND":
+        return None
+    block, pads = op.const(1), op.const(2)
+    if block is None or pads is None or (block != 1).any() or pads.shape != (block.size, 2):
+        return None
+    every = np.zeros((len(op.shape()), 2), np.int32)
+    every[1 : 1 + len(pads)] = pads
+    const = SourceTensor(-1 - op.index, "pads", every.shape, "INT32", every)
+    return SourceOp("PAD", op.index, 1, [op.inputs[0], const], op.outputs)
 
 
 def _as_one(cut: SourceOp, conv: SourceOp, join: SourceOp) -> SourceOp | None:
