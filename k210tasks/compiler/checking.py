@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.options import Options, SmallMaps
-from k210tasks.compiler.passes.ranges import Range, Ranges
+from k210tasks.compiler.passes.ranges import Range, Ranges, through
 from k210tasks.compiler.pipeline import finished, prepared
 from k210tasks.compiler.problems import CompileError, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps
@@ -51,7 +51,8 @@ class Report:
 
 
 class _StandIn(Ranges):
-    """Ranges that stand in for measured ones: no figure of a report depends on them."""
+    """Ranges that stand in for measured ones: no figure of a report depends on them, but for
+    what a function cannot put out."""
 
     def __init__(self) -> None:
         super().__init__(None, "minmax")
@@ -80,6 +81,9 @@ def check(tflite: bytes, kmodel: int = 4, small_maps: SmallMaps = "padded") -> R
     if refused:
         return _refused(source, kmodel, refused)
     rows = _rows(source, _where(graph), {})
+    for op in graph.ops:
+        if op.output.range is None and "fn" in op.attrs:
+            op.output.range = through(op.attrs["fn"], -1.0, 1.0)
     try:
         made = finished(graph, _StandIn(), contract, options)
     except CompileError as error:

@@ -278,7 +278,7 @@ def _described(made: Finished, source: Source) -> Compiled:
             }
         )
     outputs = [
-        {"name": t.name, "shape": list(nchw(t.shape)[1:] or (1,)), "dtype": "float32"}
+        {"name": t.name, "shape": _without_batch(t.shape), "dtype": "float32"}
         for t in source.outputs
     ]
     return Compiled(
@@ -290,6 +290,11 @@ def _described(made: Finished, source: Source) -> Compiled:
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
+
+
+def _without_batch(shape: tuple[int, ...]) -> list[int]:
+    """An output's shape as the file of the kmodel has it; rows of a matrix are no batch."""
+    return list((nchw(shape)[1:] if shape[:1] == (1,) else shape) or (1,))
 
 
 def _computed(op: Op, tensor: Tensor) -> dict[str, Any]:

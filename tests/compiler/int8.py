@@ -72,7 +72,7 @@ def _constants(net: Net, name: str, inputs: list[int]) -> None:
             continue
         if name in _WEIGHTED and i == 2:
             scale = net.tensors[inputs[0]]["scale"] * np.asarray(net.tensors[inputs[1]]["scale"])
-            made = dict(value=np.rint(value / scale).astype(np.int32), scale=scale)
+            made = {"value": np.rint(value / scale).astype(np.int32), "scale": scale}
         else:
             axis = 3 if name == "DEPTHWISE_CONV_2D" else 0
             others = tuple(k for k in range(value.ndim) if k != axis)
@@ -80,7 +80,7 @@ def _constants(net: Net, name: str, inputs: list[int]) -> None:
             size = np.abs(value).max(None if whole else others)
             scale = np.maximum(size, 1e-9) / 127
             shaped = scale if whole else scale.reshape([-1 if k == axis else 1 for k in range(4)])
-            made = dict(value=np.rint(value / shaped).astype(np.int8), scale=scale, axis=axis)
+            made = {"value": np.rint(value / shaped).astype(np.int8), "scale": scale, "axis": axis}
         net.tensors[t].update(made, dtype=made["value"].dtype, zero_point=0)
 
 

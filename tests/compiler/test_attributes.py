@@ -410,8 +410,10 @@ def values() -> Iterator[tuple[str, Build]]:
             f"GELU-{approximate}",
             lambda n, a=approximate: n.unary("GELU", mapped(n), "GeluOptions", Approximate=a),
         )
-    for name in ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "HARD_SWISH", "LOGISTIC",
-                 "TANH", "ABS", "NEG", "SQUARE", "COS", "SIN", "FLOOR", "CEIL", "ROUND"):  # fmt: skip
+    for name in (
+        "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "HARD_SWISH", "LOGISTIC", "TANH",
+        "ABS", "NEG", "SQUARE", "COS", "SIN", "FLOOR", "CEIL", "ROUND",
+    ):  # fmt: skip
         yield f"{name}-map", lambda n, o=name: n.unary(o, mapped(n))
         yield f"{name}-vector", lambda n, o=name: n.unary(o, vector(n))
     for exponent in (-1.0, -0.5, 0.5, 1.0, 2.0, 3.0):
@@ -504,9 +506,10 @@ def test_an_attribute_means_what_it_means_to_litert(name: str, kmodel: int) -> N
         return
     try:
         same_after_legalise(model, kmodel)
-    except NeedsKmodel4 as error:  # and there it is right
-        assert kmodel == 3 and "#" in error.op
-        return
+    except NeedsKmodel4:  # and there it is right
+        if kmodel == 3:
+            return
+        raise
     outcome = Outcome(model, kmodel)
     wanted = np.stack([r[0] for r in outcome.reference]).astype(np.float64)
     got = np.stack([g[0] for g in outcome.got])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from k210tasks.compiler import agreement, functions
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Tensor
 from k210tasks.compiler.passes.ranges import Ranges
 
 
@@ -16,28 +17,25 @@ def drop_idle_turns(graph: Graph, ranges: Ranges) -> None:
     What no sample shows is not looked at: a layer that could put out less than zero, and
     never did, keeps its turns, so that a model has the layers that ``k210 check`` counts.
     """
-    producers = graph.producers()
+    _, zeros = agreement.classes(graph)
+    below = {zeros.of(tensor) for tensor in _below_zero(graph)}
     for op in list(graph.ops):
-        if op.kind == "turn" and _from_zero_on(op.input, graph, producers):
+        if op.kind == "turn" and zeros.of(op.input) not in below:
             graph.replace(op.output, op.input)
             graph.ops.remove(op)
 
 
-def _from_zero_on(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:
-    """Whether code 0 is zero because nothing below zero can be."""
-    assert tensor.quant is not None
-    if round(tensor.quant.zero_point):
-        return False
-    op = producers.get(tensor)
-    while op is not None and agreement.moves(op):
-        tensor = op.input
-        op = producers.get(tensor)
-    if op is None:
-        return tensor is graph.input
-    if op.kind == "kpu_concat":
-        return all(_from_zero_on(part, graph, producers) for part in op.inputs)
-    fn = functions.simplify(op.attrs.get("fn", ()))
-    return bool(fn) and _least(fn[-1]) >= 0
+def _below_zero(graph: Graph) -> Iterator[Tensor]:
+    """The tensors of codes that could hold less than zero, as far as their layers tell."""
+    start = graph.input
+    if start.quant is not None and round(start.quant.zero_point):
+        yield start
+    for op in graph.ops:
+        if op.output.dtype != "uint8" or op.kind == "kpu_concat" or agreement.moves(op):
+            continue
+        fn = functions.simplify(op.attrs.get("fn", ()))
+        if not fn or _least(fn[-1]) < 0:
+            yield op.output
 
 
 def _least(step: functions.Step) -> float:
