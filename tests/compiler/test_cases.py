@@ -24,7 +24,7 @@ _JOIN = (
 )
 _CONSTANT = (
     "output 'StatefulPartitionedCall_1:1': it is a constant of shape [1, 16, 4], the same for "
-    "every input; leave this output out of the model and keep its values as a table on the board"
+    "every input; leave this output out and keep its values as a table on the board"
 )
 _LOOP = (
     "the model cannot be compiled:\n  WHILE #1: this op is not supported; it is a loop, as Keras "
@@ -109,8 +109,8 @@ def test_a_case_is_right_or_refused_with_what_to_do(name: str, kmodel: int) -> N
     if isinstance(expected, float):
         assert decibels(tflite, kmodel) > expected
         return
+    calibration = compiler.calibrate(tflite, samples(tflite)[:1])
     with pytest.raises(CompileError) as caught:
-        calibration = compiler.calibrate(tflite, samples(tflite)[:1])
         compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
     found, pieces = str(caught.value), expected.split("*")
     assert found.startswith(pieces[0])

@@ -56,7 +56,7 @@ class Legaliser:
                 raise Unsupported(
                     f"output {tensor.name!r}",
                     f"it is a constant of shape {list(tensor.shape)}, the same for every input",
-                    "leave this output out of the model and keep its values as a table on the board",
+                    "leave this output out and keep its values as a table on the board",
                 )
             floats = self.dev.as_floats(self.values[tensor])
             if floats in outputs or floats is start:
