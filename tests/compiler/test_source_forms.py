@@ -69,6 +69,46 @@ def test_a_cut_into_blocks_of_one_pixel_is_a_pad(kmodel: int) -> None:
     proven(net, kmodel)
 
 
+def dilated(net: Net, x: int, block: int, pads: tuple[int, int], *, axis: int = 1) -> int:
+    """A dilated one-dimensional convolution as it is written for an open batch."""
+    _, places, channels = net.shape(x)
+    at, around = net.const(np.array([block], np.int32)), net.const(np.array([pads], np.int32))
+    none = net.const(np.zeros((1, 2), np.int32))
+    n = (places + sum(pads)) // block
+    cut = net.op("SPACE_TO_BATCH_ND", [x, at, around], (block, n, channels))
+    shape = [block, n, channels]
+    shape.insert(axis, 1)
+    wide = net.op("EXPAND_DIMS", [cut, net.const(np.array(axis, np.int32))], shape)
+    kernel = (1, 3) if axis == 1 else (3, 1)
+    y = net.conv(wide, 5, kernel, padding="VALID", act="RELU")
+    size = [block, n - 2, 5]
+    net.shape(y)[0] = block
+    narrow = net.op("SQUEEZE", [y], size, "SqueezeOptions")
+    return net.op("BATCH_TO_SPACE_ND", [narrow, at, none], (1, (n - 2) * block, 5))
+
+
+@pytest.mark.parametrize(("block", "pads"), [(2, (2, 2)), (2, (0, 0)), (4, (8, 0))])
+def test_a_dilated_convolution_of_a_row_is_one_again(block: int, pads: tuple[int, int]) -> None:
+    net = Net((1, 8, 8, 3))
+    x = net.reshape(net.conv(net.input, 4), (1, 64, 4))
+    y = dilated(net, x, block, pads)
+    net.reshape(y, (1, 1, *net.shape(y)[1:]))
+    proven(net, 4)
+
+
+def test_a_cut_that_belongs_to_nothing_is_refused_with_what_to_do() -> None:
+    net = Net((1, 8, 8, 3))
+    x = net.reshape(net.conv(net.input, 4), (1, 64, 4))
+    dilated(net, x, 2, (2, 2), axis=2)
+    report = check(net.build(), 4)
+    (reason,) = [r for op in report.ops if op.label == "SPACE_TO_BATCH_ND #2" for r in op.reasons]
+    assert reason == (
+        "Only around one unpadded convolution, which is then a dilated one (nothing to join it "
+        "with was found; convert the model with a batch of 1, keras.Input(shape, batch_size=1), "
+        "and the converter joins them)"
+    )
+
+
 def test_a_loop_is_refused_by_name_with_what_to_do() -> None:
     net = Net((1, 8))
     y = net.op("WHILE", [net.input], (1, 8), "WhileOptions", CondSubgraphIndex=0)
