@@ -153,11 +153,8 @@ class Source:
             self._tensors: dict[int, SourceTensor] = {}
             self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
             self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
-            for t in self.outputs:  # of any size for whoever reads them, whatever follows here
-                if t.dynamic:
-                    raise BadModel(
-                        f"output {t.name!r} has no fixed shape; convert the model with a fixed one"
-                    )
+            #: outputs of any size for whoever reads them, whatever shape follows here
+            self.unfixed = [t.name for t in self.outputs if t.dynamic]
             ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
             # The others are bodies of loops and branches, which are refused as what they are.
             if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
