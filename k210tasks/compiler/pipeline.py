@@ -75,7 +75,12 @@ def lowered(
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
     graph = legalise(
-        graph, kmodel, float_input=float_input, tables=tables, small_maps=small_maps, refused=refused
+        graph,
+        kmodel,
+        float_input=float_input,
+        tables=tables,
+        small_maps=small_maps,
+        refused=refused,
     )
     if not refused:
         forms.check(graph, "legalise", allowed(kmodel, small_maps))
@@ -224,7 +229,8 @@ def stated(source: Source) -> Quant | None:
 
 def _pictures(source: Source) -> bool:
     """Whether the input has the shape of a picture, of one colour or three."""
-    return len(source.inputs) == 1 and source.inputs[0].shape[-1:] in ((1,), (3,))
+    shape = source.inputs[0].shape if len(source.inputs) == 1 else ()
+    return len(shape) == 4 and shape[-1] in (1, 3)
 
 
 def _takes_codes(source: Source, calibration: Calibration | None) -> bool:

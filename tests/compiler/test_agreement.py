@@ -13,7 +13,7 @@ from k210tasks.compiler import encode_v3, encode_v4, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.options import Options
-from k210tasks.compiler.passes.legalise import ALLOWED
+from k210tasks.compiler.passes.legalise import allowed
 from k210tasks.compiler.passes.place import Memory
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
@@ -137,7 +137,7 @@ def quantised(build: Callable[[Net], int], kmodel: int = 4) -> tuple[Graph, Call
     calibration = compiler.calibrate(tflite, [scaled(p) for p in pixels((1, 12, 12, 3))])
     graph, contract = prepared(Source(tflite), calibration, Options(kmodel=kmodel, mean=0.5))
     quantise(graph, Ranges(calibration, "minmax"), contract, effort="fast")
-    check = lambda: forms.check(graph, "a pass", ALLOWED[kmodel], placed=True)  # noqa: E731
+    check = lambda: forms.check(graph, "a pass", allowed(kmodel), placed=True)  # noqa: E731
     check()
     return graph, check
 
