@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: seconds a step may take in silence, and between two plain lines
@@ -20,8 +20,16 @@ EVERY = 10.0
 MANY = 10_000_000
 
 
+#: done, total, what: shown as a bar on a terminal when it takes longer than a second, else as lines
+Progress = Callable[[int, int, str], None]
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """A :data:`Progress` that shows nothing."""
+
+
 class Shown:
-    """A :class:`~k210tasks.engine.job.Progress` of one task. ``tell`` prints past a bar."""
+    """A :data:`Progress` of one task. ``tell`` prints past a bar."""
 
     def __init__(self, task: str, *, quiet: bool = False) -> None:
         self._task = task

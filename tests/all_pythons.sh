@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the suite on every CPython from 3.10 to 3.13 found on this machine:
+# Run the suite on every CPython from 3.10 to 3.14 found on this machine:
 #
 #     tests/all_pythons.sh [PYTEST ARGUMENTS]
 #
@@ -25,7 +25,7 @@ sys.exit((platform.python_implementation(), '%d.%d' % sys.version_info[:2]) != (
 }
 
 failed=() found=()
-for version in 3.10 3.11 3.12 3.13; do
+for version in 3.10 3.11 3.12 3.13 3.14; do
     if ! python=$(find_python "$version"); then
         echo "== Python $version: not found"
         continue

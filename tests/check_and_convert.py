@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from k210tasks import compiler
 from k210tasks.compiler.checking import Report
-from k210tasks.compiler.options import Compiled, Options
+from k210tasks.compiler.options import Compiled, Fed, Options
 from k210tasks.compiler.problems import CompileError
 from k210tasks.reference.litert import FloatModel
 from tests.compiler.chains import networks
@@ -31,9 +31,15 @@ def samples(tflite: bytes) -> list[np.ndarray]:
     """What the model may be fed with: pixels for one or three channels, tensors for others."""
     shape = FloatModel(tflite).input_shape
     rng = np.random.default_rng(0)
-    if len(shape) == 4 and shape[-1] in (1, 3):
+    if told(tflite) == "pixels":
         return [(rng.integers(0, 256, shape) / 255).astype(np.float32) for _ in range(3)]
     return [rng.normal(0, 1, shape).astype(np.float32) for _ in range(3)]
+
+
+def told(tflite: bytes) -> Fed:
+    """What :func:`samples` are."""
+    shape = FloatModel(tflite).input_shape
+    return "pixels" if len(shape) == 4 and shape[-1] in (1, 3) else "tensors"
 
 
 def disagreement(tflite: bytes, kmodel: int) -> str | None:
@@ -45,7 +51,8 @@ def disagreement(tflite: bytes, kmodel: int) -> str | None:
     made: Compiled | str
     try:
         calibration = compiler.calibrate(tflite, samples(tflite))
-        made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
+        options = Options(kmodel=kmodel, effort="fast", fed=told(tflite))
+        made = compiler.compile(tflite, calibration, options)
     except CompileError as error:
         made = str(error)
     except Exception as error:

@@ -45,16 +45,23 @@ def run(args: argparse.Namespace) -> int:
     """0 when the model can be compiled for one of the versions asked for, else 1."""
     tflite = read_bytes(args.file)
     versions = _versions(args)
+    runtime = _runtime(args)
     from k210tasks.compiler.checking import check
     from k210tasks.compiler.problems import CompileError
 
     try:
-        reports = [check(tflite, version, args.small_maps) for version in versions]
+        reports = [check(tflite, version, args.small_maps, runtime) for version in versions]
     except CompileError as error:
         raise CannotCheck(args.file, str(error)) from error
     for report in reports:
         print("\n".join(_lines(args.file, report, quiet=args.quiet)))
     return 0 if any(report.supported for report in reports) else 1
+
+
+def _runtime(args: argparse.Namespace) -> str | None:
+    from k210tasks.profiles import PROFILES
+
+    return PROFILES[args.firmware].runtime if args.firmware else None
 
 
 def _versions(args: argparse.Namespace) -> list[int]:

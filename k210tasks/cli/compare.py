@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.cli import contracts
 from k210tasks.cli.contract_args import add_contract, count, preprocess
 from k210tasks.cli.given import UnreadableKmodel, read_bytes
 from k210tasks.cli.runtime_args import add_runtime, chosen_runtime
@@ -18,6 +19,7 @@ from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
     from k210tasks.firmware.contract import Contract
+    from k210tasks.samples.folder import Kind
     from k210tasks.samples.preprocess import Preprocess
     from k210tasks.steps.engines import NncaseSimulator, ProjectSimulator
     from k210tasks.steps.signature import Signature
@@ -38,6 +40,18 @@ class OtherModel(K210Error):
         super().__init__(
             f"{kmodel} takes {takes}, {model} takes {'x'.join(map(str, shape))}: it was not made "
             "of this model"
+        )
+
+
+class CodesUnknown(K210Error):
+    """Tensors for a kmodel that takes codes, whose scale neither it nor a contract tells."""
+
+    def __init__(self, kmodel: str, zero_point: float | None) -> None:
+        told = "" if zero_point is None else f"; it tells only that {zero_point:g} means 0"
+        super().__init__(
+            f"{kmodel} takes uint8 codes, and what a step of them is worth does not stand in the "
+            f"file{told}: give the contract that was written with it, --contract JSON or "
+            f"{contracts.beside(Path(kmodel))}; or --mean and --std, if it is fed with raw pixels"
         )
 
 
@@ -64,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="pictures, or .npy or float32 .bin tensors; one folder a class: accuracy too",
+        help="pictures, or .npy or float32 .bin tensors, or one .npy of many; "
+        "one folder a class: accuracy too",
     )
     parser.add_argument(
         "--samples", metavar="N", type=count, help="that many, evenly spaced (default: all)"
@@ -79,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         type=Path,
         help="contract.json of the kmodel: how its input and outputs are quantised, and its "
-        "mean, std, colours and labels",
+        "mean, std, colours and labels (default: FILE.kmodel.contract.json, or the one in build/)",
     )
     add_contract(parser)
     add_runtime(parser)
@@ -90,9 +105,10 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.engine.job import Folder
     from k210tasks.progress import shown
     from k210tasks.reference.float_model import Reference
-    from k210tasks.samples.folder import evenly_spaced, scan
+    from k210tasks.samples.folder import scan
     from k210tasks.samples.loading import Loader
     from k210tasks.steps.accuracy import class_folders
+    from k210tasks.steps.calibrate import each_sample
     from k210tasks.steps.jsontext import pretty
     from k210tasks.steps.judge import Facts, Thresholds, judge
     from k210tasks.steps.measure import measure
@@ -103,24 +119,24 @@ def run(args: argparse.Namespace) -> int:
     _refuse_kmodel(str(args.model), tflite)
     signature = read_signature(tflite, str(args.model))
     found = scan(args.images)
-    files = found.files if args.samples is None else evenly_spaced(found.files, args.samples)
     kmodel = read_bytes(str(args.kmodel))
     contract = _given_contract(args, kmodel)
     given_labels = () if contract is None else contract.labels
     asked = _preprocess(args, contract)
     if contract is None:
-        contract = _told_by_file(args.kmodel, kmodel, signature, asked, files[0])
+        contract = _told_by_file(args.kmodel, kmodel, signature, asked, found.kind)
     # Of all the folders, also where a sample leaves some of them out.
     named = tuple(args.labels.split(",")) if args.labels else given_labels
     labels = named or class_folders(found.files)
     with shown(f"compare {args.kmodel.name}", quiet=args.json) as progress:
         reference = Reference(tflite)
+        loader = Loader(reference.shape, asked)
         result = measure(
             reference,
             _engine(args, contract, signature, progress),
             contract,
-            Loader(reference.shape, asked),
-            Folder(args.images, files, found.ignored),
+            loader,
+            each_sample(Folder.of(args.images, found.files, found.ignored), loader, args.samples),
             labels=labels,
             progress=progress,
         )
@@ -157,11 +173,13 @@ def _refuse_kmodel(shown: str, data: bytes) -> None:
 
 
 def _given_contract(args: argparse.Namespace, kmodel: bytes) -> Contract | None:
-    """What ``--contract`` names; raises where it is of another file."""
+    """What ``--contract`` names, else what lies where contracts do; raises where the one that
+    is named is of another file."""
     from k210tasks.firmware.contract import Contract, ContractError
 
     if args.contract is None:
-        return None
+        found = contracts.of_kmodel("compare", args.kmodel, kmodel)
+        return None if found is None else found[0]
     try:
         contract = Contract.from_json(read_bytes(str(args.contract)))
     except ContractError as error:
@@ -181,30 +199,33 @@ def _preprocess(args: argparse.Namespace, contract: Contract | None) -> Preproce
     given = contract.input
     if asked.color is None:
         asked = replace(asked, color=given.color)
-    if asked.mean is None and asked.std is None and given.stated:
+    if given.kind == "images" and asked.mean is None and asked.std is None and given.stated:
         asked = replace(asked, mean=given.mean, std=given.std)
     return asked
 
 
 def _told_by_file(
-    path: Path, data: bytes, signature: Signature, asked: Preprocess, first: str
+    path: Path, data: bytes, signature: Signature, asked: Preprocess, kind: Kind
 ) -> Contract:
-    """The contract that the kmodel's bytes and the arguments tell; ``first``: a sample's name."""
+    """The contract that the kmodel's bytes and the arguments tell; ``kind``: of the samples."""
     from k210tasks.firmware.contract import Contract
     from k210tasks.kmodel import KmodelError, detect
-    from k210tasks.samples.folder import kind_of
     from k210tasks.steps.made import model_input, model_outputs
     from k210tasks.steps.vendor import listed
 
     try:
         version = detect(data).version
         if version in (3, 4):
-            made = listed(data, signature, asked)
+            # Tensors with mean and std stated are pictures, made ready for the float model.
+            fed: Kind = "images" if asked.mean is not None or asked.std is not None else kind
+            made = listed(data, signature, asked, fed)
             given, outputs = made.input, made.outputs
+            if given.dtype == "uint8" and fed == "tensors" and given.formula is None:
+                raise CodesUnknown(str(path), given.zero_point)
         else:
             # Version 5 is not read here: nncase refuses an input of the wrong type.
-            pixels = kind_of(Path(first).name) == "images" and len(signature.input.shape) == 4
-            given = model_input(signature, asked, pixels=pixels)
+            pixels = kind == "images" and len(signature.input.shape) == 4
+            given = model_input(signature, asked, kind=kind, dtype="uint8" if pixels else "float32")
             outputs = model_outputs(signature, version)
     except KmodelError as error:
         raise UnreadableKmodel(str(path), error) from error

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from k210tasks.cli import contracts
 from k210tasks.cli.contract_args import add_contract, add_small_maps, count, preprocess
 from k210tasks.cli.given import CannotWrite
 from k210tasks.errors import K210Error
@@ -56,16 +56,21 @@ class SameFile(K210Error):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.profiles import PROFILES
 
     parser.add_argument("file", metavar="FILE.tflite", type=Path, help="the float model")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, help="default: FILE.kmodel beside it"
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="default: FILE.kmodel beside it; OUT.contract.json is written too",
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
         type=Path,
-        help="to calibrate with: pictures, or .npy or float32 .bin tensors",
+        help="to calibrate with: pictures, or .npy or float32 .bin tensors; or one .npy of many",
     )
     parser.add_argument(
         "--samples",
@@ -77,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compiler", choices=COMPILERS, metavar="NAME", help=_compilers())
     parser.add_argument(
         "--kmodel", metavar="N", type=int, choices=(3, 4, 5), help="version of the file"
+    )
+    parser.add_argument(
+        "--firmware",
+        metavar="PROFILE",
+        choices=tuple(PROFILES),
+        default="maixpy",
+        help="what is to run it (default maixpy): the built-in compiler writes layers it has",
     )
     parser.add_argument(
         "--method",
@@ -113,6 +125,7 @@ def _default() -> str:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.profiles import PROFILES
     from k210tasks.steps.signature import read_model
 
     source: Path = args.file
@@ -124,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
     if out.is_dir():
         raise CannotWrite(str(out), "it is a folder; name a file in it, OUT.kmodel")
     compiler = COMPILERS[args.compiler or _default()]
-    kmodel = args.kmodel or compiler.kmodels[0]
+    loaded = [v for v in compiler.kmodels if v in PROFILES[args.firmware].kmodels]
+    kmodel = args.kmodel or (loaded or compiler.kmodels)[0]
     if kmodel not in compiler.kmodels:
         raise WrongVersion(compiler.name, kmodel, compiler.kmodels)
     if args.method not in compiler.methods:
@@ -133,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images is None and (compiler.family == "vendor" or signature.is_float):
         raise ImagesNeeded(compiler.name)
     folder = _folder(args.images, args.samples) if args.images is not None else None
+    contracts.refuse_foreign(contracts.beside(out))
     log_path = out.with_name(f"{out.name}.log")
     try:
         with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
@@ -143,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
     log_path.unlink()  # kept where something failed: the error names it
     print(listing.replace("preprocess.mean and preprocess.std", "--mean and --std"), end="")
     print(f"wrote {out}: kmodel {kmodel}, {nbytes} bytes, by {compiler.name}")
+    print(f"wrote {contracts.beside(out)}: how it is fed, for firmware and the other verbs")
     return 0
 
 
@@ -151,7 +167,7 @@ def _folder(images: Path, samples: int) -> Folder:
     from k210tasks.samples.folder import evenly_spaced, scan
 
     found = scan(images)
-    return Folder(images, evenly_spaced(found.files, samples), found.ignored)
+    return Folder.of(images, evenly_spaced(found.files, samples), found.ignored)
 
 
 def _convert(
@@ -165,9 +181,11 @@ def _convert(
     """Calibrate and compile as the chain does; the listing and the size of what was written."""
     from k210tasks import toolchains
     from k210tasks.engine.job import Job
+    from k210tasks.profiles import PROFILES
     from k210tasks.progress import shown
     from k210tasks.steps import calibrate
     from k210tasks.steps import kmodel as kmodel_step
+    from k210tasks.store.files import write_atomically
 
     asked = preprocess(args)
     contract = {
@@ -201,7 +219,11 @@ def _convert(
                     "calibrate",
                     {**inputs, "images": folder},
                     {"calibration": calibration},
-                    {"family": compiler.family, "preprocess": contract},
+                    {
+                        "family": compiler.family,
+                        "preprocess": contract,
+                        "samples": args.samples,
+                    },
                 )
             )
             inputs["calibration"] = calibration
@@ -219,13 +241,11 @@ def _convert(
             "weights": 8,
             "opcodes": "beta1",
             "small_maps": args.small_maps,
+            "runtime": PROFILES[args.firmware].runtime,
         }
         kmodel_step.run(job("kmodel", inputs, outputs, settings))
         data = outputs["kmodel"].read_bytes()
-        beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        try:
-            beside.write_bytes(data)
-            beside.replace(out)
-        finally:
-            beside.unlink(missing_ok=True)
+        # The contract first: with another kmodel it is found out, a kmodel without it is not.
+        write_atomically(str(contracts.beside(out)), outputs["contract"].read_bytes())
+        write_atomically(str(out), data)
         return outputs["listing"].read_text("utf-8"), len(data)

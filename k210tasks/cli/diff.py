@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.cli import contracts
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -102,13 +102,12 @@ def _of_file(path: Path, title: str) -> Build:
             parse(data)
     except KmodelError as error:
         raise UnreadableKmodel(str(path), error) from error
-    folder = path.resolve().parent.parent / "build" / path.stem
-    contract = lenient.read_json(folder / "contract.json")
+    found = contracts.of_kmodel("diff", path, data)
     layers = verify = lenient.mapping(None)
-    if lenient.nested(contract, "kmodel", "sha256") == hashlib.sha256(data).hexdigest():
-        layers = lenient.read_json(folder / "layers.json")
-        verify = lenient.read_json(folder / "verify.json")
-    main = lenient.whole(lenient.nested(contract, "kmodel", "main_memory")) if layers else None
+    if found is not None and found[1].name == "contract.json":  # of a project's build
+        layers = lenient.read_json(found[1].with_name("layers.json"))
+        verify = lenient.read_json(found[1].with_name("verify.json"))
+    main = None if found is None else found[0].main_memory
     return build_of(title, data, layers, verify, main_bytes=main)
 
 

@@ -12,7 +12,13 @@ import platform
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from k210tasks.store.records import Pin
+    from k210tasks.toolchains.catalogue import ToolchainOverride
+
+    Overrides = dict[str, ToolchainOverride]
 
 EXAMPLE = "k210 doctor"
 WIDTH = 80
@@ -40,7 +46,64 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def examine(manifest: Path) -> dict[str, Any]:
+class _Tool(TypedDict):
+    name: str
+    title: str
+    version: str
+    installed: bool
+    problem: str | None
+    bytes: int | None
+    expected_bytes: int
+
+
+class ToolFacts(_Tool, total=False):
+    """A toolchain; the rest of the keys where it is installed."""
+
+    pin: Pin
+    folder: str
+    interpreter: str | None
+    proof: object
+
+
+class PlaceFacts(TypedDict):
+    where: str
+    version: str | None
+    why_not: str | None
+
+
+class PythonFacts(TypedDict):
+    """The interpreters that a toolchain may be made with."""
+
+    toolchain: str
+    needs: list[str]
+    variable: str
+    places: list[PlaceFacts]
+
+
+FolderFacts = TypedDict(
+    "FolderFacts",
+    {"path": str, "exists": bool, "bytes": int, "free_bytes": int, "writable": bool, "from": str},
+)
+
+
+class Facts(TypedDict):
+    """What ``--json`` prints."""
+
+    version: str
+    python: str
+    python_path: str
+    platform: str
+    packages: dict[str, str | None]
+    manifest: str | None
+    manifest_problem: str | None
+    toolchains: list[ToolFacts]
+    interpreters: list[PythonFacts]
+    cache: FolderFacts
+    store: FolderFacts | None
+    locked: bool
+
+
+def examine(manifest: Path) -> Facts:
     """Everything the report shows, as JSON values; sizes in bytes."""
     from k210tasks.store import results as store
     from k210tasks.toolchains.archive import platform_tag
@@ -67,7 +130,7 @@ def examine(manifest: Path) -> dict[str, Any]:
     }
 
 
-def _overrides(manifest: Path) -> tuple[dict[str, Any], str | None]:
+def _overrides(manifest: Path) -> tuple[Overrides, str | None]:
     from k210tasks.errors import K210Error
 
     if not manifest.exists():
@@ -92,13 +155,13 @@ def _packages() -> dict[str, str | None]:
     return found
 
 
-def _toolchains(overrides: dict[str, Any], lock: Path | None) -> list[dict[str, Any]]:
+def _toolchains(overrides: Overrides, lock: Path | None) -> list[ToolFacts]:
     from k210tasks import toolchains
     from k210tasks.toolchains.catalogue import TOOLS
 
     entries = []
     for name, tool in TOOLS.items():
-        entry: dict[str, Any] = {
+        entry: ToolFacts = {
             "name": name,
             "title": tool.title,
             "version": tool.version,
@@ -123,17 +186,17 @@ def _toolchains(overrides: dict[str, Any], lock: Path | None) -> list[dict[str, 
     return entries
 
 
-def _interpreters(overrides: dict[str, Any]) -> list[dict[str, Any]]:
+def _interpreters(overrides: Overrides) -> list[PythonFacts]:
     from k210tasks.toolchains.catalogue import TOOLS, PythonTool
     from k210tasks.toolchains.interpreters import search
 
-    groups = []
+    groups: list[PythonFacts] = []
     for name, tool in TOOLS.items():
         if not isinstance(tool, PythonTool):
             continue
         override = overrides.get(name)
         chosen = override.python if override is not None else None
-        places: list[dict[str, Any]] = []
+        places: list[PlaceFacts] = []
         usable: set[Path] = set()
         for finding in search(tool.pythons, chosen=chosen, variable=tool.variable):
             found = finding.interpreter
@@ -159,7 +222,7 @@ def _interpreters(overrides: dict[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
-def _folder(path: Path, variable: str) -> dict[str, Any]:
+def _folder(path: Path, variable: str) -> FolderFacts:
     import shutil
 
     from k210tasks.toolchains.toolchain import size_of
@@ -177,7 +240,7 @@ def _folder(path: Path, variable: str) -> dict[str, Any]:
     }
 
 
-def report(facts: dict[str, Any]) -> str:
+def report(facts: Facts) -> str:
     """The text for a terminal, 80 columns wide where paths allow."""
     lines = [f"k210tasks {facts['version']}, CPython {facts['python']}, {facts['platform']}"]
     lines += _wrapped("", f"python: {facts['python_path']}")
@@ -212,7 +275,7 @@ def report(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _toolchain(entry: dict[str, Any]) -> list[str]:
+def _toolchain(entry: ToolFacts) -> list[str]:
     indent = " " * 20
     if entry["installed"]:
         state = f"installed, {_size(entry['bytes'] or 0)}"
@@ -241,7 +304,7 @@ def _toolchain(entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _place(name: str, folder: dict[str, Any]) -> list[str]:
+def _place(name: str, folder: FolderFacts) -> list[str]:
     origin = f" ({folder['from']})" if folder["from"] != "default" else ""
     lines = [f"  {name:<8}{folder['path']}{origin}"]
     used = _size(folder["bytes"]) if folder["exists"] else "not there yet"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.cli import contracts
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
+    from k210tasks.firmware.contract import Contract
     from k210tasks.kmodel.listing import Port, Summary
 
 EXAMPLE = "k210 inspect workspace/nn_xo.kmodel"
@@ -69,9 +73,16 @@ def run(args: argparse.Namespace) -> int:
 
         return show(args.file, data, args.json, lambda name, it: as_json(name, look(name, it)))
     found = look(args.file, data, args.base)
-    print(
-        json.dumps(as_json(args.file, found), indent=2) if args.json else report(args.file, found)
-    )
+    known = None if args.base else contracts.of_kmodel("inspect", Path(args.file), data)
+    if known is not None:
+        found = with_contract(found, known[0])
+    if args.json:
+        told = {**as_json(args.file, found), "contract": None if known is None else str(known[1])}
+        print(json.dumps(told, indent=2))
+        return 0
+    print(report(args.file, found))
+    if known is not None:
+        print(_wrapped(f"contract: {known[1]}: {known[0].input.sentence}"))
     return 0
 
 
@@ -100,6 +111,21 @@ def lint_for(path: str, data: bytes, base: int, firmware: str, as_json: bool) ->
     for finding in findings:
         print(textwrap.fill(str(finding), WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     return bool(findings)
+
+
+def with_contract(found: Summary, contract: Contract) -> Summary:
+    """With the scale and zero point of the input, which most files do not tell."""
+    given = contract.input
+    if len(found.inputs) != 1 or given.scale is None or given.zero_point is None:
+        return found
+    port = replace(found.inputs[0], scale=given.scale, zero_point=given.zero_point)
+    return replace(found, inputs=(port,))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
 
 
 def look(path: str, data: bytes, base: int = 0) -> Summary:
@@ -161,9 +187,7 @@ def report(path: str, found: Summary) -> str:
         ("loaded by", ", ".join(loaders(found.version))),
         *(("note", note) for note in found.notes),
     ):
-        lines.append(
-            textwrap.fill(f"{label}: {text}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        )
+        lines.append(_wrapped(f"{label}: {text}"))
     return "\n".join(lines)
 
 
@@ -197,7 +221,8 @@ def port_text(port: Port) -> str:
     memory = "KPU RAM" if port.memory == "kpu" else "main memory"
     text = f"{port.dtype}{shape}{layout}, {port.nbytes} bytes in {memory} at 0x{port.address:x}"
     if port.scale is not None:
-        text += f", steps of {port.scale:.6g}"
+        text += ", rounded to" if port.dtype == "float32" and port.layout is not None else ","
+        text += f" steps of {port.scale:.6g}"
     if port.zero_point is not None:
         text += f", zero at code {port.zero_point:.6g}"
     return text

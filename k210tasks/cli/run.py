@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.cli import contracts
 from k210tasks.cli.given import CannotRead, CannotWrite, UnreadableKmodel, read_bytes
 from k210tasks.errors import K210Error
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from k210tasks.firmware.contract import Input as Given
+    from k210tasks.samples.preprocess import Preprocess
     from k210tasks.simulator import Input
 
 EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/nn_xo/verification/cross/000.png"
@@ -24,6 +27,15 @@ EXAMPLE = "k210 run workspace/nn_xo.kmodel --input images/nn_xo/verification/cro
 class WrongInput(K210Error):
     def __init__(self, path: str, error: Exception):
         super().__init__(f"{path}: {error}")
+
+
+class CodesUnknown(K210Error):
+    def __init__(self, path: str, kmodel: str, dtype: object):
+        super().__init__(
+            f"{path} holds {dtype} numbers, and {kmodel} takes uint8: what its codes are worth "
+            f"tells its contract, which is not there: {contracts.beside(Path(kmodel))}; give that, "
+            "or an .npy of uint8"
+        )
 
 
 class NoPicture(K210Error):
@@ -41,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         metavar="X",
-        help=".npy with the model's own input (uint8 or float32, CHW), or a picture",
+        help="a picture, or .npy with the model's own input (uint8 or float32, CHW); where the "
+        "contract of FILE is there, also .npy as the float model takes it, or one of many in it, "
+        "X.npy[3]",
     )
     parser.add_argument(
         "--output", metavar="OUT.npz", help="where output_0, output_1, … are written"
@@ -84,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
         simulator = Simulator(parse(data, args.base), chosen_runtime(args))
     except KmodelError as error:
         raise UnreadableKmodel(args.file, error) from error
-    x = read_input(args, simulator.input)
+    known = None if args.base else contracts.of_kmodel("run", Path(args.file), data)
+    x = read_input(args, simulator.input, None if known is None else known[0].input)
     start = time.perf_counter()
     try:
         outputs = simulator.run(x)
@@ -130,29 +145,76 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_input(args: argparse.Namespace, wanted: Input) -> NDArray[Any]:
-    """The array to feed: an .npy as it is, a picture by the preprocessing contract."""
-    path = Path(args.input)
-    if path.suffix.lower() in (".npy", ".npz"):
-        unused(args, ("color", "mean", "std"), "an array is fed as it is")
-        return read_npy(args.input)
-    from k210tasks.samples.loading import Loader, planar
-    from k210tasks.samples.preprocess import Preprocess
+def read_input(args: argparse.Namespace, wanted: Input, given: Given | None) -> NDArray[Any]:
+    """The array to feed: an .npy as it is or encoded by the contract, a picture by the
+    preprocessing contract. ``given``: the input by the contract of the file, where it is there.
+    """
+    from k210tasks.samples.folder import index_of
 
-    if wanted.shape is None or len(wanted.shape) != 3 or wanted.shape[1] == 1:
-        raise NoPicture(args.input, wanted, "which no picture can be")
+    path = Path(args.input)
+    name, index = index_of(path.name)
+    if Path(name).suffix.lower() in (".npy", ".npz"):
+        unused(args, ("color", "mean", "std"), "an array is fed as it is")
+        return as_codes(args, read_npy(str(path.with_name(name)), index), wanted, given)
+    from k210tasks.samples.loading import Loader, planar
+
+    if given is None:
+        shape = picture_of(args.input, wanted)
+        raw = wanted.dtype == "uint8"
+    else:
+        shape = (1, *given.tensor_shape)
+        raw = given.dtype == "uint8" and given.kind == "images"
     if not path.is_file():
         why = "it is a folder" if path.is_dir() else "there is no such file"
         raise CannotRead(args.input, why)
-    if wanted.dtype == "uint8":
+    if raw:
         unused(args, ("mean", "std"), "the model takes raw pixels and scales them itself")
+    loader = Loader(shape, preprocess_of(args, given))
+    if raw:
+        pixels = loader.pixels(path)
+        return pixels if given is None else given.as_fed(pixels)
+    return as_codes(args, planar(loader.tensor(path)), wanted, given)
+
+
+def picture_of(shown: str, wanted: Input) -> tuple[int, ...]:
+    """The float model's input, channels last, as the file itself tells it."""
+    if wanted.shape is None or len(wanted.shape) != 3 or wanted.shape[1] == 1:
+        raise NoPicture(shown, wanted, "which no picture can be")
     channels, height, width = wanted.shape
-    loader = Loader(
-        (1, height, width, channels), Preprocess(color=args.color, mean=args.mean, std=args.std)
-    )
-    if wanted.dtype == "uint8":
-        return loader.pixels(path)
-    return planar(loader.tensor(path))
+    return (1, height, width, channels)
+
+
+def preprocess_of(args: argparse.Namespace, given: Given | None) -> Preprocess:
+    """What the arguments state and, where they are silent, the contract."""
+    from k210tasks.samples.preprocess import Preprocess
+
+    asked = Preprocess(color=args.color, mean=args.mean, std=args.std)
+    if given is None or given.kind == "tensors":
+        return asked
+    mean = given.mean if asked.mean is None else asked.mean
+    std = given.std if asked.std is None else asked.std
+    return Preprocess(color=asked.color or given.color, mean=mean, std=std)
+
+
+def as_codes(
+    args: argparse.Namespace, x: NDArray[Any], wanted: Input, given: Given | None
+) -> NDArray[Any]:
+    """Real numbers as the codes the model takes; anything else as it is."""
+    from k210tasks.samples.loading import planar
+
+    if given is None:
+        if x.dtype.kind == "f" and wanted.dtype == "uint8" and x.size == wanted.nbytes:
+            raise CodesUnknown(args.input, args.file, x.dtype)
+        return x
+    if given.layout == "planar" and len(given.tensor_shape) == 3 and x.dtype.kind == "f":
+        height, width, channels = given.tensor_shape
+        whole = x[None] if x.ndim == 3 else x
+        # Channels last, as samples have it; where both orders are possible, as the kmodel has it.
+        if whole.shape == (1, height, width, channels) != (1, channels, height, width):
+            x = planar(whole)
+    if x.dtype.kind != "f" or given.dtype != "uint8":
+        return x
+    return (given.of_pixels() if given.kind == "images" else given).codes(x)
 
 
 def unused(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None:
@@ -163,8 +225,9 @@ def unused(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None
         print(f"k210 run: {' and '.join(given)} {verb} not used: {why}", file=sys.stderr)
 
 
-def read_npy(path: str) -> NDArray[Any]:
-    """A numpy array file without pickled objects; raises :class:`CannotRead`."""
+def read_npy(path: str, index: int | None = None) -> NDArray[Any]:
+    """A numpy array file without pickled objects, or one of those along its first axis; raises
+    :class:`CannotRead`."""
     import io
 
     import numpy as np
@@ -176,7 +239,12 @@ def read_npy(path: str) -> NDArray[Any]:
         raise CannotRead(path, f"it is no plain .npy array ({error})") from error
     if not isinstance(x, np.ndarray):
         raise CannotRead(path, "it holds several arrays (.npz); give one .npy")
-    return x
+    if index is None:
+        return x
+    if x.ndim == 0 or index >= len(x):
+        raise CannotRead(f"{path}[{index}]", f"the file holds {len(x) if x.ndim else 1} samples")
+    one: NDArray[Any] = x[index]
+    return one
 
 
 def save(path: str, outputs: list[NDArray[Any]]) -> None:

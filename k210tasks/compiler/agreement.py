@@ -24,7 +24,7 @@ from k210tasks.compiler.ir import Graph, Op, Tensor
 #: kinds whose output codes are input codes, moved, selected or repeated
 MOVING = frozenset({
     "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool",
-    "add_padding", "remove_padding",
+    "add_padding", "remove_padding", "concat",
 })  # fmt: skip
 
 #: what the parts of a joined map have to share
@@ -80,7 +80,7 @@ def classes(graph: Graph) -> tuple[Classes, Classes]:
         if op.kind == "kpu_conv":
             codes.join(*op.outputs)
         if moves(op):
-            codes.join(op.input, op.output)
+            codes.join(*op.inputs, op.output)
         if op.kind == "kpu_concat":
             shared = sharing(consumers.get(op.output, []))
             codes.join(*(op.inputs if shared == "codes" else op.inputs[:1]), op.output)
@@ -98,7 +98,8 @@ def faults(graph: Graph) -> Iterator[tuple[Op, str]]:
     """Every op whose codes do not mean what its readers take them for."""
     consumers, producers = graph.consumers(), graph.producers()
     for op in graph.ops:
-        if moves(op) and not _equal(op.input, op.output, op.attrs.get("first", 0)):
+        first = op.attrs.get("first", 0)
+        if moves(op) and not all(_equal(given, op.output, first) for given in op.inputs):
             yield op, "what moves codes has one quantisation for input and output"
         if op.kind == "kpu_conv":
             if any(not _equal(op.output, other) for other in op.outputs[1:]):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.options import Options, SmallMaps
+from k210tasks.compiler.options import Fed, Options, SmallMaps
 from k210tasks.compiler.passes.ranges import Range, Ranges, through
 from k210tasks.compiler.pipeline import finished, prepared
 from k210tasks.compiler.problems import CompileError, Unsupported
@@ -61,13 +61,27 @@ class _StandIn(Ranges):
         return tensor.range or (-1.0, 1.0)
 
 
-def check(tflite: bytes, kmodel: int = 4, small_maps: SmallMaps = "padded") -> Report:
-    """Look at a model for kmodel 3 or 4; raises :class:`BadModel` for what is no model.
+def _picture(source: Source) -> bool:
+    """Whether the input has the shape of a picture, of one colour or three."""
+    shape = source.inputs[0].shape if len(source.inputs) == 1 else ()
+    return len(shape) == 4 and shape[-1] in (1, 3)
 
-    It is compiled as :func:`k210tasks.compiler.compile` would, but for what samples tell.
+
+def check(
+    tflite: bytes,
+    kmodel: int = 4,
+    small_maps: SmallMaps = "padded",
+    runtime: str | None = None,
+) -> Report:
+    """Look at a model for kmodel 3 or 4 and a runtime of ``kmodel.runtimes`` (None: any that has
+    all layers); raises :class:`BadModel` for what is no model.
+
+    It is compiled as :func:`k210tasks.compiler.compile` would, but for what samples tell: a
+    picture is taken to be fed with pixels, anything else with tensors.
     """
     source = Source(tflite)
-    options = Options(kmodel, small_maps=small_maps)
+    fed: Fed = "pixels" if _picture(source) else "tensors"
+    options = Options(kmodel, fed=fed, small_maps=small_maps, runtime=runtime)
     refused: list[CompileError] = []
     try:
         graph, contract = prepared(source, None, options, refused)

@@ -7,34 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler import functions
-from k210tasks.compiler.encoding import byte_table, registers, require, vector
+from k210tasks.compiler.encoding import blobs, byte_table, registers, require, vector
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.passes.place import Memory, nbytes
 from k210tasks.compiler.passes.quantise import Numbers
 from k210tasks.compiler.problems import PassBroke
 from k210tasks.kmodel import v3
 from k210tasks.kmodel import v3_layers as layers
+from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
 from k210tasks.kmodel.v3_layers import WHC
 
 TO_MAIN = 1
 
 
 class _Encoder:
-    def __init__(self, memory: Memory, bits: int):
+    def __init__(self, memory: Memory, bits: int, runtime: Runtime):
         self.at = memory.bytes
         self.memory = memory
         self.bits = bits
+        self.runtime = runtime
 
     def conv(self, op: Op) -> layers.Body:
         numbers: Numbers = op.attrs["numbers"]
         main = op.outputs[1] if len(op.outputs) > 1 else None
+        codes, bn = blobs(op)
         return layers.K210Conv(
             flags=TO_MAIN if main is not None else 0,
             out_mem=self.at[main] if main is not None else 0,
             registers=registers(op, self.memory, self.bits // 8),
-            weights=numbers.codes.astype("<u2" if self.bits == 16 else "u1"),
-            bn=numbers.bn,
+            weights=codes.astype("<u2" if self.bits == 16 else "u1"),
+            bn=bn,
             activation=numbers.activation,
         )
 
@@ -68,15 +70,19 @@ class _Encoder:
 
     def quantize(self, op: Op) -> layers.Body:
         quant = _quant(op.output)
-        return layers.Quantize(
-            **self._io(op), count=op.output.size, scale=quant.scale, bias=quant.low
-        )
+        # What cuts off rounds when it is given half a step more.
+        low = quant.low - quant.scale / 2 * self.runtime.truncates_quantize
+        return layers.Quantize(**self._io(op), count=op.output.size, scale=quant.scale, bias=low)
 
     def dequantize(self, op: Op) -> layers.Body:
         quant = _quant(op.input)
-        bias = 0.0 if op.attrs.get("from_zero") else quant.low
+        if "constant" in op.attrs:
+            quant = Quant(0.0, 0)
+        sign = -1 if op.attrs.get("negated") else 1
+        bias = 0.0 if op.attrs.get("from_zero") else sign * quant.low
+        bias = op.attrs.get("constant", bias)
         return layers.Dequantize(
-            flags=TO_MAIN, **self._io(op), count=op.input.size, scale=quant.scale, bias=bias
+            flags=TO_MAIN, **self._io(op), count=op.input.size, scale=sign * quant.scale, bias=bias
         )
 
     def requantize(self, op: Op) -> layers.Body:
@@ -128,15 +134,15 @@ class _Encoder:
         return layers.AveragePool2d(**self._io(op), **window)
 
     def dense(self, op: Op) -> layers.Body:
-        act = {(): 0, (functions.RELU,): 1, (functions.RELU6,): 2}.get(op.attrs["fn"])
-        if act is None or op.input.shape[0] != 1:
-            raise PassBroke("encode", repr(op), "one row, and one of three activations")
+        require(op, fn=())
+        if op.input.shape[0] != 1:
+            raise PassBroke("encode", repr(op), "the layer takes one row")
         weights = op.attrs["weights"]
         return layers.FullyConnected(
             **self._io(op),
             in_ch=weights.shape[1],
             out_ch=weights.shape[0],
-            act=act,
+            act=0,
             weights=weights.astype("<f4"),
             bias=op.attrs["bias"].astype("<f4"),
         )
@@ -235,9 +241,11 @@ LAYERS: dict[str, Callable[[_Encoder, Op], layers.Body] | None] = {
 }
 
 
-def encode(graph: Graph, memory: Memory, *, bits: int = 8) -> tuple[v3.KmodelV3, list[Op]]:
+def encode(
+    graph: Graph, memory: Memory, *, bits: int = 8, runtime: Runtime = RUNTIMES["host"]
+) -> tuple[v3.KmodelV3, list[Op]]:
     """The model and, for every layer of it, the op it came from."""
-    encoder = _Encoder(memory, bits)
+    encoder = _Encoder(memory, bits, runtime)
     bodies: list[layers.Body] = []
     ops: list[Op] = []
     for op in graph.ops:

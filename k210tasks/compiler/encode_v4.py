@@ -33,6 +33,7 @@ from k210tasks.kmodel.codec import (
 from k210tasks.kpu.layout import ROW_BYTES
 
 FLT_MAX = NO_RANGE.high
+BODY_ALIGN = 8  # bytes of the file
 _BINARY = {name: op for op, name in enumerate(("add", "sub", "mul", "div", "min", "max"))}
 _UNARY = {
     name: op
@@ -323,12 +324,14 @@ def encode(graph: Graph, memory: Memory) -> tuple[v4.KmodelV4, list[Op]]:
         if encode_op is not None:
             made.append(encode_op(encoder, op))
             ops.append(op)
+    # Where nodes start at 4 mod 8, runtimes that read KPU registers word by word trap.
+    constants = bytes(encoder.constants) + bytes(-len(encoder.constants) % BODY_ALIGN)
     model = v4.KmodelV4(
         nodes=made,
         inputs=[encoder.mem(graph.input)],
         input_shapes=[shape4(graph.input.shape)],
         outputs=[encoder.mem(t) for t in graph.outputs],
-        constants=bytes(encoder.constants),
+        constants=constants,
         main_mem=memory.main_bytes,
     )
     return model, ops

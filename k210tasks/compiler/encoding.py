@@ -14,6 +14,7 @@ from k210tasks.compiler.passes.quantise import Numbers
 from k210tasks.compiler.problems import PassBroke
 from k210tasks.kpu.pools import Pool
 from k210tasks.kpu.registers import LayerRegisters, conv_registers
+from k210tasks.kpu.tables import BatchNorm
 
 
 def require(op: Op, /, **said: object) -> None:
@@ -43,12 +44,13 @@ def vector(op: Op) -> int:
 def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:
     """The registers of a KPU layer."""
     numbers: Numbers = op.attrs["numbers"]
+    spare = op.attrs.get("spare", 0)
     _, c, h, w = op.input.shape
     return conv_registers(
-        in_channels=c,
+        in_channels=c + spare * op.attrs["depthwise"],
         height=h,
         width=w,
-        out_channels=op.output.shape[1],
+        out_channels=op.output.shape[1] + spare,
         kernel=op.attrs["weights"].shape[2],
         depthwise=op.attrs["depthwise"],
         pool=Pool(op.attrs["pool"]),
@@ -60,6 +62,16 @@ def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:
         arg_add=numbers.arg_add,
         weight_bytes=weight_bytes,
     )
+
+
+def blobs(op: Op) -> tuple[NDArray[np.integer], BatchNorm]:
+    """Weights and batch norm of a KPU layer, with zeros for its spare channel."""
+    numbers: Numbers = op.attrs["numbers"]
+    codes, bn = numbers.codes, numbers.bn
+    if op.attrs.get("spare"):
+        codes = np.concatenate([codes, np.zeros_like(codes[:1])])
+        bn = BatchNorm.of(*(np.append(column, 0) for column in (bn.mul, bn.shift, bn.add)))
+    return codes, bn
 
 
 def byte_table(op: Op) -> NDArray[np.uint8]:

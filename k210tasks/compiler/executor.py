@@ -193,6 +193,10 @@ def _resize(op: Op, x: Array) -> Array:
 
 def _quantize(op: Op, x: Array) -> Array:
     quant = op.output.quant
+    if quant is None and op.attrs.get("part") == "fine":
+        return np.zeros_like(x)  # nothing is left before anything is rounded
+    if "clamp" in op.attrs:
+        x = np.clip(x, *op.attrs["clamp"])
     return x if quant is None else quant.decode(quant.encode(x))
 
 
@@ -224,7 +228,7 @@ KINDS: dict[str, Callable[..., Array]] = {
     "kpu_part": lambda op, x: x[:, op.attrs["first"] : op.attrs["first"] + op.output.shape[1]],
     "upload": lambda op, x: x,
     "quantize": _quantize,
-    "dequantize": lambda op, x: x,
+    "dequantize": lambda op, x: -x if op.attrs.get("negated") else x,
     "requantize": lambda op, x: _quantize(op, _fn(op, x)),
     "turn": lambda op, x: x,
     "add_padding": lambda op, x: np.repeat(x, 16, 1).reshape(op.output.shape),

@@ -16,12 +16,17 @@ from k210tasks.compiler.problems import PassBroke
 @dataclass(frozen=True, slots=True)
 class Form:
     """How an op of one kind looks: numbers of inputs and outputs, names of attributes, and
-    the least height and width of the maps it puts out."""
+    the least height and width of the maps it puts out.
+
+    ``law`` asserts what more has to hold in one format, so that every runtime of it computes
+    the same.
+    """
 
     inputs: tuple[int, int]
     attrs: tuple[str, ...] = ()
     outputs: tuple[int, int] = (1, 1)
     least: int = 1
+    law: Callable[[Op], None] | None = None
 
 
 #: kinds that stand for whole TFLite ops, in float, before legalise
@@ -174,6 +179,37 @@ SHAPES: dict[str, Callable[[Op], tuple[int, ...]]] = {
     "remove_padding": lambda op: op.input.shape[:2],
 }
 
+
+def no_activation(op: Op) -> None:
+    """Kmodel 3: most runtimes ignore the activation of a dense layer."""
+    assert not op.attrs["fn"], "a dense layer of kmodel 3 has no activation"
+
+
+def _window_rows(op: Op) -> tuple[tuple[int, int, int, int], ...]:
+    """Of rows and columns: pixels of input and output, stride, pixels before the first."""
+    stride, before = (1, 1), (0, 0)
+    if op.kind == "pool":
+        stride, before = op.attrs["stride"], (op.attrs["pads"][0], op.attrs["pads"][2])
+    elif op.kind == "pad":
+        before = (op.attrs["pads"][2][0], op.attrs["pads"][3][0])
+    elif op.kind == "slice" and not any(op.attrs["begin"]):
+        stride = op.attrs["strides"][2:]
+    sizes = zip(op.input.shape[2:], op.output.shape[2:], stride, before, strict=True)
+    return tuple((n, m, s, b) for n, m, s, b in sizes)
+
+
+def windows_within(op: Op) -> None:
+    """Kmodel 3: runtimes compute how many pixels of a window lie on the map without a sign, so
+    that a window that starts beyond the first pixel after the map reads what lies there. One
+    that starts right after it is empty, and so is one before it; an empty one has no mean."""
+    if len(op.output.shape) != 4 or (op.output.dtype == "float32" and op.kind != "pool"):
+        return
+    mean = op.kind == "pool" and op.attrs["op"] == "mean"
+    for n, m, stride, before in _window_rows(op):
+        last = (m - 1) * stride - before
+        assert last <= n - mean, f"a window starts {last - n} pixels after the map"
+
+
 _KPU_IN = {"kpu_conv", "kpu_concat", "kpu_part"}
 _KPU_OUT = {"kpu_conv", "kpu_concat", "kpu_part", "upload", "add_padding"}
 
@@ -205,6 +241,8 @@ def check(graph: Graph, after: str, kinds: dict[str, Form], *, placed: bool = Fa
                 raise broke(f"{tensor} is read before it is written")
         try:
             shape = SHAPES[op.kind](op) if op.kind in SHAPES else op.output.shape
+            if form.law is not None:
+                form.law(op)
         except (AssertionError, ValueError) as error:
             raise broke(str(error)) from error
         if form.least > 1 and min(shape[2:]) < form.least:

@@ -198,6 +198,14 @@ def selection(weights: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
+def as_fed(x: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Samples [N, ...] in IR layout as a graph's input ``tensor`` is fed with them: [N, ...] in
+    its shape, with zeros at the end where it holds more values."""
+    flat = x.reshape(len(x), -1)
+    more = tensor.size - flat.shape[1]
+    return np.pad(flat, ((0, 0), (0, more))).reshape(len(x), *tensor.shape[1:])
+
+
 def nchw(shape: Iterable[int]) -> tuple[int, ...]:
     """The IR's shape of a tensor with this TFLite shape."""
     dims = tuple(int(n) for n in shape)

@@ -9,17 +9,24 @@ from typing import Any, Literal
 SmallMaps = Literal["padded", "kpu"]
 Progress = Callable[[int, int, str], None]
 
+#: What a model is fed with: raw pixels under the preprocessing contract, or numbers of its own.
+Fed = Literal["pixels", "tensors"]
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Everything besides model and calibration that shapes the bytes of a kmodel.
 
-    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``.
-    ``pixels``: whether the model is fed with such pixels; None: yes where the calibration
-    samples were. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
-    float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what
-    only the last runtimes of kmodel 4 know, tables for functions beside the KPU. ``small_maps``:
-    "padded" computes maps below 4x4 as part of larger ones; "kpu" lets KPU layers put them out.
+    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``; None:
+    0 and 1. ``fed``: what the model is fed with; None: what the calibration samples were, and
+    where that is not told either, pixels if ``mean`` or ``std`` are given. ``input``: "uint8"
+    or "float"; None: uint8 for pixels and for kmodel 3, else float32. ``weights``: bits, 16
+    with kmodel 3 only. ``opcodes``: "beta4" also allows what only the last runtimes of kmodel 4
+    know, tables for functions beside the KPU. ``small_maps``: "padded" computes maps below 4x4
+    as part of larger ones; "kpu" lets KPU layers put them out.
+    ``runtime``: what is to run the file, a name of ``kmodel.runtimes.RUNTIMES``; None: any that
+    has all layers. It changes the bytes only where a form that all of them run would cost
+    something.
     """
 
     kmodel: int = 4
@@ -28,11 +35,11 @@ class Options:
     weights: int = 8
     opcodes: Literal["beta1", "beta4"] = "beta1"
     input: Literal["uint8", "float"] | None = None
-    mean: float = 0.0
-    std: float = 1.0
-    color: str | None = None
-    pixels: bool | None = None
+    mean: float | None = None
+    std: float | None = None
+    fed: Fed | None = None
     small_maps: SmallMaps = "padded"
+    runtime: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Compiled:
     where it runs, estimated KPU time, ``tensor``, the source tensor it computes, and ``at``,
     where: the layer's channels are those from ``channel`` on, pixel (y, x) is at ``offset`` +
     (y, x) * ``step`` of its map, for (y, x) below ``size``.
+    ``fed``: what ``input`` takes, raw pixels or (codes of) the tensor's own numbers.
     ``listing``: one line a layer, for people. ``input``: dtype, shape without the batch,
     scale and zero_point of codes. ``outputs``: name, shape without the batch (maps C, H, W),
     dtype; in the order of the file, which is the source's.
@@ -52,6 +60,7 @@ class Compiled:
     layers: list[dict[str, Any]]
     listing: str
     input: dict[str, Any]
+    fed: Fed
     outputs: list[dict[str, Any]]
     kpu_bytes: int
     main_bytes: int

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler import encode_v3, encode_v4, forms
+from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
-from k210tasks.compiler.options import Compiled, Options, Progress, SmallMaps
+from k210tasks.compiler.options import Compiled, Fed, Options, Progress, SmallMaps
+from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
@@ -27,6 +28,7 @@ from k210tasks.compiler.problems import CompileError, TooMuchMemory
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
 from k210tasks.kmodel.listing import Summary, summary
+from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 
@@ -66,6 +68,7 @@ def lowered(
     float_input: bool = False,
     tables: bool = False,
     small_maps: SmallMaps = "padded",
+    runtime: Runtime = RUNTIMES["host"],
     refused: list[CompileError] | None = None,
 ) -> Graph:
     """Read, simplify and legalise, with the checker after each; ``refused`` as in
@@ -80,6 +83,7 @@ def lowered(
         float_input=float_input,
         tables=tables,
         small_maps=small_maps,
+        runtime=runtime,
         refused=refused,
     )
     if not refused:
@@ -94,20 +98,20 @@ def prepared(
     refused: list[CompileError] | None = None,
 ) -> tuple[Graph, Quant | None]:
     """The device graph, and what the codes of its input mean where that is given."""
-    pixels = _fed_with_pixels(source, calibration, options)
+    pixels = _fed(calibration, options) == "pixels"
     float_input = options.input == "float" or (
         options.input is None
         and options.kmodel == 4
         and not pixels
         and not _takes_codes(source, calibration)
     )
-    tables = options.kmodel == 4 and options.opcodes == "beta4"
     graph = lowered(
         source,
         options.kmodel,
         float_input=float_input,
-        tables=tables,
+        tables=options.kmodel == 4 and options.opcodes == "beta4",
         small_maps=options.small_maps,
+        runtime=runtime_of(options.runtime or "host"),
         refused=refused,
     )
     if graph.input.dtype != "uint8":
@@ -117,7 +121,10 @@ def prepared(
 
 #: passes before scales are chosen, and those after by version of the kmodel
 _BEFORE: tuple[Pass, ...] = (centre_logits, balance_products)
-_AFTER: dict[int, tuple[Pass, ...]] = {3: (lift_logits, drop_idle_turns), 4: (exact_offsets,)}
+_AFTER: dict[int, tuple[Pass, ...]] = {
+    3: (hold_clamps, lift_logits, drop_idle_turns),
+    4: (exact_offsets,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +162,15 @@ def finished(
     for change in _AFTER[options.kmodel]:
         change(graph, ranges)
         forms.check(graph, change.__name__, kinds, placed=True)
+    runtime = runtime_of(options.runtime or "host")
+    if options.kmodel == 3:
+        fitting.check(graph, runtime)
     progress(2, STEPS, "placing")
     memory = allocate(graph)
     progress(3, STEPS, "encoding")
     model: KmodelV3 | KmodelV4
     if options.kmodel == 3:
-        model, ops = encode_v3.encode(graph, memory, bits=options.weights)
+        model, ops = encode_v3.encode(graph, memory, bits=options.weights, runtime=runtime)
     else:
         model, ops = encode_v4.encode(graph, memory)
     data = model.to_bytes()
@@ -191,25 +201,45 @@ def compile(
     if made.too_large is not None:
         raise made.too_large
     say(STEPS, STEPS, "done")
-    return _described(made, source)
+    return _described(made, source, _fed(calibration, options))
 
 
 def _check(options: Options) -> None:
     if options.kmodel not in (3, 4):
         raise BadOptions(f"the built-in compiler writes kmodel 3 and 4, not {options.kmodel}")
+    if options.runtime is not None and options.kmodel not in runtime_of(options.runtime).kmodels:
+        runtime = runtime_of(options.runtime)
+        loads = " and ".join(map(str, runtime.kmodels))
+        raise BadOptions(f"{runtime.title} runs kmodel {loads}, not {options.kmodel}")
     if options.weights not in (8, 16):
         raise BadOptions(f"weights have 8 or 16 bits, not {options.weights}")
     if options.weights == 16 and options.kmodel == 4:
         raise BadOptions("kmodel 4 has no 16-bit weights: use weights: 8 or kmodel: 3")
-    if not options.std > 0 or not np.isfinite([options.mean, options.std]).all():
-        raise BadOptions(f"std must be above zero, it is {options.std:g}")
+    mean, std = _scaling(options)
+    if not std > 0 or not np.isfinite([mean, std]).all():
+        raise BadOptions(f"std must be above zero, it is {std:g}")
     if options.input == "float" and options.kmodel == 3:
         raise BadOptions("a kmodel 3 is fed with uint8: use input: uint8 or kmodel: 4")
 
 
+def _fed(calibration: Calibration | None, options: Options) -> Fed:
+    """What the model is fed with, as told; floats do not show it."""
+    told = options.fed or (None if calibration is None else calibration.fed)
+    if told is None:
+        return "tensors" if options.mean is None and options.std is None else "pixels"
+    return told
+
+
+def _scaling(options: Options) -> tuple[float, float]:
+    """Mean and std of pixels."""
+    mean, std = options.mean, options.std
+    return 0.0 if mean is None else mean, 1.0 if std is None else std
+
+
 def _meaning(options: Options) -> Quant:
     """What pixels mean under the preprocessing contract."""
-    return Quant(1 / (255 * options.std), 255 * options.mean)
+    mean, std = _scaling(options)
+    return Quant(1 / (255 * std), 255 * mean)
 
 
 def stated(source: Source) -> Quant | None:
@@ -227,41 +257,14 @@ def stated(source: Source) -> Quant | None:
     return Quant(float(given.scale[0]), float(given.zero_point[0]) - first)
 
 
-def _pictures(source: Source) -> bool:
-    """Whether the input has the shape of a picture, of one colour or three."""
-    shape = source.inputs[0].shape if len(source.inputs) == 1 else ()
-    return len(shape) == 4 and shape[-1] in (1, 3)
-
-
 def _takes_codes(source: Source, calibration: Calibration | None) -> bool:
     """Whether the model is fed with the codes that the file itself speaks of."""
     if stated(source) is None:
         return False
-    if source.inputs[0].type != "FLOAT32":
-        return True
-    return calibration is None and _pictures(source)
+    return calibration is None or source.inputs[0].type != "FLOAT32"
 
 
-def _fed_with_pixels(source: Source, calibration: Calibration | None, options: Options) -> bool:
-    """Whether the samples were pixels under the preprocessing contract; without any: whether
-    the input has the shape of a picture and the file does not say that codes mean something
-    else than pixels would."""
-    if options.pixels is not None:
-        return options.pixels
-    if calibration is None:
-        said, meant = stated(source), _meaning(options)
-        alike = said is None or np.allclose(
-            [said.low, said.high], [meant.low, meant.high], rtol=0, atol=meant.scale
-        )
-        return _pictures(source) and alike
-    values = calibration.kept.reshape(len(calibration.kept), -1)
-    some = values[:, :: max(1, values.shape[1] // 4096)].astype(np.float64)
-    q = (some * options.std + options.mean) * 255
-    near = np.abs(q - np.rint(q)).max(initial=0.0) < 1e-2
-    return bool(near and q.min(initial=0.0) > -0.5 and q.max(initial=0.0) < 255.5)
-
-
-def _described(made: Finished, source: Source) -> Compiled:
+def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
     listed = made.listed
     rows, lines = [], []
     for row, op in zip(listed.layers, made.ops, strict=True):
@@ -292,6 +295,7 @@ def _described(made: Finished, source: Source) -> Compiled:
         layers=rows,
         listing="".join(lines),
         input=_input(made.graph.input, source),
+        fed=fed,
         outputs=outputs,
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,

@@ -31,6 +31,14 @@ class NeedsKmodel4(Unsupported):
         super().__init__(op, reason, "needs kmodel 4")
 
 
+class NeedsOtherRuntime(Unsupported):
+    """A layer that the runtime in the firmware does not compute, or not right."""
+
+    def __init__(self, op: str, runtime: str, fault: str, remedy: str):
+        self.runtime = runtime
+        super().__init__(op, f"{runtime} {fault}", remedy)
+
+
 class TooLarge(CompileError):
     """Feature maps that do not fit the memory of the KPU."""
 

@@ -21,11 +21,12 @@ from k210tasks.engine.failures import (
     OutputNotWritten,
     StepCrashed,
 )
-from k210tasks.engine.job import Folder, Job, Progress
+from k210tasks.engine.job import Folder, Job
 from k210tasks.engine.placing import temporary
-from k210tasks.engine.plan import SamplesInput, Settings, StepPlan
+from k210tasks.engine.plan import Judge, SamplesInput, StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
+from k210tasks.progress import Progress
 from k210tasks.store.files import hash_file
 from k210tasks.store.locks import WorkFolder
 
@@ -44,40 +45,41 @@ def open_log(project: Project, plan: StepPlan, mode: str) -> io.TextIOWrapper:
 def job_of(
     project: Project,
     plan: StepPlan,
+    half: StepPlan | Judge,
     decision: Decision,
-    settings: Settings,
-    outputs: Mapping[str, str],
-    more: Mapping[str, Path | Folder],
     work: WorkFolder,
     log: TextIO,
+    say: Callable[[str], None],
     progress: Progress,
-    tell: Callable[[str], None],
 ) -> Job:
-    """What the function is given. ``more``: inputs beside the plan's."""
-    inputs: dict[str, Path | Folder] = dict(more)
+    """What the function of the plan, or of its judge, is given.
+
+    A judge also gets what the plan wrote.
+    """
+    inputs: dict[str, Path | Folder] = {}
+    if half is not plan:
+        inputs = {role: Path(project.path(path)) for role, path in plan.outputs.items()}
     for role, source in plan.inputs.items():
         path = Path(project.path(source.path))
         if isinstance(source, SamplesInput):
             files = tuple(decision.inputs[role]["files"])
-            inputs[role] = Folder(path, files, decision.ignored.get(role, 0))
+            inputs[role] = Folder.of(path, files, decision.ignored.get(role, 0))
         else:
             inputs[role] = path
+    outputs = half.outputs.items()
     return Job(
         name=plan.task,
         model=plan.subject,
-        settings=settings,
+        settings=half.settings,
         inputs=inputs,
-        outputs={role: Path(temporary(work, role, final, "")) for role, final in outputs.items()},
+        outputs={role: Path(temporary(work, role, final, "")) for role, final in outputs},
         log=log,
         log_path=Path(project.path(plan.log)),
         progress=progress,
-        context={
-            "root": Path(project.base or "."),
-            "toolchains": project.overrides,
-            "lock_path": Path(project.lock_path),
-            "shown": {role: source.path for role, source in plan.inputs.items()},
-            "say": tell,
-        },
+        root=Path(project.base or "."),
+        toolchains=project.overrides,
+        lock_path=Path(project.lock_path),
+        say=say,
     )
 
 

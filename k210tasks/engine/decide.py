@@ -212,7 +212,8 @@ def key_of(
 ) -> str:
     """The SHA-256 of everything that shapes the result, as canonical JSON.
 
-    A single input file counts by content; files of folders also by relative path.
+    A single input file counts by content; files of folders also by relative path, and samples
+    by their file's name.
     """
     contents: dict[str, object] = {}
     for role, source in plan.inputs.items():
@@ -223,7 +224,8 @@ def key_of(
             contents[role] = files[""][0] if files else None
         else:
             kind = "samples" if isinstance(source, SamplesInput) else "tree"
-            contents[role] = {kind: [[relative, entry[0]] for relative, entry in files.items()]}
+            name = source.path.rpartition("/")[2]
+            contents[role] = {kind: [[r or name, entry[0]] for r, entry in files.items()]}
     whole = {
         "step": plan.step,
         "version": plan.version,

@@ -9,13 +9,15 @@ the final place of a file, so a killed step leaves nothing half written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
 from k210tasks.engine.plan import Settings
 from k210tasks.errors import K210Error
+from k210tasks.progress import Progress, no_progress
+from k210tasks.toolchains.catalogue import ToolchainOverride
 
 
 class StepFailed(K210Error):
@@ -30,15 +32,16 @@ class Folder:
     files: tuple[str, ...]  # sorted, relative to ``path``; already sampled where a step samples
     ignored: int = 0  # other files in the folder
 
+    @staticmethod
+    def of(path: Path, files: tuple[str, ...], ignored: int = 0) -> Folder:
+        """``files`` ("",): ``path`` is itself the one file, as ``samples.folder.scan`` says it."""
+        if files == ("",):
+            return Folder(path.parent, (path.name,), ignored)
+        return Folder(path, files, ignored)
 
-class Progress(Protocol):
-    """Shown as a bar on a terminal when the step takes longer than a second, else as lines."""
 
-    def __call__(self, done: int, total: int, what: str) -> None: ...
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """A :class:`Progress` that shows nothing."""
+def no_saying(text: str) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,11 @@ class Job:
     log: TextIO  # the full log file of the step
     log_path: Path  # named in errors
     progress: Progress = no_progress
-    context: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # not in the key: toolchain overrides, project root
+    # not in the key:
+    root: Path = Path()  # of the project
+    toolchains: Mapping[str, ToolchainOverride] = field(default_factory=dict)
+    lock_path: Path | None = None  # k210.lock
+    say: Callable[[str], None] = no_saying  # one line to the user
 
     def file(self, role: str) -> Path:
         """The input file of that role."""

@@ -37,7 +37,9 @@ class TreeInput:
 
 @dataclass(frozen=True, slots=True)
 class SamplesInput:
-    """A folder of samples: pictures or tensors, ``count`` of them, evenly spaced (None: all).
+    """A folder of samples: pictures or tensors, ``count`` of them, evenly spaced (None: all);
+    or a single ``.npy``. Of how many samples an ``.npy`` holds only the step's body knows: what
+    it takes of them is a setting of the step.
 
     Relative paths and contents of the chosen files count. The body gets a
     :class:`~k210tasks.engine.job.Folder`.

@@ -12,19 +12,24 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from k210tasks.engine import reasons as r
 from k210tasks.engine import snapshot
 from k210tasks.engine.bodies import call, check_inputs, collect, job_of, open_log
 from k210tasks.engine.current import skipped_before
 from k210tasks.engine.decide import Decision, decide, key_of, same_content
-from k210tasks.engine.failures import FollowsSkipped, InputsMissing, JudgedBad, ToolFailedBefore
-from k210tasks.engine.job import Progress, no_progress
+from k210tasks.engine.failures import (
+    FollowsSkipped,
+    InputsMissing,
+    JudgedBad,
+    ToolFailedBefore,
+    told,
+)
 from k210tasks.engine.placing import place, temporary, work_folder
 from k210tasks.engine.plan import StepPlan, Verdict
 from k210tasks.engine.project import Project, say
 from k210tasks.errors import K210Error
+from k210tasks.progress import Progress, no_progress
 from k210tasks.store.history import Did, Line
 from k210tasks.store.locks import lock
 from k210tasks.store.records import Judged, Place, Record, file_name, outputs_of
@@ -66,11 +71,14 @@ class Runner:
         try:
             with lock(lock_path, lambda: self.tell(f"   {plan.task}: waiting for another process")):
                 outcome = self._run(plan, started)
-        except K210Error as error:
-            skipped = self._skip(plan, error)
+        except (K210Error, OSError) as error:
+            failure = (
+                error if isinstance(error, K210Error) else told(plan.task, error, project.root)
+            )
+            skipped = self._skip(plan, failure)
             if skipped is None:
-                self._note(plan, "failed", started, ok=False, message=str(error))
-                raise
+                self._note(plan, "failed", started, ok=False, message=str(failure))
+                raise failure from error
             outcome = skipped
         if outcome.did in ("kept", "skipped"):
             self._note(plan, outcome.did, started, message=outcome.message)
@@ -270,33 +278,14 @@ class Runner:
                 )
                 log.writelines(f"because {line}\n" for line in r.listing(decision.reasons, 100))
                 log.flush()
-                job = job_of(
-                    project,
-                    plan,
-                    decision,
-                    plan.settings,
-                    plan.outputs,
-                    {},
-                    work,
-                    log,
-                    self.progress,
-                    self.tell,
-                )
+                job = job_of(project, plan, plan, decision, work, log, self.tell, self.progress)
                 call(project, plan, plan.run, job, log)
                 contents, places = collect(project, plan, plan.outputs, job)
                 log.write(f"done in {time.monotonic() - begun:.2f} s\n")
             check_inputs(project, plan, decision)
             try:
-                project.store.put(
-                    key,
-                    contents,
-                    places,
-                    {
-                        "task": plan.id,
-                        "project": project.root,
-                        "time": round(time.time(), 3),
-                    },
-                )
+                about = {"task": plan.id, "project": project.root, "time": round(time.time(), 3)}
+                project.store.put(key, contents, places, about)
             except OSError as error:
                 self.tell(f"   {plan.task}: not kept in the store: {error}")
             self._note(plan, "computed", started, key=key)
@@ -308,20 +297,8 @@ class Runner:
         """Judge the result and write what was found, good or bad. Raises :class:`JudgedBad`."""
         judge = plan.judge
         assert judge is not None
-        more = {role: Path(self.project.path(path)) for role, path in plan.outputs.items()}
         with work_folder(self.project) as work, open_log(self.project, plan, "a") as log:
-            job = job_of(
-                self.project,
-                plan,
-                decision,
-                judge.settings,
-                judge.outputs,
-                more,
-                work,
-                log,
-                self.progress,
-                self.tell,
-            )
+            job = job_of(self.project, plan, judge, decision, work, log, self.tell, self.progress)
             verdict = call(self.project, plan, judge.run, job, log)
             verdict = verdict if isinstance(verdict, Verdict) else Verdict(True)
             contents, made = collect(self.project, plan, judge.outputs, job)

@@ -87,7 +87,9 @@ def same_stamps(project: Project, source: Input, files: Files) -> bool:
         for relative, entry in files.items():
             stamp = stamps.get(relative)
             if stamp is None:
-                stamp = stamps[relative] = stamp_of(prefix + relative)
+                # place_of, in few words: there may be ten thousands
+                path = prefix + relative if relative else prefix[:-1]
+                stamp = stamps[relative] = stamp_of(path)
             if stamp != entry[1]:
                 return False
     except (OSError, KeyError, K210Error):
@@ -138,7 +140,7 @@ def _take_samples(
     learnt = False
     for relative in relatives:
         path = place_of(project, source.path, relative)
-        shown = f"{source.path}/{relative}"
+        shown = f"{source.path}/{relative}" if relative else source.path
         try:
             stamp = stamps.get(relative) or stamp_of(path)
         except OSError as error:

@@ -3,7 +3,7 @@
 The one preprocessing contract of models.yaml, completed with what the compiler decided,
 handed to the people who write the firmware. Most boards that are "wrong while the PC is
 right" break one of these lines: order of the colour planes, raw pixels or scaled ones,
-the shape of an output.
+the codes of a tensor, the shape of an output.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from k210tasks.errors import K210Error
+from k210tasks.samples.folder import Kind
 from k210tasks.samples.preprocess import Color
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 #: of the JSON; a reader refuses what it does not know
-VERSION = 1
+VERSION = 2
 
 Dtype = Literal["uint8", "float32"]
 Layout = Literal["planar", "flat"]
@@ -41,6 +46,28 @@ class NotJson(ContractError):
         K210Error.__init__(self, f"contract.json: it is no JSON written by k210tasks: {why}")
 
 
+class ScaleUnknown(K210Error):
+    """An input of codes of which nobody says what they are worth."""
+
+    def __init__(self, given: Input) -> None:
+        missing = "scale" if given.scale is None else "zero point"
+        super().__init__(
+            f"the kmodel is fed with uint8 codes of real numbers, and their {missing} is not "
+            "known; its contract tells it (k210 convert writes it beside the kmodel, "
+            "FILE.kmodel.contract.json, doit as build/MODEL/contract.json)"
+        )
+
+
+class WrongCount(K210Error):
+    """Not as many numbers as the model's input has."""
+
+    def __init__(self, given: Input, found: int) -> None:
+        shape = "x".join(map(str, given.tensor_shape))
+        super().__init__(
+            f"the model takes {math.prod(given.tensor_shape)} numbers ({shape}), not {found}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """The one input of a kmodel.
@@ -48,10 +75,17 @@ class Input:
     ``shape``: ``(channels, height, width)`` where ``layout`` is "planar": one whole plane per
     colour, never interleaved pixels (docs/kpu-and-kmodel.md, section 5). A tensor of another
     rank has layout "flat": row-major, without the batch.
-    ``dtype`` "uint8": raw pixels 0..255, which the firmware must not scale; the model itself
-    computes ``(pixel / 255 - mean) / std``. "float32": numbers scaled that way already.
+    ``kind`` "images": the model is fed with pictures. ``dtype`` "uint8" then is raw pixels
+    0..255, which the firmware must not scale; the model itself computes
+    ``(pixel / 255 - mean) / std``. "float32": numbers scaled that way already. ``stated``:
+    whether the user wrote mean and std down, or the defaults were used.
+    ``kind`` "tensors": with the float model's own numbers, as "uint8" in :meth:`codes`;
+    ``mean``, ``std``, ``stated`` and ``color`` mean nothing then and are null in the JSON.
     ``scale``, ``zero_point``: real value = ``scale * (q - zero_point)`` of a uint8 input; None
-    for float32. ``stated``: whether the user wrote mean and std down, or the defaults were used.
+    for float32, and where the compiler does not tell.
+    ``model_shape``: the float model's input without its batch, channels last; None where it
+    follows from ``shape``. Where its values are fewer than those of ``shape``, they come first,
+    and what is fed for the rest does not matter.
     """
 
     shape: tuple[int, ...]
@@ -64,10 +98,96 @@ class Input:
     zero_point: float | None = None
     color: Color | None = None
     name: str = "input"
+    kind: Kind = "images"
+    model_shape: tuple[int, ...] | None = None
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """The float model's input without its batch, channels last."""
+        if self.model_shape is not None:
+            return self.model_shape
+        return (*self.shape[1:], self.shape[0]) if self.layout == "planar" else self.shape
+
+    @property
+    def plain(self) -> Input:
+        """The same, without a ``model_shape`` that says nothing new."""
+        without = replace(self, model_shape=None)
+        return without if without.tensor_shape == self.tensor_shape else self
+
+    def as_fed(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The bytes of an input in its shape; flat where the float model's has no channels, so
+        that the file may call rows and columns what it likes."""
+        return values.reshape(self.shape) if len(self.tensor_shape) > 2 else values.ravel()
+
+    def of_pixels(self) -> Input:
+        """With the scale and zero point of raw pixels, where none are told."""
+        scale = 1 / (255 * self.std) if self.scale is None else self.scale
+        zero = 255 * self.mean if self.zero_point is None else self.zero_point
+        return replace(self, scale=scale, zero_point=zero)
+
+    @property
+    def formula(self) -> str | None:
+        """What a uint8 input of real numbers is fed with, as :meth:`codes` computes it; None
+        for pictures and float32, and where the compiler does not tell."""
+        if self.kind == "images" or self.scale is None or self.zero_point is None:
+            return None
+        sign = "-" if self.zero_point < 0 else "+"
+        return f"code = round(x / {number(self.scale)}) {sign} {number(abs(self.zero_point))}"
+
+    @property
+    def sentence(self) -> str:
+        """How the input is fed, for people; ASCII."""
+        shape = "x".join(map(str, self.shape))
+        color = f" {self.color}" if self.color else ""
+        flat = f"{shape} {self.dtype}, row-major"
+        form = flat if self.layout == "flat" else f"{shape} planar{color} {self.dtype}"
+        return f"{form}, {self.numbers}"
+
+    @property
+    def numbers(self) -> str:
+        """What the numbers of the input are."""
+        if self.kind == "images":
+            if self.dtype == "uint8":
+                return "raw pixels 0..255, not scaled"
+            return f"(pixel / 255 - {self.mean:g}) / {self.std:g}"
+        if self.dtype == "float32":
+            return "the tensor's own numbers x, not scaled"
+        told = "codes of the tensor's numbers, whose scale the compiler does not tell"
+        if self.formula is not None:
+            told = f"{self.formula}, clamped to 0..255"
+        fed = math.prod(self.tensor_shape)
+        rest = math.prod(self.shape) - fed
+        return told + (f"; {fed} codes, then {rest} more of any value" if rest else "")
+
+    def codes(self, real: NDArray[Any]) -> NDArray[np.uint8]:
+        """What a uint8 input is fed with for ``real`` values in the order of the input: uint8,
+        flat, filled up with the code of 0 where the input takes more values.
+
+        ``code = round(x / scale) + zero_point``, clamped to 0..255, in float64, ties to even as
+        MicroPython's ``round`` and C's ``rintf`` have it. A board that rounds ties the other way
+        or divides in float32 is off by one code at most, the step that quantising costs anyway.
+
+        Raises:
+            ScaleUnknown: ``scale`` or ``zero_point`` is None.
+            WrongCount: not as many values as the float model's input has.
+        """
+        import numpy as np
+
+        if real.size != math.prod(self.tensor_shape):
+            raise WrongCount(self, real.size)
+
+        if self.scale is None or self.zero_point is None:
+            raise ScaleUnknown(self)
+        whole = round(self.zero_point)  # of pixels, mean * 255 need not be whole
+        flat = real.astype(np.float64).ravel() / self.scale + (self.zero_point - whole)
+        codes = np.clip(np.rint(flat) + whole, 0, 255)
+        filled = np.full(math.prod(self.shape), min(max(whole, 0), 255), np.uint8)
+        filled[: len(codes)] = codes
+        return filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +249,10 @@ class Contract:
                 "layout": given.layout,
                 "dtype": given.dtype,
                 "bytes": given.nbytes,
-                "color": given.color,
-                "mean": float(given.mean),
-                "std": float(given.std),
-                "stated": given.stated,
+                "kind": given.kind,
+                "model_shape": list(given.tensor_shape),
+                "fed": given.sentence,
+                **_of_pictures(given),
                 "scale": _optional_float(given.scale),
                 "zero_point": _optional_float(given.zero_point),
             },
@@ -171,6 +291,7 @@ class Contract:
         kmodel = _Reader(top.get("kmodel"), "kmodel")
         given = _Reader(top.get("input"), "input")
         outputs = top.list("outputs")
+        kind: Kind = given.one_of("kind", get_args(Kind))
         return Contract(
             model=top.text("model"),
             kmodel=kmodel.integer("version"),
@@ -179,14 +300,16 @@ class Contract:
                 shape=given.shape("shape"),
                 layout=given.one_of("layout", get_args(Layout)),
                 dtype=given.one_of("dtype", get_args(Dtype)),
-                mean=given.number("mean"),
-                std=given.number("std"),
-                stated=given.one_of("stated", (True, False)),
+                mean=given.number("mean") if kind == "images" else 0.0,
+                std=given.number("std") if kind == "images" else 1.0,
+                stated=kind == "tensors" or given.one_of("stated", (True, False)),
                 scale=given.optional_number("scale"),
                 zero_point=given.optional_number("zero_point"),
                 color=given.one_of("color", (*get_args(Color), None)),
                 name=given.text("name"),
-            ),
+                kind=kind,
+                model_shape=given.shape("model_shape"),
+            ).plain,
             outputs=tuple(
                 Output(
                     name=out.text("name"),
@@ -219,8 +342,7 @@ class Contract:
             ("INPUT_BYTES", str(given.nbytes)),
             ("INPUT_IS_UINT8", str(int(given.dtype == "uint8"))),
             *([("INPUT_COLOR", c_string(given.color))] if given.color is not None else []),
-            ("INPUT_MEAN", _c_float(given.mean)),
-            ("INPUT_STD", _c_float(given.std)),
+            *(_c_scaling(given) if given.kind == "images" else []),
             *_c_quantised("INPUT", given.scale, given.zero_point),
             ("OUTPUT_COUNT", str(len(self.outputs))),
         ]
@@ -240,7 +362,7 @@ class Contract:
         return (
             f"/* What the kmodel {_c_comment(self.model)} is fed and what it gives; made by"
             " k210tasks.\n"
-            f" * Input: {_c_comment(_sentence(given))}\n"
+            f" * Input: {_c_comment(given.sentence)}.\n"
             " * real value = SCALE * (stored - ZERO_POINT). */\n"
             f"#ifndef {prefix}_CONTRACT_H\n#define {prefix}_CONTRACT_H\n\n"
             f"{defines}\n\n#endif\n"
@@ -279,6 +401,10 @@ def _c_float(value: float) -> str:
     return f"{float(value)!r}f"
 
 
+def _c_scaling(given: Input) -> list[tuple[str, str]]:
+    return [("INPUT_MEAN", _c_float(given.mean)), ("INPUT_STD", _c_float(given.std))]
+
+
 def _c_quantised(
     prefix: str, scale: float | None, zero_point: float | None
 ) -> list[tuple[str, str]]:
@@ -291,14 +417,21 @@ def _braces(items: Any) -> str:
     return "{" + ", ".join(items) + "}"
 
 
-def _sentence(given: Input) -> str:
-    shape = "x".join(map(str, given.shape))
-    if given.layout == "flat":
-        return f"{shape} {given.dtype}, row-major."
-    color = f" {given.color}" if given.color else ""
-    if given.dtype == "uint8":
-        return f"{shape} planar{color} uint8, raw pixels 0..255; do not scale them."
-    return f"{shape} planar{color} float32, (pixel / 255 - MEAN) / STD."
+def number(value: float) -> str:
+    """A scale or zero point as formulas have it: float32 needs no more digits."""
+    return f"{value:.9g}"
+
+
+def _of_pictures(given: Input) -> dict[str, Any]:
+    """What only pictures have; null for tensors."""
+    if given.kind == "tensors":
+        return dict.fromkeys(("color", "mean", "std", "stated"))
+    return {
+        "color": given.color,
+        "mean": float(given.mean),
+        "std": float(given.std),
+        "stated": given.stated,
+    }
 
 
 def _optional_float(value: float | None) -> float | None:

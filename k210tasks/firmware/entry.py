@@ -56,15 +56,3 @@ def set_outputs_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     for size in shape[:-2]:
         channels *= size
     return shape[-1], shape[-2], channels
-
-
-def describe_input(contract: Contract) -> str:
-    """One line a firmware's author can feed the model by; ASCII."""
-    given = contract.input
-    shape = "x".join(map(str, given.shape))
-    if given.layout == "flat":
-        return f"{shape} {given.dtype}, row-major"
-    color = f" {given.color}" if given.color else ""
-    if given.dtype == "uint8":
-        return f"{shape} planar{color} uint8, raw pixels 0..255, not scaled"
-    return f"{shape} planar{color} float32, (pixel / 255 - {given.mean:g}) / {given.std:g}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from k210tasks.firmware.errors import FirmwareError
 from k210tasks.firmware.kfpkg import Kfpkg
+from k210tasks.progress import Progress, no_progress
 
 #: The stock flasher's names for boards, which decide how it resets them.
 BOARDS = ("dan", "bit", "bit_mic", "goE", "goD", "kd233", "maixduino", "trainer")
@@ -32,7 +33,6 @@ STALL_SECONDS = 45.0
 KNOCK_SECONDS = 180.0
 
 #: Done and total in bytes of flash content, and what is being written.
-Progress = Callable[[int, int, str], None]
 
 
 class FlashFailed(FirmwareError):
@@ -49,7 +49,7 @@ def flash(
     port: str | None = None,
     board: str | None = None,
     baud: int = BAUD,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = no_progress,
     stall_seconds: float = STALL_SECONDS,
     knock_seconds: float = KNOCK_SECONDS,
     environment: Mapping[str, str] | None = None,

@@ -9,7 +9,7 @@ the script feeds exactly the recorded bytes.
 from __future__ import annotations
 
 from k210tasks.firmware.contract import Contract
-from k210tasks.firmware.entry import describe_input, set_outputs_shape
+from k210tasks.firmware.entry import set_outputs_shape
 from k210tasks.profiles import Profile
 
 #: Largest ``|difference| / (1 + |expected|)`` of a float output: the feature maps are exact,
@@ -31,7 +31,7 @@ def why_not(contract: Contract, profile: Profile) -> str | None:
     return (
         f"profile {profile.name} feeds images of 1 or 3 channels"
         f"{'' if profile.name == 'canmv-kpu5' else ' or float32 numbers'};"
-        f" this model takes {describe_input(contract)}"
+        f" this model takes {contract.input.sentence}"
     )
 
 
@@ -61,7 +61,7 @@ def script(contract: Contract, profile: Profile, address: int, vectors: list[str
     head = _HEAD.format(
         model=ascii(contract.model),
         profile=profile.name,
-        input=describe_input(contract),
+        input=contract.input.sentence,
         folder=ascii(f"/sd/{contract.model}"),
         address=f"{address:#x}",
         nbytes=contract.nbytes,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from k210tasks.firmware.contract import c_string
-from k210tasks.firmware.entry import Entry, Snippet, describe_input, suffix_of
+from k210tasks.firmware.contract import c_string, number
+from k210tasks.firmware.entry import Entry, Snippet, suffix_of
 from k210tasks.profiles import Profile
 
 
@@ -22,8 +22,10 @@ def c_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snippet
         f"/* Loads the models of firmware image {_comment(ascii(image))} for profile"
         f" {profile.name}; made by k210tasks. */\n"
     )
+    if any(entry.contract.input.formula is not None for entry in entries):
+        includes = ("<math.h>", *includes)
     lines = "".join(f"#include {name}\n" for name in includes)
-    parts = [_about(entry) + _constants(entry) + body(entry) for entry in entries]
+    parts = [_about(entry) + _constants(entry) + _code(entry) + body(entry) for entry in entries]
     return Snippet(suffix_of(profile), "\n".join([head + lines, *parts]))
 
 
@@ -35,7 +37,7 @@ def _about(entry: Entry) -> str:
     contract = entry.contract
     lines = [
         f"{contract.model!a}: kmodel {contract.kmodel} at {entry.address:#x}, {entry.nbytes} bytes",
-        f"input: {describe_input(contract)}",
+        f"input: {contract.input.sentence}",
         *(
             f"output {i}: {out.name!a} {'x'.join(map(str, out.shape)) or '1'} {out.dtype}"
             for i, out in enumerate(contract.outputs)
@@ -53,6 +55,20 @@ def _constants(entry: Entry) -> str:
         anchors = ", ".join(f"{anchor!r}f" for anchor in map(float, entry.boxes))
         text += f"const float {_name(entry)}_anchors[] = {{{anchors}}};\n"
     return text
+
+
+def _code(entry: Entry) -> str:
+    """The function that makes the code of a number, where the input is codes of numbers."""
+    given = entry.contract.input
+    if given.formula is None or given.scale is None or given.zero_point is None:
+        return ""
+    scale, zero = (f"{float(number(v))!r}f" for v in (given.scale, given.zero_point))
+    return (
+        f"/* {given.formula}, clamped to 0..255 */\n"
+        f"static inline uint8_t {_name(entry)}_code(float x)\n{{\n"
+        f"    float code = rintf(x / {scale}) + {zero};\n"
+        "    return (uint8_t)(code > 0.0f ? (code < 255.0f ? code : 255.0f) : 0.0f);\n}\n"
+    )
 
 
 def _name(entry: Entry) -> str:

@@ -132,7 +132,7 @@ V3: dict[type[v3.Body], Callable[[Any], Accesses]] = {
         (Span(KPU, b.out_kpu, shape=(1, b.channels, 4, 4), pixels=1),),
     ),
     v3.K210RemovePadding: lambda b: Accesses(
-        (_main(b.in_mem, 16 * b.channels),), (_main(b.out_mem, b.channels),)
+        (_main(b.in_mem, max(16 * b.channels - 15, 0)),), (_main(b.out_mem, b.channels),)
     ),
     v3.K210Upload: lambda b: Accesses(
         (_main(b.in_mem, b.width * b.height * b.channels),),

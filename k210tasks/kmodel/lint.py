@@ -8,13 +8,15 @@ and whose second what to do. What *stops* a runtime, the simulator of it refuses
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from k210tasks.kmodel import v3_layers as v3
 from k210tasks.kmodel import v4_ops as v4
-from k210tasks.kmodel.accesses import MAIN, accesses
+from k210tasks.kmodel.accesses import Span, accesses, outputs
+from k210tasks.kmodel.codec import MAIN
 from k210tasks.kmodel.listing import FIRST_LAYERS, LATE_NODES
 from k210tasks.kmodel.quirks import (
     beyond_map,
@@ -213,8 +215,25 @@ def lost_byte(model: Model, runtime: Runtime) -> Places:
     call kpu.forward(task, image, dma=1), or let the width be no multiple of 64
     """
     for i, body in _layers(model, v3.K210Conv):
-        if loses_last_byte(runtime, body):
+        last = body.out_mem + math.prod(body.registers.out_shape) - 1
+        if loses_last_byte(runtime, body) and _is_read(model, i, last):
             yield i, {"width": body.registers.out_shape[2]}
+
+
+def _is_read(model: Model, writer: int, byte: int) -> bool:
+    """Whether a byte of main memory is read after layer ``writer`` before it is written anew."""
+
+    def touched(spans: tuple[Span, ...]) -> bool:
+        return any(s.memory == MAIN and s.start <= byte < s.start + s.size for s in spans)
+
+    bodies: Any = model.layers
+    for body in bodies[writer + 1 :]:
+        part = accesses(body)
+        if touched(part.reads):
+            return True
+        if touched(part.writes):
+            return False
+    return touched(outputs(model))
 
 
 def _misplaced(model: Model, runtime: Runtime) -> Iterator[tuple[int, int, tuple[int, int, int]]]:

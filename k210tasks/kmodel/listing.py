@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k210tasks.kmodel import v3_layers, v4_ops
-from k210tasks.kmodel.codec import KPU, MAIN
+from k210tasks.kmodel.codec import KPU, MAIN, MemoryRange
 from k210tasks.kmodel.detect import PRODUCERS
 from k210tasks.kmodel.shapes import Dims, Tracker, text, volume
 from k210tasks.kmodel.v3 import KmodelV3
@@ -61,8 +61,8 @@ class Port:
     memory: str  # "kpu" | "main"
     address: int  # bytes
     layout: str | None = None  # "CHW" for inputs
-    scale: float | None = None  # real step of one code, where the file tells
-    zero_point: float | None = None  # the code of real 0, where the file tells
+    scale: float | None = None  # real step of one code, where the file tells; of a float32
+    zero_point: float | None = None  # input, of the codes that it is rounded to first
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,19 @@ def _zero_point(body: Any) -> float | None:
     return -r.arg_w / (1 << r.shr_w)
 
 
+def _codes_of(memory: MemoryRange, bodies: Any) -> tuple[float | None, float | None]:
+    """Scale and zero point of an input in main memory, from the first node that reads it: its
+    codes, or those that floats are rounded to."""
+    for body in bodies:
+        if isinstance(body, (v4_ops.Quantize, v4_ops.Dequantize)):
+            if body.input.start == memory.start and body.input.memory_type == MAIN:
+                scale = body.quant.scale
+                return (1 / scale, body.quant.zero_point) if scale else (None, None)
+        elif getattr(getattr(body, "out", None), "start", None) == memory.start:
+            break  # what lies there from now on is no input
+    return None, None
+
+
 def _ports(
     model: KmodelV3 | KmodelV4,
     bodies: Any,
@@ -239,6 +252,10 @@ def _ports(
         return inputs, outputs
     for memory, shape in zip(model.inputs, model.input_shapes, strict=True):
         in_kpu = memory.memory_type == KPU
+        scale, zero = (None, None) if in_kpu else _codes_of(memory, bodies)
+        if in_kpu and isinstance(first, v4_ops.KpuConv2d):
+            fed = first.registers.image_src_addr * ROW_BYTES == memory.start
+            zero = _zero_point(first) if fed else None
         known = in_kpu or volume(shape) * memory.itemsize == memory.size
         inputs.append(
             Port(
@@ -248,11 +265,8 @@ def _ports(
                 "kpu" if in_kpu else "main",
                 memory.start,
                 "CHW" if known else None,
-                zero_point=_zero_point(first)
-                if in_kpu
-                and isinstance(first, v4_ops.KpuConv2d)
-                and first.registers.image_src_addr * ROW_BYTES == memory.start
-                else None,
+                scale,
+                zero,
             )
         )
     for memory in model.outputs:

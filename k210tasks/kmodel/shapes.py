@@ -135,15 +135,15 @@ def _windows(b: Any) -> tuple[int, int]:
 
 
 def _nhwc(b: Any) -> bool:
-    return 0x1001 <= b.OPCODE <= 0x1005
+    return bool(0x1001 <= b.OPCODE <= 0x1005)
 
 
 def _height(b: Any) -> int:
-    return b.shape[1] if _nhwc(b) else b.shape.h
+    return int(b.shape[1] if _nhwc(b) else b.shape.h)
 
 
 def _width(b: Any) -> int:
-    return b.shape[2] if _nhwc(b) else b.shape.w
+    return int(b.shape[2] if _nhwc(b) else b.shape.w)
 
 
 def _window4(b: Any) -> Flow:

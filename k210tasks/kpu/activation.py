@@ -51,7 +51,8 @@ def activate_exact(
     y = round_shift(
         (v - activation.start[segment]) * activation.mul[segment], activation.shift[segment]
     )
-    return np.clip(y + activation.bias[segment], 0, 255).astype(np.uint8)
+    clipped: NDArray[np.uint8] = np.clip(y + activation.bias[segment], 0, 255).astype(np.uint8)
+    return clipped
 
 
 class Segment:
@@ -93,7 +94,7 @@ def live_segments(activation: Activation, low: int, high: int) -> list[int]:
     live = [i for i in live if i == last or activation.start[i] < activation.start[i + 1]]
 
     def always_zero(i: int) -> bool:
-        return activation.mul[i] == 0 and activation.bias[i] == 0
+        return bool(activation.mul[i] == 0 and activation.bias[i] == 0)
 
     while len(live) > 1 and always_zero(live[0]):
         if activation.mul[live[1]] < 0 or activation.bias[live[1]] != 0:

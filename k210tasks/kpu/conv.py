@@ -141,7 +141,8 @@ class ConvLayer:
     def run(self, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The uint8 output (OC, OH, OW) of one map (C, H, W), or of a batch with N in front."""
         if x.ndim == 3:
-            return self.run(x[None])[0]
+            one: NDArray[np.uint8] = self.run(x[None])[0]
+            return one
         if x.ndim != 4:
             raise IllegalLayer("input", f"of shape {x.shape}", "C, H, W or N, C, H, W")
         step = max(1, BATCH_PIXELS // (x.shape[2] * x.shape[3]))

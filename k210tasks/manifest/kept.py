@@ -21,11 +21,11 @@ from k210tasks.manifest.model import (
     Manifest,
     Model,
     Part,
-    ToolchainOverride,
     Verify,
 )
 from k210tasks.samples import preprocess
 from k210tasks.store.files import write_atomically
+from k210tasks.toolchains.catalogue import ToolchainOverride
 from k210tasks.version import __version__
 
 _FOLDER = ".k210/manifest"

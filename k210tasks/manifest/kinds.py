@@ -182,9 +182,9 @@ def flag() -> Kind:
     return Kind("allowed: true or false", check, {"type": "boolean"})
 
 
-def texts(what: str, *, unique: bool = True, of: Kind | None = None) -> Kind:
-    """A list of texts."""
-    kind = of or text(what)
+def texts(what: str) -> Kind:
+    """A list of texts, each there once."""
+    kind = text(what)
 
     def check(value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
@@ -195,7 +195,7 @@ def texts(what: str, *, unique: bool = True, of: Kind | None = None) -> Kind:
         if not value:
             raise Refused("is empty")
         found = tuple(_entry(kind, i, v) for i, v in enumerate(value, 1))
-        if unique and len(set(found)) < len(found):
+        if len(set(found)) < len(found):
             twice = next(f for f in found if found.count(f) > 1)
             raise Refused(f"{shown(twice)} is there twice")
         return found
@@ -203,7 +203,7 @@ def texts(what: str, *, unique: bool = True, of: Kind | None = None) -> Kind:
     return Kind(
         f"allowed: a list of {what}",
         check,
-        {"type": "array", "items": kind.json, "minItems": 1, "uniqueItems": unique},
+        {"type": "array", "items": kind.json, "minItems": 1, "uniqueItems": True},
     )
 
 

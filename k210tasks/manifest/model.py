@@ -60,7 +60,7 @@ class Model:
     input: Literal["uint8", "float"] | None = None  # None: pixels uint8; tensors as kmodel allows
     sram_free: int | None = None  # bytes, where the user knows it
     anchors: tuple[float, ...] | None = None
-    line: int = field(default=0, compare=False)  # of the entry in models.yaml, from 1
+    line: int = field(default=0, compare=False, repr=False)  # of the entry in models.yaml, from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Part:
     address: int | None = None  # None: the next free 64 KiB from the profile's base
     sha256_prefix: bool | None = None  # None: true at address 0 only
     made_by: tuple[str, ...] = ()
-    line: int = field(default=0, compare=False)
+    line: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Firmware:
     name: str
     profile: str
     parts: tuple[Part, ...]
-    line: int = field(default=0, compare=False)
+    line: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from k210tasks.manifest.model import (
     DEFAULT_PROFILE,
     Calibrate,
     Model,
-    Preprocess,
     Verify,
 )
 from k210tasks.manifest.paths import FOREIGN, SOURCE_KINDS, SOURCES_ALLOWED, normalise, suffix
 from k210tasks.profiles import PROFILES, loading
+from k210tasks.samples.preprocess import Preprocess
 
 INPUTS_ALLOWED = "allowed: {NAME: [1, height, width, channels]}"
 
@@ -77,8 +77,8 @@ class _Entry:
                 return getattr(value, inner), (*path, key, inner)
         return None, None
 
-    def value(self, key: str, inner: str | None = None, default: Any = None) -> Any:
-        found, place = self.get(key, inner)
+    def value(self, key: str, default: Any) -> Any:
+        found, place = self.get(key)
         return default if place is None else found
 
     def said(self, *keys: str) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def model(
             SOURCES_ALLOWED,
         )
     inputs = _inputs(e, entry, kind, found)
-    compiler = COMPILERS[e.value("compiler", default=DEFAULT_COMPILER)]
-    profile = PROFILES[e.value("firmware", default=DEFAULT_PROFILE)]
+    compiler = COMPILERS[e.value("compiler", DEFAULT_COMPILER)]
+    profile = PROFILES[e.value("firmware", DEFAULT_PROFILE)]
     kmodel = _kmodel(e, compiler, profile.name, found)
     _compiler(e, compiler, kmodel, found)
     images = _path(e.get("images")[0], root)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from k210tasks.manifest import kinds, model
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.profiles import PROFILES, SRAM_BYTES
+from k210tasks.samples import preprocess
 
 #: The default of every key: not written by the user. Explicit nulls are refused instead.
 _UNSET: Any = None
@@ -62,7 +63,7 @@ class Preprocess(_Map):
     )
     resize: Annotated[str, kinds.choice("stretch", "exact")] = _key(
         "What happens to a picture of another size than the model's input: scaled, or refused.",
-        _default(model.Preprocess, "resize"),
+        _default(preprocess.Preprocess, "resize"),
     )
 
 
@@ -74,7 +75,8 @@ class Calibrate(_Map):
         _default(model.Calibrate, "method"),
     )
     samples: Annotated[int, kinds.whole(1, 1_000_000)] = _key(
-        "How many samples are used, evenly spaced over the sorted list of the folder; "
+        "How many samples are used, evenly spaced over the sorted list of the folder, and over "
+        "those within an .npy; "
         "the others do not count.",
         _default(model.Calibrate, "samples"),
     )
@@ -83,7 +85,9 @@ class Calibrate(_Map):
 class Verify(_Map):
     """How the kmodel is proved against the float model."""
 
-    images: Annotated[str, kinds.path("a folder of pictures or tensors")] = _key(
+    images: Annotated[
+        str, kinds.path("a folder of pictures or tensors, or one .npy of tensors")
+    ] = _key(
         "Samples the model was not calibrated with. In one sub-folder per class they also tell "
         "the accuracy.",
         "the calibration samples, labelled not held out",
@@ -114,8 +118,11 @@ class Defaults(_Map):
         "Version of the file. The built-in compiler writes 3 or 4, any other its own.",
         "3 where the firmware loads it, else 4",
     )
-    images: Annotated[str, kinds.path("a folder of pictures or tensors")] = _key(
-        "Calibration samples: pictures, or tensors as .npy or raw float32 .bin."
+    images: Annotated[
+        str, kinds.path("a folder of pictures or tensors, or one .npy of tensors")
+    ] = _key(
+        "Calibration samples: pictures, or tensors as .npy or raw float32 .bin; one .npy may hold "
+        "them all."
     )
     preprocess: Preprocess = _key("How a picture becomes the model's input.")
     calibrate: Calibrate = _key("How the ranges of the tensors are found.")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,16 @@ def _remarks_caught() -> Iterator[None]:
 _without_remarks = WhileUsed(_remarks_caught)
 
 
+class Details(TypedDict):
+    """What LiteRT tells of a tensor, as far as it is used."""
+
+    index: int
+    name: str
+    shape: NDArray[np.int32]
+    dtype: type[Any]
+    quantization: tuple[float, int]  # scale, 0 for none; zero point
+
+
 class FloatModel:
     """A ``.tflite`` with one input, loaded once and run sample by sample.
 
@@ -80,8 +90,8 @@ class FloatModel:
             raise FloatModelError(
                 f"the model has {len(inputs)} inputs ({names}); K210 runtimes feed exactly one"
             )
-        self.input: dict[str, Any] = inputs[0]
-        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self.input: Details = inputs[0]
+        self.outputs: list[Details] = self._interpreter.get_output_details()
         self._tflite = tflite
 
     @property
@@ -140,7 +150,7 @@ class FloatModel:
         return frozenset(i for name, _, outputs in self._ops for i in outputs if name in ops)
 
     @cached_property
-    def _details(self) -> dict[int, dict[str, Any]]:
+    def _details(self) -> dict[int, Details]:
         found = self._interpreter.get_tensor_details()
         if any((d["shape_signature"] < 0).any() for d in found):
             # What was left open gets its size when the model first runs.
@@ -171,7 +181,7 @@ class FloatModel:
         return _reals(self._interpreter.get_tensor(index), self._details[index])
 
 
-def _codes(x: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
+def _codes(x: NDArray[Any], detail: Details) -> NDArray[Any]:
     """Reals as the interpreter takes them: rounded to codes where the tensor has a scale."""
     dtype, (scale, zero) = detail["dtype"], detail["quantization"]
     if not scale or not np.issubdtype(dtype, np.integer) or x.dtype.kind != "f":
@@ -181,7 +191,7 @@ def _codes(x: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
     return np.clip(codes, limits.min, limits.max).astype(dtype)
 
 
-def _reals(raw: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
+def _reals(raw: NDArray[Any], detail: Details) -> NDArray[Any]:
     """What a tensor's codes mean; floats, and integers without a scale, as they are."""
     scale, zero = detail["quantization"]
     if not scale or raw.dtype.kind not in "iu":

@@ -97,7 +97,7 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
         snippet=snippet,
         snippet_name=snippet_name,
         logs=tuple(_logs(folder, model.name)),
-        settings=_settings(model),
+        settings=_settings(model, contract),
     )
 
 
@@ -165,7 +165,9 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
     ]
     if given.color is not None:
         rows.append(("colour", given.color))
-    if given.layout == "planar":
+    if given.kind == "tensors":
+        rows.append(("values", given.numbers))
+    elif given.layout == "planar":
         stated = "" if given.stated else " (not stated in models.yaml: the defaults)"
         meaning = f"(pixel / 255 − {given.mean:g}) / {given.std:g}{stated}"
         feed = "raw pixels 0..255; the model computes" if given.dtype == "uint8" else "floats:"
@@ -210,9 +212,10 @@ def _logs(folder: Path, name: str) -> list[Log]:
     return found
 
 
-def _settings(model: Model) -> tuple[tuple[str, str], ...]:
+def _settings(model: Model, contract: Contract | None) -> tuple[tuple[str, str], ...]:
     """What models.yaml says of it, defaults filled in."""
     pre = model.preprocess
+    tensors = contract is not None and contract.input.kind == "tensors"
     rows: list[tuple[str, Any]] = [
         ("source", model.source),
         ("images", model.images or "none"),
@@ -220,12 +223,11 @@ def _settings(model: Model) -> tuple[tuple[str, str], ...]:
         ("compiler", model.compiler),
         ("kmodel", model.kmodel),
         ("calibrate", f"{model.calibrate.method}, at most {model.calibrate.samples} samples"),
-        (
-            "preprocess",
-            f"mean {pre.effective_mean:g}, std {pre.effective_std:g}"
-            f"{'' if pre.stated else ' (not stated)'}, {pre.resize}",
-        ),
     ]
+    if not tensors:  # of these nothing is asked of pictures
+        stated = "" if pre.stated else " (not stated)"
+        scaling = f"mean {pre.effective_mean:g}, std {pre.effective_std:g}"
+        rows.append(("preprocess", f"{scaling}{stated}, {pre.resize}"))
     if model.compiler == "builtin":
         rows.append(("effort", model.effort))
         rows.append(("weights", f"{model.weights} bits"))

@@ -1,13 +1,14 @@
 """Folders of samples: which files of a folder count, of which kind, in which order.
 
-A sample is a picture or a tensor. This module only reads folder entries: no picture is
-opened, no numpy imported, so that the task graph can use it. Reading the files is the
-business of :mod:`k210tasks.samples.loading`.
+A sample is a picture or a tensor; an ``.npy`` may hold many tensors. This module only reads
+folder entries: no picture is opened, no numpy imported, so that the task graph can use it.
+Reading the files is the business of :mod:`k210tasks.samples.loading`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ ALLOWED = (
     f"or tensors ({' '.join(SUFFIXES['tensors'])}), sub-folders included"
 )
 
+#: The only file that can stand for a folder.
+_MANY = ".npy"
+_INDEXED = re.compile(r"(.*\.npy)\[(\d+)\]", re.IGNORECASE | re.DOTALL)
+
 _Item = TypeVar("_Item")
 
 
@@ -48,7 +53,11 @@ class FolderMissing(SamplesError):
 
 class NotAFolder(SamplesError):
     def __init__(self, folder: str) -> None:
-        super().__init__(folder, f"{folder} is a file, not a folder; a folder may hold {ALLOWED}")
+        super().__init__(
+            folder,
+            f"{folder} is a file, not a folder; a folder may hold {ALLOWED}; "
+            f"of files, only an {_MANY} may stand for all samples",
+        )
 
 
 class FolderUnreadable(SamplesError):
@@ -88,7 +97,9 @@ class BadFileName(SamplesError):
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The samples of a folder. ``files``: POSIX paths relative to ``folder``, sorted."""
+    """The samples of a folder. ``files``: POSIX paths relative to ``folder``, sorted; of a
+    single ``.npy`` just ``""``: ``folder`` is that file.
+    """
 
     folder: str
     kind: Kind
@@ -103,8 +114,24 @@ def kind_of(name: str) -> Kind | None:
     return _KIND_OF.get(name[name.rfind(".") :].lower())
 
 
+def kind_of_sample(name: str) -> Kind | None:
+    """As :func:`kind_of`, of a sample that may be one of many in its file."""
+    return kind_of(index_of(name)[0])
+
+
+def indexed(file: str, index: int) -> str:
+    """The name of one sample of an ``.npy`` that holds many."""
+    return f"{file}[{index:04}]"
+
+
+def index_of(name: str) -> tuple[str, int | None]:
+    """The inverse of :func:`indexed`; the index is None where the name has none."""
+    match = _INDEXED.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
 def scan(folder: str | Path, shown: str | None = None) -> Samples:
-    """The samples in ``folder`` and its sub-folders.
+    """The samples in ``folder`` and its sub-folders; or a single ``.npy``, which may hold many.
 
     ``shown`` is the folder's name in the result and in errors: the path as the user wrote
     it, where ``folder`` was joined to the project's root.
@@ -130,6 +157,8 @@ def scan(folder: str | Path, shown: str | None = None) -> Samples:
                 continue
             raise FolderMissing(top) from None
         except NotADirectoryError:
+            if path.lower().endswith(_MANY) and os.path.isfile(path):  # noqa: PTH113
+                return Samples(top, "tensors", ("",))
             raise NotAFolder(top) from None
         except OSError as error:
             raise FolderUnreadable(top, path, error.strerror or str(error)) from None
@@ -182,13 +211,14 @@ def _check_names(top: str, files: list[str]) -> None:
             raise BadFileName(top, file) from None
 
 
-def evenly_spaced(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:
-    """``count`` of the items, evenly spaced over their order; all of them if there are fewer.
+def evenly_spaced(items: Sequence[_Item], count: int | None) -> tuple[_Item, ...]:
+    """``count`` of the items, evenly spaced over their order; all of them if there are fewer,
+    or if ``count`` is None.
 
     The middle of each of ``count`` equal stretches is taken, so that a list sorted by
     class is sampled fairly.
     """
     n = len(items)
-    if count >= n:
+    if count is None or count >= n:
         return tuple(items)
     return tuple(items[(2 * i + 1) * n // (2 * count)] for i in range(count))

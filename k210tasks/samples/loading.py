@@ -9,18 +9,28 @@ each one checked, since any of them can be damaged, huge or of the wrong shape.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from k210tasks.errors import K210Error
 from k210tasks.process_wide import unwarned
-from k210tasks.samples.folder import Samples, evenly_spaced, kind_of, scan
+from k210tasks.samples.folder import Samples, evenly_spaced, kind_of_sample, scan
 from k210tasks.samples.preprocess import Color, Preprocess
+from k210tasks.samples.refusals import (
+    MAX_PIXELS,
+    NotForPictures,
+    PictureNotThatRow,
+    PictureTooLarge,
+    PictureUnreadable,
+    PictureWrongSize,
+    SampleError,
+)
+from k210tasks.samples.tensor_files import read_tensor, samples_in
 
 __all__ = [
     "Loader",
@@ -29,97 +39,14 @@ __all__ = [
     "Samples",
     "evenly_spaced",
     "normalise",
+    "picture_shape",
     "planar",
     "scan",
     "stretch",
 ]
 
-#: A picture of more pixels is refused before it is decoded (about 190 MB as RGB).
-MAX_PIXELS = 64_000_000
-
 #: Decoders that are let near a file; its suffix does not choose among them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
-
-
-class SampleError(K210Error):
-    """A sample that cannot be used; ``file`` is its path as shown."""
-
-    def __init__(self, file: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.file = file
-
-
-class PictureUnreadable(SampleError):
-    def __init__(self, file: str, why: str) -> None:
-        super().__init__(
-            file,
-            f"{file} cannot be read as a picture: {why}; replace or remove it",
-        )
-
-
-class PictureTooLarge(SampleError):
-    def __init__(self, file: str, size: tuple[int, int] | None) -> None:
-        found = f"{size[0]}x{size[1]} = {size[0] * size[1]}" if size else "too many"
-        super().__init__(
-            file,
-            f"{file} has {found} pixels; at most {MAX_PIXELS} are read. Scale it down",
-        )
-
-
-class PictureWrongSize(SampleError):
-    def __init__(self, file: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:
-        super().__init__(
-            file,
-            f"{file} is {found[0]}x{found[1]} pixels, the model's input {wanted[0]}x{wanted[1]} "
-            "(width x height), and preprocess.resize is exact; scale the picture, or set "
-            "resize: stretch",
-        )
-
-
-class NotForPictures(SampleError):
-    def __init__(self, file: str, shape: tuple[int, ...], why: str) -> None:
-        super().__init__(
-            file,
-            f"{file} is a picture, but the model's input {_times(shape)} {why}; "
-            "give .npy or raw float32 .bin tensors",
-        )
-
-
-class TensorUnreadable(SampleError):
-    def __init__(self, file: str, why: str) -> None:
-        super().__init__(file, f"{file} cannot be read as a tensor: {why}; replace or remove it")
-
-
-class TensorWrongShape(SampleError):
-    def __init__(self, file: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-        super().__init__(
-            file,
-            f"{file} holds a tensor of shape {_times(found)}; the model's input is "
-            f"{_times(wanted)} (the batch of 1 may be left out)",
-        )
-
-
-class TensorWrongType(SampleError):
-    def __init__(self, file: str, dtype: str) -> None:
-        super().__init__(
-            file,
-            f"{file} holds {dtype} numbers; a tensor is the float model's own input, "
-            "float32, with mean and std applied",
-        )
-
-
-class TensorWrongLength(SampleError):
-    def __init__(self, file: str, found: int, shape: tuple[int, ...]) -> None:
-        super().__init__(
-            file,
-            f"{file} has {found} bytes; the model's input {_times(shape)} takes "
-            f"{4 * math.prod(shape)} bytes of float32",
-        )
-
-
-class TensorNotFinite(SampleError):
-    def __init__(self, file: str, count: int) -> None:
-        super().__init__(file, f"{file} holds {count} values that are infinite or not a number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +66,32 @@ class Loader:
     """Reads samples for one model.
 
     ``shape`` is the input of the ``.tflite`` with its batch of 1: ``(1, H, W, C)`` for
-    pictures, C 1 or 3 (``(1, H, W)`` counts as grey), anything for tensors.
+    pictures, C 1 or 3 (grey also :func:`as <picture_shape>` ``(1, H, W)`` and ``(1, N * N)``),
+    anything for tensors.
     """
 
     def __init__(self, shape: tuple[int, ...], preprocess: Preprocess) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.preprocess = preprocess
 
+    def names(self, folder: Path, files: Sequence[str]) -> tuple[str, ...]:
+        """The samples in ``files`` of ``folder``: an ``.npy`` that holds N of them becomes the
+        N names ``FILE.npy[0000]``, ``FILE.npy[0001]``, …, which :meth:`load` takes as paths.
+
+        Reads no more than the heads of the files. One that cannot be read keeps its name:
+        loading it will say what is wrong.
+        """
+        return tuple(name for file in files for name in samples_in(folder, file, self.shape))
+
     def load(self, path: Path, shown: str | None = None) -> Sample:
-        """Read one file; ``shown`` is its name in errors and in the result.
+        """Read one sample; ``shown`` is its name in errors and in the result.
 
         Raises:
             SampleError: one of the subclasses above, always naming the file.
         """
         shown = str(path) if shown is None else shown
-        if kind_of(path.name) == "tensors":
-            return Sample(shown, None, _read_tensor(path, shown, self.shape))
+        if kind_of_sample(path.name) == "tensors":
+            return Sample(shown, None, read_tensor(path, shown, self.shape))
         pixels = self.pixels(path, shown)
         mean, std = self.preprocess.effective_mean, self.preprocess.effective_std
         return Sample(shown, pixels, normalise(pixels, mean, std).reshape(self.shape))
@@ -171,6 +108,8 @@ class Loader:
         picture = _decode(path, shown, color)
         found = (picture.shape[1], picture.shape[0])
         if found != (width, height):
+            if len(self.shape) == 2:
+                raise PictureNotThatRow(shown, found, width)
             if self.preprocess.resize == "exact":
                 raise PictureWrongSize(shown, found, (width, height))
             picture = stretch(picture, height, width)
@@ -181,17 +120,30 @@ class Loader:
         return self.load(path, shown).tensor
 
     def _picture_shape(self, shown: str) -> tuple[int, int, int]:
-        shape = self.shape
-        if len(shape) == 3:
-            shape = (*shape, 1)
-        if len(shape) != 4:
-            raise NotForPictures(shown, self.shape, "has no height, width and channels")
-        if shape[0] != 1:
-            raise NotForPictures(shown, self.shape, f"is a batch of {shape[0]}")
-        if shape[3] not in (1, 3):
-            why = f"has {shape[3]} channels, neither 1 (grey) nor 3 (colour)"
-            raise NotForPictures(shown, self.shape, why)
-        return shape[1], shape[2], shape[3]
+        found = picture_shape(self.shape)
+        if isinstance(found, str):
+            raise NotForPictures(shown, self.shape, found)
+        return found
+
+
+def picture_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | str:
+    """Height, width and channels of the pictures that a model of that input takes, or why none.
+
+    ``shape`` with its batch of 1: ``(1, H, W, C)``, C 1 or 3; grey without an axis for it,
+    ``(1, H, W)``; and ``(1, N * N)``, a grey picture row by row, whose rows can only be N
+    pixels long (:class:`Loader` scales none to that).
+    """
+    if len(shape) == 2 and (side := math.isqrt(shape[1])) ** 2 == shape[1] and side > 1:
+        shape = (shape[0], side, side)
+    if len(shape) == 3:
+        shape = (*shape, 1)
+    if len(shape) != 4:
+        return "has no height, width and channels"
+    if shape[0] != 1:
+        return f"is a batch of {shape[0]}"
+    if shape[3] not in (1, 3):
+        return f"has {shape[3]} channels, neither 1 (grey) nor 3 (colour)"
+    return shape[1], shape[2], shape[3]
 
 
 def normalise(pixels: NDArray[np.uint8], mean: float, std: float) -> NDArray[np.float32]:
@@ -275,47 +227,8 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its content is no JPEG, PNG, BMP or GIF"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
-
-
-def _read_tensor(path: Path, shown: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    read = _read_npy if path.suffix.lower() == ".npy" else _read_raw
-    try:
-        tensor = read(path, shown, shape)
-    except OSError as error:
-        raise TensorUnreadable(shown, error.strerror or str(error)) from error
-    if bad := int(tensor.size - np.isfinite(tensor).sum()):
-        raise TensorNotFinite(shown, bad)
-    return tensor
-
-
-def _read_raw(path: Path, shown: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    size = path.stat().st_size
-    if size != 4 * math.prod(shape):
-        raise TensorWrongLength(shown, size, shape)
-    return np.fromfile(path, "<f4").astype(np.float32, copy=False).reshape(shape)
-
-
-def _read_npy(path: Path, shown: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    try:
-        # Mapped, so that a header that lies about the size allocates nothing.
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        raise TensorUnreadable(shown, str(error).splitlines()[0] or "damaged") from error
-    if not isinstance(stored, np.ndarray):  # a renamed .npz
-        stored.close()
-        raise TensorUnreadable(shown, "it is an archive of arrays")
-    if stored.dtype.kind != "f":
-        raise TensorWrongType(shown, str(stored.dtype))
-    if tuple(stored.shape) not in (shape, shape[1:]):
-        raise TensorWrongShape(shown, stored.shape, shape)
-    with np.errstate(over="ignore"):  # float64 beyond float32 is then reported as not finite
-        return np.array(stored, dtype=np.float32).reshape(shape)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "()"

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.kmodel.accesses import KPU, MAIN, Span, accesses, outputs
+from k210tasks.kmodel.accesses import Span, accesses, outputs
+from k210tasks.kmodel.codec import KPU, MAIN
 from k210tasks.kmodel.v3_layers import K210Conv, QuantizedAdd
 from k210tasks.kpu.blas import one_thread
 from k210tasks.kpu.layout import map_rows, map_view

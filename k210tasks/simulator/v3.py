@@ -17,7 +17,7 @@ from k210tasks.simulator.arrays import (
     round_away,
     shift_half_away,
 )
-from k210tasks.simulator.floats import (
+from k210tasks.simulator.float_sums import (
     CHAIN_WORK,
     dot,
     from_float64,
@@ -260,7 +260,8 @@ def _add_padding(site: Site, body: b.K210AddPadding) -> Step:
 
 
 def _remove_padding(site: Site, body: b.K210RemovePadding) -> Step:
-    x = site.main("in_mem", body.in_mem, 16 * body.channels)[::16]
+    site.require(body.channels > 0, "channels", "0; must be positive")
+    x = site.main("in_mem", body.in_mem, 16 * (body.channels - 1) + 1)[::16]
     out = site.main("out_mem", body.out_mem, body.channels)
     site.spend(0, body.channels)
     return writes(out, lambda: np.copyto(out, x.copy()))

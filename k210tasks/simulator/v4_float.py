@@ -13,7 +13,7 @@ from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import Pad, Range
 from k210tasks.kmodel.shapes import window_out
 from k210tasks.simulator.arrays import Axis, convolve, counts, taps
-from k210tasks.simulator.floats import CHAIN_WORK, from_float64, multiply_add, sum_last
+from k210tasks.simulator.float_sums import CHAIN_WORK, from_float64, multiply_add, sum_last
 from k210tasks.simulator.memory import STEP_WORK, Site, elements, shaped
 from k210tasks.simulator.step import Step, writes
 

@@ -11,7 +11,7 @@ from k210tasks.kmodel import v4_ops as n
 from k210tasks.kmodel.codec import UINT8, MemoryRange
 from k210tasks.kpu.layout import map_rows, write_map
 from k210tasks.simulator.arrays import clamp, convolve, nearest, round_away, shift_half_up
-from k210tasks.simulator.floats import fused_multiply_add, multiply_add, to_codes
+from k210tasks.simulator.float_sums import fused_multiply_add, multiply_add, to_codes
 from k210tasks.simulator.memory import Site, elements, shaped
 from k210tasks.simulator.step import Step, kpu_conv, writes
 from k210tasks.simulator.v4_float import FLOAT, GROUP_WORK, broadcast, conv_groups, enum_of, window

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from k210tasks import compiler
 from k210tasks.engine.job import Job
+from k210tasks.firmware.contract import Input
+from k210tasks.samples.folder import Kind
+from k210tasks.samples.loading import picture_shape
+from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.made import Made, model_input, output_of, read_kmodel
+from k210tasks.steps.made import Made, in_shape, model_input, output_of, read_kmodel
 from k210tasks.steps.signature import Signature
+
+NO_PICTURES = (
+    "compiled without samples, the model is fed with codes of its file's own scale; if these are "
+    "to be raw pixels, state preprocess.mean and preprocess.std"
+)
 
 
 def compile(job: Job, signature: Signature) -> Made:
@@ -27,27 +35,39 @@ def compile(job: Job, signature: Signature) -> Made:
         opcodes=settings["opcodes"],
         small_maps=settings["small_maps"],
         input=settings["input"],
-        mean=preprocess.effective_mean,
-        std=preprocess.effective_std,
-        color=preprocess.color,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        runtime=settings["runtime"],
     )
     result = compiler.compile(
         job.file("tflite").read_bytes(), calibration, options, progress=job.progress
     )
     job.outputs["kmodel"].write_bytes(result.kmodel)
     read_kmodel(job)
-    given: dict[str, Any] = result.input
-    pixels = given["dtype"] == "uint8"
+    warnings = list(result.warnings)
+    taken_for_codes = calibration is None and result.fed == "tensors"
+    if taken_for_codes and not isinstance(picture_shape(signature.input.shape), str):
+        warnings.append(NO_PICTURES)
     return Made(
-        input=replace(
-            model_input(signature, preprocess, pixels=pixels),
-            scale=given.get("scale") if pixels else None,
-            zero_point=given.get("zero_point") if pixels else None,
-        ),
+        input=_input(result, signature, preprocess),
         outputs=tuple(output_of(fields) for fields in result.outputs),
         layers=result.layers,
         listing=result.listing,
         kpu_bytes=result.kpu_bytes,
         main_bytes=result.main_bytes,
-        warnings=tuple(result.warnings),
+        warnings=tuple(warnings),
     )
+
+
+def _input(made: compiler.Compiled, signature: Signature, preprocess: Preprocess) -> Input:
+    """The contract's input. A map of grey pixels is what cameras give, whatever the file calls
+    it; the codes of a tensor are fed in the file's own shape, which may hold some more."""
+    kind: Kind = "images" if made.fed == "pixels" else "tensors"
+    given = model_input(signature, preprocess, kind=kind, dtype=made.input["dtype"])
+    if given.dtype == "float32":
+        return given
+    scale, zero = made.input["scale"], made.input["zero_point"]
+    given = replace(given, scale=scale, zero_point=None if zero is None else float(zero))
+    if kind == "images":
+        return given
+    return in_shape(given, tuple(made.input["shape"]))

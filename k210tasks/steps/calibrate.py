@@ -9,31 +9,33 @@ model. Neither depends on ``calibrate.method``, so changing that repeats nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.engine.job import Folder, Job, StepFailed
-from k210tasks.samples.folder import kind_of
-from k210tasks.samples.loading import Loader, planar
+from k210tasks.samples.folder import Kind, evenly_spaced, kind_of_sample
+from k210tasks.samples.loading import Loader, picture_shape, planar
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.npz import NpzWriter
 from k210tasks.steps.signature import read_model
 
 
 def run(job: Job) -> None:
-    """Inputs: tflite, images. Settings: family, preprocess. Outputs: calibration."""
+    """Inputs: tflite, images. Settings: family, preprocess, samples: how many at most. Outputs:
+    calibration."""
     tflite, signature = read_model(job.file("tflite"), job.file("tflite").as_posix())
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")
     loader = Loader(signature.input.shape, preprocess_of(job.settings))
+    folder = each_sample(folder, loader, job.settings.get("samples"))
     job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}\n")
     if folder.ignored:
         job.log.write(f"{_others(folder)}\n")
-        if (say := job.context.get("say")) is not None:
-            say(f"   {job.name}: {_others(folder)}")
+        job.say(f"   {job.name}: {_others(folder)}")
     job.log.writelines(f"  {name}\n" for name in folder.files)
     if job.settings["family"] == "builtin":
         _measure(job, tflite, loader, folder)
@@ -51,9 +53,16 @@ def preprocess_of(settings: Mapping[str, Any]) -> Preprocess:
     return Preprocess(**settings["preprocess"])
 
 
-def folder_kind(folder: Folder) -> str:
+def folder_kind(folder: Folder) -> Kind:
     """ "images" or "tensors": a folder holds only one of them."""
-    return kind_of(folder.files[0].rsplit("/", 1)[-1]) or "images"
+    return kind_of_sample(folder.files[0].rsplit("/", 1)[-1]) or "images"
+
+
+def each_sample(folder: Folder, loader: Loader, count: int | None = None) -> Folder:
+    """The folder with a name for each sample, also of files that hold many; ``count`` of them,
+    evenly spaced."""
+    names = loader.names(folder.path, folder.files)
+    return replace(folder, files=evenly_spaced(names, count))
 
 
 def _collect(job: Job, loader: Loader, folder: Folder) -> None:
@@ -70,8 +79,9 @@ def _collect(job: Job, loader: Loader, folder: Folder) -> None:
             job.progress(number + 1, len(folder.files), "reading samples")
 
     shape = planar(np.empty(loader.shape, np.uint8)).shape
-    if pictures and len(loader.shape) == 3:
-        shape = (1, *shape)  # grey without an axis for it
+    picture = picture_shape(loader.shape)
+    if pictures and not isinstance(picture, str):
+        shape = (picture[2], *picture[:2])
     dtype = np.dtype(np.uint8 if pictures else np.float32)
     with NpzWriter(job.outputs["calibration"]) as writer:
         writer.stack("samples", (len(folder.files), *shape), dtype, arrays())
@@ -87,6 +97,10 @@ def _measure(job: Job, tflite: bytes, loader: Loader, folder: Folder) -> None:
             yield loader.tensor(folder.path / name, f"{folder.path.as_posix()}/{name}")
 
     calibration = compiler.calibrate(
-        tflite, tensors(), total=len(folder.files), progress=job.progress
+        tflite,
+        tensors(),
+        total=len(folder.files),
+        fed="pixels" if folder_kind(folder) == "images" else "tensors",
+        progress=job.progress,
     )
     calibration.to_npz(job.outputs["calibration"])

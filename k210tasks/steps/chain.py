@@ -107,7 +107,11 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             f"calibrate:{compiler.family}",
             after=upstream,
             run="k210tasks.steps.calibrate:run",
-            settings={"family": compiler.family, "preprocess": model.preprocess.settings()},
+            settings={
+                "family": compiler.family,
+                "preprocess": model.preprocess.settings(),
+                "samples": model.calibrate.samples,
+            },
             inputs={
                 "tflite": FileInput(tflite),
                 "images": SamplesInput(model.images, model.calibrate.samples),
@@ -166,6 +170,8 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             doc=f"{kmodel}: not verified (verify: off)",
         )
         return
+    # The calibration images stand in only as far as they were sampled.
+    samples = None if model.verify.images is not None else model.calibrate.samples
     simulated = "nncase-1.9.0" if model.kmodel == 5 else "simulator"
     yield plan(
         "verify",
@@ -178,15 +184,13 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             "held_out": model.verify.images is not None,
             "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "labels": None if model.labels is None else list(model.labels),
+            "samples": samples,
         },
         inputs={
             **made,
             **layers,
             "tflite": FileInput(tflite),
-            # The calibration images stand in only as far as they were sampled.
-            "images": SamplesInput(
-                images, None if model.verify.images is not None else model.calibrate.samples
-            ),
+            "images": SamplesInput(images, samples),
         },
         outputs={"measurement": f"{build}/measurement.json"},
         tools=("nncase-1.9.0",) if model.kmodel == 5 else (),
@@ -211,7 +215,10 @@ def _kmodel_settings(model: Model) -> Settings:
     }
     if compiler.family == "builtin":
         settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
-        settings |= {"small_maps": model.small_maps}
+        settings |= {
+            "small_maps": model.small_maps,
+            "runtime": PROFILES[model.firmware].runtime,
+        }
     return settings
 
 

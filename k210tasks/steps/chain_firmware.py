@@ -35,6 +35,7 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
             "firmware": model.firmware,
             "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "address": address,
+            "samples": VECTORS,
         },
         inputs=inputs,
         outputs={"vectors": f"{build}/vectors/"},

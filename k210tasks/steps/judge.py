@@ -19,6 +19,7 @@ from k210tasks.firmware.sram import Fit, fit
 from k210tasks.profiles import PROFILES
 from k210tasks.report.wording import decimals
 from k210tasks.report.wording import share as percent
+from k210tasks.samples.folder import kind_of_sample
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.label_order import better_order
 
@@ -90,6 +91,14 @@ def judge(
     )
 
 
+def _pictures(measurement: Mapping[str, Any] | None, contract: Contract) -> bool:
+    """Whether the samples were pictures: only then do mean and std matter."""
+    if measurement is not None and measurement["images"]:
+        name = measurement["images"][0]["file"].rsplit("/", 1)[-1]
+        return kind_of_sample(name) == "images"
+    return contract.input.kind == "images"
+
+
 def run(job: Job) -> Verdict:
     """Inputs: measurement (unless verify is off), contract. Outputs: verify."""
     settings = job.settings
@@ -105,7 +114,8 @@ def run(job: Job) -> Verdict:
     if settings["verify"] != "off" and "measurement" in job.inputs:
         measurement = json.loads(job.file("measurement").read_text("utf-8"))
         thresholds = Thresholds(settings["min_cosine"], settings["min_top1"])
-    found = judge(measurement, thresholds, Facts(settings["stated"], weighed))
+    stated = settings["stated"] or not _pictures(measurement, contract)
+    found = judge(measurement, thresholds, Facts(stated, weighed))
     text = verify_json(job.model, measurement, thresholds, found, weighed)
     job.outputs["verify"].write_text(text, "utf-8")
     return Verdict(found.verified is not False, found.message(f"   {job.name}: "))

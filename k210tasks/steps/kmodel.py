@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     """Inputs: tflite, calibration. Outputs: kmodel, layers, listing, contract.
 
     Settings: compiler, kmodel, method, preprocess, input, firmware, labels; for the built-in
-    compiler also effort, weights, opcodes, small_maps.
+    compiler also effort, weights, opcodes, small_maps, runtime.
     """
     compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
     tflite = job.file("tflite")
@@ -44,9 +44,14 @@ def run(job: Job) -> None:
         main_memory=made.main_bytes,
     )
     warnings = [f"warning: {w}" for w in made.warnings]
-    if not preprocess.stated and made.input.layout == "planar":
+    if not preprocess.stated and made.input.kind == "images":
         warnings.append(f"warning: {UNSTATED}")
-    lines = [made.listing.rstrip("\n"), *memory_lines(made, wanted), *warnings]
+    lines = [
+        made.listing.rstrip("\n"),
+        f"Input: {made.input.sentence}",
+        *memory_lines(made, wanted),
+        *warnings,
+    ]
     listing = "\n".join(line for line in lines if line) + "\n"
     job.log.write(listing)
     job.outputs["contract"].write_text(contract.to_json(), "utf-8")

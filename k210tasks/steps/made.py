@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from k210tasks.engine.job import Job, StepFailed
-from k210tasks.firmware.contract import Input, Output
+from k210tasks.firmware.contract import Dtype, Input, Layout, Output
 from k210tasks.kmodel import KmodelError, detect
+from k210tasks.samples.folder import Kind
+from k210tasks.samples.loading import picture_shape
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import PLANAR_OUTPUTS
@@ -61,29 +63,40 @@ def read_kmodel(job: Job) -> bytes:
     return data
 
 
-def model_input(signature: Signature, preprocess: Preprocess, *, pixels: bool) -> Input:
-    """The contract's input: raw pixels, or the float model's own numbers."""
+def model_input(signature: Signature, preprocess: Preprocess, *, kind: Kind, dtype: Dtype) -> Input:
+    """The contract's input: raw pixels or the floats they mean, where the model is fed with
+    pictures, else the tensor's own numbers or their codes, whose scale only the compiler knows.
+    """
     port = signature.input
-    channels_last = len(port.shape) == 4
-    shape = without_batch(port, planar=True)
-    if len(port.shape) == 3 and pixels:
-        shape, channels_last = (1, *shape), True  # grey without an axis for it
-    mean, std = preprocess.effective_mean, preprocess.effective_std
+    model_shape = without_batch(port, planar=False)
+    shape, planar = without_batch(port, planar=True), len(port.shape) == 4
+    if kind == "tensors":
+        layout: Layout = "planar" if planar else "flat"
+        return Input(shape, layout, dtype, name=port.name, kind=kind, model_shape=model_shape).plain
+    picture = picture_shape(port.shape)
+    if not planar and dtype == "uint8" and not isinstance(picture, str):
+        shape, planar = (picture[2], *picture[:2]), True  # grey without an axis for it
     color = preprocess.color
-    if channels_last and color is None and shape[0] in (1, 3):
+    if planar and color is None and shape[0] in (1, 3):
         color = "gray" if shape[0] == 1 else "rgb"
-    return Input(
+    given = Input(
         shape=shape,
-        layout="planar" if channels_last else "flat",
-        dtype="uint8" if pixels else "float32",
-        mean=mean,
-        std=std,
+        layout="planar" if planar else "flat",
+        dtype=dtype,
+        mean=preprocess.effective_mean,
+        std=preprocess.effective_std,
         stated=preprocess.stated,
-        scale=1 / (255 * std) if pixels else None,
-        zero_point=255 * mean if pixels else None,
-        color=color if channels_last else None,
+        color=color if planar else None,
         name=port.name,
-    )
+        model_shape=model_shape,
+    ).plain
+    return given.of_pixels() if dtype == "uint8" else given
+
+
+def in_shape(given: Input, shape: tuple[int, ...]) -> Input:
+    """Codes of a tensor as the file takes them: in a shape of its own, which may hold more."""
+    layout: Layout = "planar" if len(shape) == 3 else "flat"
+    return replace(given, shape=shape, layout=layout, model_shape=given.tensor_shape).plain
 
 
 def model_outputs(signature: Signature, kmodel: int) -> tuple[Output, ...]:

@@ -45,15 +45,17 @@ class OutputsDiffer(StepFailed):
 
 
 def feed(given: Input, sample: Sample) -> NDArray[Any]:
-    """One sample as the kmodel takes it: raw pixels, or numbers quantised as it says."""
+    """One sample as the kmodel takes it: raw pixels, or numbers quantised as it says.
+
+    Raises :class:`~k210tasks.firmware.contract.ScaleUnknown` where it does not say.
+    """
     if given.dtype == "float32":
         return planar(sample.tensor).astype(np.float32).reshape(given.shape)
-    if sample.pixels is not None:
-        return sample.pixels.reshape(given.shape)
-    scale = 1 / (255 * given.std) if given.scale is None else given.scale
-    zero = 255 * given.mean if given.zero_point is None else given.zero_point
-    codes = np.floor(planar(sample.tensor) / scale + zero + 0.5)
-    return np.clip(codes, 0, 255).astype(np.uint8).reshape(given.shape)
+    if given.kind == "images":
+        if sample.pixels is not None:
+            return given.as_fed(sample.pixels)
+        given = given.of_pixels()
+    return given.as_fed(given.codes(planar(sample.tensor)))
 
 
 def real_output(

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict, cast
@@ -213,5 +212,5 @@ def _follow(project: Project, seen: int, failures: dict[str, str]) -> tuple[int,
 
 def _manifest_digest(manifest: Manifest) -> str:
     """Of what models.yaml says: comments, order of keys and lines do not count."""
-    said = re.sub(r", line=\d+", "", repr((manifest.models, manifest.firmware)))
+    said = repr((manifest.models, manifest.firmware))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,5 +14,4 @@ def toolchain(job: Job, name: str) -> Toolchain:
     """The toolchain ``name``; it is installed before a step that names it runs."""
     from k210tasks import toolchains
 
-    overrides = job.context.get("toolchains", {})
-    return toolchains.get(name, overrides.get(name), job.context.get("lock_path"))
+    return toolchains.get(name, job.toolchains.get(name), job.lock_path)

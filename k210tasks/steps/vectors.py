@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from k210tasks.engine.job import Job
 from k210tasks.firmware import selfcheck
-from k210tasks.firmware.contract import Contract, Input
+from k210tasks.firmware.contract import Contract
 from k210tasks.profiles import PROFILES
 from k210tasks.samples.loading import Loader
-from k210tasks.steps.calibrate import preprocess_of
+from k210tasks.steps.calibrate import each_sample, preprocess_of
 from k210tasks.steps.engines import engine_for
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import feed
@@ -32,7 +32,7 @@ _RGB565 = (31, 63, 31)
 
 def run(job: Job) -> None:
     """Inputs: kmodel, contract, images (if there are any). Settings: preprocess, firmware,
-    address. Outputs: vectors, a folder."""
+    address, samples: how many at most. Outputs: vectors, a folder."""
     contract = Contract.from_json(job.file("contract").read_bytes())
     profile = PROFILES[job.settings["firmware"]]
     out = job.outputs["vectors"]
@@ -42,7 +42,8 @@ def run(job: Job) -> None:
     rounded = selfcheck.feeds_rgb565(contract, profile)
     vectors: list[dict[str, Any]] = []
     if "images" in job.inputs and (folder := job.folder("images")).files:
-        loader = Loader(_loader_shape(contract.input), preprocess_of(job.settings))
+        loader = Loader((1, *contract.input.tensor_shape), preprocess_of(job.settings))
+        folder = each_sample(folder, loader, job.settings.get("samples"))
         inputs = np.stack(
             [
                 feed(contract.input, loader.load(folder.path / f, f"{folder.path.as_posix()}/{f}"))
@@ -105,14 +106,6 @@ def rgb565(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     steps = np.array(_RGB565)[:, None, None]
     codes = np.floor(planes * steps / 255 + 0.5)
     return np.floor(codes * 255 / steps + 0.5).astype(np.uint8)
-
-
-def _loader_shape(given: Input) -> tuple[int, ...]:
-    """The float model's input shape, which the loader wants: a batch of 1, channels last."""
-    if given.layout == "planar":
-        channels, height, width = given.shape
-        return (1, height, width, channels)
-    return (1, *given.shape)
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.engine.job import Job, StepFailed
+from k210tasks.samples.folder import Kind
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.made import Made, model_input, model_outputs, read_kmodel
+from k210tasks.steps.made import Made, in_shape, model_input, model_outputs, read_kmodel
 from k210tasks.steps.npz import extract
 from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
@@ -42,6 +43,7 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
         samples = Path(scratch, "samples.npy")
         _extract(job, samples)
         pixels = _is_pixels(samples)
+        kind: Kind = "images" if pixels else "tensors"
         if pixels and len(signature.input.shape) != 4:
             # nncase takes raw pixels only where it sees channels; others get their floats.
             _normalise(samples, preprocess, signature.input.shape[1:])
@@ -60,7 +62,7 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
     memory: dict[str, int] = told["memory"]
     main = memory["total"] - memory["model"] if {"total", "model"} <= memory.keys() else None
     return Made(
-        input=model_input(signature, preprocess, pixels=pixels),
+        input=model_input(signature, preprocess, kind=kind, dtype="uint8" if pixels else "float32"),
         outputs=model_outputs(signature, job.settings["kmodel"]),
         listing=told["listing"],
         main_bytes=main,
@@ -90,20 +92,25 @@ def compile_ncc(job: Job, signature: Signature) -> Made:
             out=job.outputs["kmodel"],
             log=job.log,
         )
-    made = listed(read_kmodel(job), signature, preprocess)
+    made = listed(read_kmodel(job), signature, preprocess, "tensors" if raw else "images")
     return replace(made, warnings=tuple(told["warnings"]))
 
 
-def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess) -> Made:
-    """What the bytes of a kmodel 3 or 4 tell."""
+def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess, kind: Kind) -> Made:
+    """What the bytes of a kmodel 3 or 4 tell of one that is fed with samples of ``kind``."""
     from k210tasks.kmodel import parse
     from k210tasks.kmodel.listing import listing_text, summary
 
     seen = summary(parse(kmodel))
-    pixels = bool(seen.inputs) and seen.inputs[0].dtype == "uint8"
-    given = model_input(signature, preprocess, pixels=pixels)
-    if pixels and seen.inputs[0].zero_point is not None:
-        given = replace(given, zero_point=seen.inputs[0].zero_point)
+    port = seen.inputs[0] if seen.inputs else None
+    codes = port is not None and port.dtype == "uint8"
+    given = model_input(signature, preprocess, kind=kind, dtype="uint8" if codes else "float32")
+    if port is not None and codes:
+        zero = given.zero_point if port.zero_point is None else port.zero_point
+        scale = given.scale if port.scale is None else port.scale
+        given = replace(given, scale=scale, zero_point=zero)
+        if kind == "tensors" and port.shape is not None:
+            given = in_shape(given, port.shape[1:])
     return Made(
         input=given,
         outputs=model_outputs(signature, seen.version),

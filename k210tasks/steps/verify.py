@@ -10,7 +10,7 @@ from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Contract
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader
-from k210tasks.steps.calibrate import preprocess_of
+from k210tasks.steps.calibrate import each_sample, preprocess_of
 from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.layer_snr import layer_errors, read_rows
@@ -22,7 +22,8 @@ from k210tasks.steps.tools import toolchain
 def run(job: Job) -> None:
     """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
 
-    Settings: kmodel, runtime, preprocess, held_out, labels. Outputs: measurement.
+    Settings: kmodel, runtime, preprocess, held_out, labels, samples: how many at
+    most, None: all. Outputs: measurement.
     """
     contract = Contract.from_json(job.file("contract").read_bytes())
     folder = job.folder("images")
@@ -31,6 +32,7 @@ def run(job: Job) -> None:
     tflite = job.file("tflite").read_bytes()
     reference = Reference(tflite)
     loader = Loader(reference.shape, preprocess_of(job.settings))
+    folder = each_sample(folder, loader, job.settings.get("samples"))
     engine = engine_for(
         contract.kmodel,
         job.file("kmodel"),

@@ -13,14 +13,14 @@ VERSIONS: dict[str, int] = {
     "calibrate:builtin": 6,
     "calibrate:vendor": 1,
     "kmodel:builtin": 6,
-    "kmodel:nncase-1.9.0": 1,
-    "kmodel:ncc-0.2.0-beta4": 1,
-    "kmodel:ncc-0.1.0-rc5": 1,
+    "kmodel:nncase-1.9.0": 2,
+    "kmodel:ncc-0.2.0-beta4": 2,
+    "kmodel:ncc-0.1.0-rc5": 2,
     "verify:simulator": 3,  # measured by our simulator
     "verify:nncase-1.9.0": 3,  # measured by nncase's
-    "judge": 2,
+    "judge": 3,
     "vectors": 2,
-    "firmware": 1,
+    "firmware": 2,
     "judge:firmware": 1,
     "report": 4,
 }

@@ -145,6 +145,9 @@ class Store:
             found: str | None = copy_file(path, target)
         except Unreadable:
             found = None
+        except OSError as error:
+            error.filename = error.filename or target  # write() does not tell
+            raise
         if found != digest:
             for bad in (target, path):
                 with contextlib.suppress(OSError):

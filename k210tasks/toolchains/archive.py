@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from k210tasks.progress import Progress, no_progress
 from k210tasks.store.records import Pin
 from k210tasks.toolchains import lockfile, receipts
 from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import ArchiveTool, ToolchainOverride
 from k210tasks.toolchains.errors import InstallFailed, NoPlatform
-from k210tasks.toolchains.toolchain import Say, Toolchain, no_progress, size_of
-from k210tasks.toolchains.worker import Progress
+from k210tasks.toolchains.toolchain import Say, Toolchain, size_of
 
 #: what a program that understands each command line prints when asked for help
 _USAGE = {"0.1": r"input-format", "0.2": r"ncc compile|compile\s+<input"}

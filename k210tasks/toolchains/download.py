@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import ToolchainError
-from k210tasks.toolchains.worker import Progress
 
 ATTEMPTS = 5
 TIMEOUT = 60.0  # seconds without a byte

@@ -12,7 +12,7 @@ import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from k210tasks.store.files import write_atomically
 from k210tasks.store.locks import lock
@@ -49,6 +49,17 @@ class Entry:
     sha256: str
     size: int  # bytes
     url: str  # where it came from when it was recorded; not part of the identity
+
+
+class EntryRecord(TypedDict):
+    sha256: str
+    size: int
+    url: str
+
+
+class LockFile(TypedDict):
+    version: int
+    archives: dict[str, dict[str, EntryRecord]]  # toolchain -> platform -> its archive
 
 
 def locked() -> bool:
@@ -101,7 +112,7 @@ def _guard(path: Path) -> AbstractContextManager[None]:
     return lock(str(cache_root() / "locks" / f"lockfile-{name}.lock"))
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> LockFile:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -114,4 +125,4 @@ def _load(path: Path) -> dict[str, Any]:
         raise BadLockFile(path, f"it is of version {data.get('version')}, this is {_VERSION}")
     if not all(isinstance(v, dict) for v in data["archives"].values()):
         raise BadLockFile(path, "it is no k210.lock")
-    return data
+    return cast("LockFile", data)

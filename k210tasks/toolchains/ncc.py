@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
@@ -17,6 +17,7 @@ from k210tasks.toolchains.fit_for_vendor import require_float
 from k210tasks.toolchains.messages import explain, warnings
 from k210tasks.toolchains.program import run
 from k210tasks.toolchains.toolchain import Toolchain
+from k210tasks.toolchains.worker import Json
 
 #: command line -> the bytes its kmodels start with, and what such a file is called
 MAGIC = {
@@ -50,13 +51,12 @@ def compile(
     mean: float,
     std: float,
     out: Path,
-    color: str | None = None,
     log: TextIO | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write the kmodel of a float ``.tflite`` to ``out``.
 
-    ``samples_dir`` holds pictures (their channels in the order the model expects them, so
-    ``color`` needs no further heed), or with ``raw`` float32 files of the model's input, CHW.
+    ``samples_dir`` holds pictures, their channels in the order the model expects them, or with
+    ``raw`` float32 files of the model's input, CHW.
     Returns ``{"bytes", "kmodel", "warnings", "printed"}``. Success is an exit code of 0 and a
     file of the right magic and version; all else is an error with what the program said.
     """

@@ -16,12 +16,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
 from k210tasks.toolchains.fit_for_vendor import input_shape, require_float
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
-from k210tasks.toolchains.worker import Progress
+from k210tasks.toolchains.worker import Json
 
 #: nncase's names for ways to pick a range; any other it takes silently for no_clip
 METHODS = ("no_clip", "l2", "kld_m0", "kld_m1", "kld_m2", "cdf")
@@ -39,7 +40,7 @@ def compile(
     out: Path,
     log: TextIO | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write the kmodel 5 of a float ``.tflite`` to ``out``.
 
     ``samples`` is an .npy of the calibration samples, (N, C, H, W) uint8 pixels or float32
@@ -92,8 +93,7 @@ def simulate(
     inputs: Path,
     out: Path,
     log: TextIO | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Run a kmodel on every array of ``inputs`` (.npy, N first), loading it once.
 
     ``out`` becomes an .npz with ``output_0``, ``output_1``, …, each (N, …). Returns
@@ -119,7 +119,6 @@ def simulate(
         },
         doing=f"simulating {kmodel.name}",
         log=log,
-        progress=progress,
     )
     result.pop("printed")
     return result
@@ -165,10 +164,10 @@ _PORT = re.compile(r"^(\d+)\t(.+)\t(\w+)\[([\d,]*)\]$")
 _MEMORY = re.compile(r"^(\.?\w+)\s+.*\((\d+) B\)$")
 
 
-def read_summary(printed: str) -> dict[str, Any]:
+def read_summary(printed: str) -> Json:
     """Inputs, outputs and memory from the summary nncase prints, and its text as a listing."""
     text = printed[printed.rfind("SUMMARY") :] if "SUMMARY" in printed else ""
-    ports: dict[str, list[dict[str, Any]]] = {"INPUTS": [], "OUTPUTS": []}
+    ports: dict[str, list[Json]] = {"INPUTS": [], "OUTPUTS": []}
     memory: dict[str, int] = {}
     section = ""
     for line in text.splitlines():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
-from k210tasks.toolchains.worker import Progress
+from k210tasks.toolchains.worker import Json
 
 
 def convert(
@@ -20,7 +21,7 @@ def convert(
     out: Path,
     log: TextIO | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write the float ``.tflite`` of ``source`` to ``out``, with a batch of 1.
 
     Returns ``{"inputs": {name: shape}, "outputs": [name, …], "bytes": n}`` as used: what is

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.progress import Progress, no_progress
 from k210tasks.store.locks import lock
 from k210tasks.store.records import Pin
 from k210tasks.toolchains import receipts
@@ -23,13 +24,9 @@ from k210tasks.toolchains.catalogue import START, PythonTool, Tool, ToolchainOve
 from k210tasks.toolchains.errors import CacheUnusable, NotInstalled
 
 if TYPE_CHECKING:
-    from k210tasks.toolchains.worker import Progress, Worker
+    from k210tasks.toolchains.worker import Worker
 
 Say = Callable[[str], None]
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """A :class:`Progress` that shows nothing."""
 
 
 class Toolchain:

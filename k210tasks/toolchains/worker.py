@@ -11,18 +11,20 @@ import atexit
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.messages import explain
+from k210tasks.toolchains.program import Ending
 
-Progress = Callable[[int, int, str], None]
+#: what goes to a worker and what an operation of one gives back
+Json = dict[str, Any]
 
 
 class Worker:
@@ -40,12 +42,12 @@ class Worker:
     def call(
         self,
         op: str,
-        args: Mapping[str, Any],
+        args: Json,
         *,
         doing: str,
         log: TextIO | None = None,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """The result of ``op``. ``doing`` completes sentences: "compiling nn_xo.tflite".
 
         What the vendor's code printed goes to ``log``. Raises :class:`BadRequest` where the
@@ -101,8 +103,8 @@ class Worker:
         return self._process
 
     def _exchange(
-        self, process: subprocess.Popen[str], request: dict[str, Any], progress: Progress | None
-    ) -> dict[str, Any]:
+        self, process: subprocess.Popen[str], request: Json, progress: Progress | None
+    ) -> Json:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -131,13 +133,7 @@ class Worker:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             return "closed its output"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = str(-code)
-        return f"was ended by the signal {name}"
+        return Ending(code, "").how
 
     def _position(self) -> int:
         # The child shares this file's offset: move it only while the child is idle.

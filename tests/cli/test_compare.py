@@ -11,6 +11,7 @@ import pytest
 
 from k210tasks.cli import main
 from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.kmodel.runtimes import RUNTIMES
 
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared/fixtures"
 real = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no real models: no {FIXTURES}")
@@ -29,6 +30,19 @@ def test_a_real_kmodel_4_of_three_outputs(capsys: pytest.CaptureFixture[str]) ->
     assert all(0.99 < o["cosine_min"] < 1 for o in found["outputs"])
     assert (found["engine"], found["kmodel"], found["samples"]) == ("simulator", 4, 2)
     assert found["warnings"] == ["only 2 images: too few to prove much, 10 are the least"]
+
+
+@real
+@pytest.mark.parametrize(
+    ("options", "runtime"),
+    [([], "host"), (["--firmware", "canmv"], "canmv"), (["--runtime", "maixpy_dma"], "maixpy_dma")],
+)
+def test_which_runtime_is_simulated(
+    options: list[str], runtime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *LANDMARK, *FACES, "--mean", "0.5", "--std", "1", *options]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "simulated" in line]
+    assert said == ([] if runtime == "host" else [f"simulated as {RUNTIMES[runtime].says}"])
 
 
 @real

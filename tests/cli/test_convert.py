@@ -65,13 +65,20 @@ def test_writes_beside_its_input_and_prints_listing_and_memory(
     assert status == 0
     assert (place / "m.kmodel").read_bytes() == V5
     assert capsys.readouterr().out == (
-        "LIST\nKPU memory usage: not told by kmodel 5\nMain memory usage: 168 B\n"
+        "LIST\nInput: 3x2x2 planar rgb uint8, raw pixels 0..255, not scaled\n"
+        "KPU memory usage: not told by kmodel 5\nMain memory usage: 168 B\n"
         "wrote m.kmodel: kmodel 5, 32 bytes, by nncase-1.9.0\n"
+        "wrote m.kmodel.contract.json: how it is fed, for firmware and the other verbs\n"
     )
     assert vendor["installed"]
     assert (vendor["mean"], vendor["std"], vendor["method"]) == (0.5, 0.5, "no_clip")
     assert vendor["samples"].shape == (12, 3, 2, 2)
-    assert sorted(p.name for p in place.iterdir()) == ["images", "m.kmodel", "m.tflite"]
+    assert sorted(p.name for p in place.iterdir()) == [
+        "images",
+        "m.kmodel",
+        "m.kmodel.contract.json",
+        "m.tflite",
+    ]
 
 
 def test_output_samples_color_and_the_warning(

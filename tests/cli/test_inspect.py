@@ -12,6 +12,8 @@ from k210tasks.firmware import kfpkg
 from k210tasks.kmodel import write
 from tests.simulator import models
 
+KMODELS = Path(__file__).parents[3] / "shared" / "fixtures" / "kmodel"
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -149,3 +151,48 @@ def test_missing_files_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "cannot be read: No such file or directory" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path)]) == 1
     assert "cannot be read: it is a folder" in capsys.readouterr().err
+
+
+def test_lint_tells_what_a_firmware_makes_of_a_file(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert main(["inspect", "net.kmodel", "--lint", "freertos"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "net.kmodel: 3 findings for freertos, whose runtime is the FreeRTOS SDK (not recorded)"
+    )
+    assert max(map(len, lines[1:])) <= 80
+    assert main(["inspect", "net.kmodel", "--lint", "sdk-develop"]) == 0
+    assert capsys.readouterr().out == (
+        "net.kmodel: nothing found for sdk-develop, whose runtime is SDK develop\n"
+    )
+    assert main(["inspect", "net.kmodel", "--lint", "maixpy", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["runtime"], said["recorded"]) == ("maixpy", True)
+    assert [(f["layer"], f["pitfall"]) for f in said["findings"]] == [(5, "ignored_act")]
+
+
+@pytest.mark.skipif(not KMODELS.is_dir(), reason="needs ../shared/fixtures")
+@pytest.mark.parametrize(
+    ("name", "profile", "pitfalls"),
+    [
+        ("v3/yolo20", "maixpy", []),
+        ("v3/face_detect", "maixpy", []),
+        ("v3/mnist", "maixpy", ["ignored_act"]),
+        ("v3/mnist", "sdk-develop", []),
+        ("v3/iris", "sdk", ["begins_dense", "ignored_act"]),
+        ("v3/yolo20", "freertos", ["lacking"]),
+        ("v4/ulffd_landmark", "maixpy", []),
+        ("v4/slim-320", "sdk-develop", []),
+        ("v4/yolo20", "canmv", []),
+        ("v4/iris", "arduino", ["other_version"]),
+    ],
+)
+def test_lint_of_vendors_files(
+    name: str, profile: str, pitfalls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = f"{KMODELS}/{name}.kmodel"
+    assert main(["inspect", path, "--lint", profile, "--json"]) == bool(pitfalls)
+    said = json.loads(capsys.readouterr().out)
+    assert [f["pitfall"] for f in said["findings"]] == pitfalls

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from k210tasks.cli import main
-from k210tasks.kmodel import parse, v4_ops, write
+from k210tasks.kmodel import parse, v3_layers, v4_ops, write
 from k210tasks.kmodel.codec import FLOAT32, MAIN, MemoryRange, Shape
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.simulator import Simulator
@@ -177,3 +177,30 @@ def test_values_that_are_none(
     with pytest.raises(SystemExit):
         main(["run", "net.kmodel", "--input", "x.npy", *arguments])
     assert capsys.readouterr().err.endswith(f"k210 run: error: {message}\n")
+
+
+def test_the_runtime_is_the_one_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """MaixPy ignores the activation of a dense layer, by name and by firmware."""
+    model = models.cpu_net_v3()
+    dense = next(b for b in model.layers if isinstance(b, v3_layers.FullyConnected))
+    dense.act, dense.bias = 1, np.full(dense.out_ch, -50, np.float32)
+    model.outputs = [v3_layers.Output(dense.out_mem, 4 * dense.out_ch)]
+    model.layers = [dense]
+    Path("act.kmodel").write_bytes(write(model))
+    for options, lowest in (
+        ([], 0), (["--runtime", "maixpy"], -40), (["--firmware", "m5stickv"], -40),
+        (["--firmware", "sdk-develop"], 0),
+    ):  # fmt: skip
+        assert main(["run", "act.kmodel", "--input", "f.npy", "--json", *options]) == 0
+        found = json.loads(capsys.readouterr().out)["outputs"][0]
+        assert found["min"] == 0 if lowest == 0 else found["min"] < lowest, options
+    assert main(["run", "act.kmodel", "--input", "f.npy", "--firmware", "canmv"]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[0]
+        .endswith(" ms in the simulator as CanMV (not recorded)")
+    )
+    assert main(["run", "act.kmodel", "--input", "f.npy", "--runtime", "sdk_master"]) != 0
+    assert "SDK master returns -1 from a file that begins with FullyConnected" in (
+        capsys.readouterr().err
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from k210tasks import compiler
 from k210tasks.compiler import executor
-from k210tasks.compiler.ir import Graph, to_nchw
+from k210tasks.compiler.ir import Graph, as_fed, to_nchw
 from k210tasks.compiler.options import Compiled, Options, SmallMaps
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse
@@ -91,7 +91,7 @@ def same_after_legalise(tflite: bytes, kmodel: int, small_maps: SmallMaps = "pad
     model = FloatModel(tflite)
     x = scaled(pixels(model.input_shape, 1)[0])
     graph = lowered(tflite, kmodel, small_maps=small_maps)
-    got = executor.outputs(graph, to_nchw(x).reshape(graph.input.shape))
+    got = executor.outputs(graph, as_fed(to_nchw(x), graph.input))
     for reference, y in zip(model.run(x), got, strict=True):
         reference = to_nchw(reference)
         assert y.shape == reference.shape

@@ -108,7 +108,7 @@ def test_without_samples_a_picture_is_what_the_file_says() -> None:
     assert as_asked.input["zero_point"] == 127.5  # the same, said more exactly
     pixels = quantised(net, samples(0.0), end, io="float32")
     made = compiler.compile(pixels, None, Options(kmodel=4, effort="fast"))
-    assert made.input["scale"] == pytest.approx(1 / 255)
+    assert made.input["scale"] == pytest.approx(1 / 255, rel=0.01)
     assert made.input["zero_point"] == 0
 
 

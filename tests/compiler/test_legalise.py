@@ -334,14 +334,14 @@ def test_large_maps_are_refused_with_their_size() -> None:
 
 
 def test_inputs_that_no_map_can_hold_are_refused_in_kmodel_3() -> None:
-    net = Net((1, 127, 3))
+    net = Net((1, 131073, 3))
     net.unary("RELU", net.input)
     with pytest.raises(Unsupported) as caught:
         same_after_legalise(net.build(), 3)
     assert str(caught.value) == (
-        "input 'input' of shape [1, 127, 3]: a kmodel 3 starts with a convolution on a map of 4x4 "
-        "to 512x256 pixels and at most 1024 channels, which 381 values cannot make, or with a "
-        "dense layer on a vector; needs kmodel 4"
+        "input 'input' of shape [1, 131073, 3]: a kmodel 3 starts with a convolution on a map of "
+        "4x4 to 512x256 pixels and at most 1024 channels, which 393219 values cannot make; needs "
+        "kmodel 4"
     )
 
 

@@ -215,7 +215,7 @@ def test_a_float_model_needs_calibration() -> None:
     with pytest.raises(NoCalibration) as caught:
         compiler.compile(small().build(), None, Options())
     assert str(caught.value) == (
-        "the range of tensor 't3' is not known; calibrate the model on images first"
+        "the range of tensor 'input' is not known; calibrate the model on images first"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import StepPlan
@@ -56,7 +55,7 @@ def kmodel(job: Job) -> None:
     """A softmax of two, whose working memory tells calibrations apart."""
     digest = hashlib.sha256(job.file("calibration").read_bytes()).digest()
     memory = 16 + 8 * int.from_bytes(digest[:2], "little")
-    path = Path(job.context["root"], "toy.json")
+    path = job.root / "toy.json"
     wish = (json.loads(path.read_text()) if path.exists() else {}).get(job.name)
     if wish == "unavailable":
         raise ToolchainUnavailable("ncc has no program for this platform")
@@ -85,5 +84,5 @@ def kmodel(job: Job) -> None:
 
 
 def computed(job: Job) -> None:
-    with Path(job.context["root"], "computed.log").open("a", encoding="utf-8") as file:
+    with (job.root / "computed.log").open("a", encoding="utf-8") as file:
         file.write(job.name + "\n")

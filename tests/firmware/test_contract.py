@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from k210tasks.firmware.contract import (
     ContractError,
     Input,
     Output,
+    ScaleUnknown,
+    WrongCount,
     c_identifier,
     c_string,
 )
@@ -53,7 +56,7 @@ def test_bytes_are_counted_from_shape_and_dtype() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 2, "contract.json: version is 2; it must be 1; build the model again"),
+        (("version",), 1, "contract.json: version is 1; it must be 2; build the model again"),
         (("model",), 7, "contract.json: model is 7; it must be a string"),
         (
             ("input", "dtype"),
@@ -160,3 +163,89 @@ int main(void) {{
     )
     said = subprocess.run([tmp_path / "main"], capture_output=True, check=True).stdout.decode()
     assert said == "".join(f"{label}|" for label in FACES.labels) + "15 127.5 0.5 320"
+
+
+# -- what is fed
+
+SENSOR = Input((1, 3, 4), "planar", "uint8", scale=0.5, zero_point=100.0, kind="tensors",
+               model_shape=(5, 2))  # fmt: skip
+
+
+def test_codes_of_a_tensor_by_hand() -> None:
+    x = np.array([[0, 0.5], [-1, 77.5], [100, -60], [0.25, 0.75], [0.26, -0.25]], np.float32)
+    # 0.25 / 0.5 is half a code: to the even one, 0; 0.75 / 0.5 is 1.5: to 2.
+    expected = [100, 101, 98, 255, 255, 0, 100, 102, 101, 100]
+    assert SENSOR.codes(x).tolist() == [*expected, 100, 100]  # two more than the tensor has
+    odd = dataclasses.replace(SENSOR, zero_point=101.0)
+    assert odd.codes(x)[6] == 101  # the tie is the quotient's, whatever the zero point
+    with pytest.raises(WrongCount, match=r"^the model takes 10 numbers \(5x2\), not 4$"):
+        SENSOR.codes(np.zeros(4, np.float32))
+
+
+def test_codes_of_pixels_that_came_as_tensors() -> None:
+    given = Input((1, 1, 4), mean=0.5, std=0.25).of_pixels()
+    assert (given.scale, given.zero_point) == (4 / 255, 127.5)
+    pixels = np.array([0, 1, 128, 255])
+    assert given.codes((pixels / 255 - 0.5) / 0.25).tolist() == pixels.tolist()
+
+
+def test_codes_nobody_knows_the_scale_of() -> None:
+    with pytest.raises(ScaleUnknown) as error:
+        dataclasses.replace(SENSOR, scale=None).codes(np.zeros(10))
+    assert str(error.value) == (
+        "the kmodel is fed with uint8 codes of real numbers, and their scale is not known; its "
+        "contract tells it (k210 convert writes it beside the kmodel, FILE.kmodel.contract.json, "
+        "doit as build/MODEL/contract.json)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            SENSOR,
+            "1x3x4 planar uint8, code = round(x / 0.5) + 100, clamped to 0..255; 10 codes, then 2 "
+            "more of any value",
+        ),
+        (
+            Input((6,), "flat", "uint8", scale=1 / 3, zero_point=0.0, kind="tensors"),
+            "6 uint8, row-major, code = round(x / 0.333333333) + 0, clamped to 0..255",
+        ),
+        (
+            Input((6,), "flat", "uint8", zero_point=7.0, kind="tensors"),
+            "6 uint8, row-major, codes of the tensor's numbers, whose scale the compiler does not "
+            "tell",
+        ),
+        (
+            Input((2, 8, 8), "planar", "float32", kind="tensors"),
+            "2x8x8 planar float32, the tensor's own numbers x, not scaled",
+        ),
+        (
+            Input((3, 8, 8), color="bgr"),
+            "3x8x8 planar bgr uint8, raw pixels 0..255, not scaled",
+        ),
+        (
+            Input((3, 8, 8), dtype="float32", mean=0.5, std=0.25),
+            "3x8x8 planar float32, (pixel / 255 - 0.5) / 0.25",
+        ),
+    ],
+)
+def test_how_an_input_is_fed_in_words(given: Input, sentence: str) -> None:
+    assert given.sentence == sentence
+
+
+def test_a_contract_of_tensors_says_nothing_of_pictures() -> None:
+    contract = dataclasses.replace(FACES, model="har", input=SENSOR)
+    written = json.loads(contract.to_json())["input"]
+    assert {k: written[k] for k in ("kind", "mean", "std", "stated", "color")} == {
+        "kind": "tensors", "mean": None, "std": None, "stated": None, "color": None,
+    }  # fmt: skip
+    assert written["model_shape"] == [5, 2]
+    assert written["fed"] == SENSOR.sentence
+    assert Contract.from_json(contract.to_json()) == contract
+    header = contract.c_header()
+    assert " * Input: 1x3x4 planar uint8, code = round(x / 0.5) + 100, clamped to 0..255" in header
+    assert "#define K210_HAR_INPUT_SCALE 0.5f\n" in header
+    assert "#define K210_HAR_INPUT_ZERO_POINT 100.0f\n" in header
+    assert "MEAN" not in header
+    assert "pixel" not in header

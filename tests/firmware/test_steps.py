@@ -27,7 +27,7 @@ CONTRACT = Contract(
     model="soft",
     kmodel=3,
     profile="maixpy",
-    input=Input((2,), "flat", "float32"),
+    input=Input((2,), "flat", "float32", kind="tensors"),
     outputs=(Output("y", (2,)),),
     labels=("no", "yes"),
     nbytes=len(KMODEL),
@@ -86,8 +86,8 @@ def digest(*paths: Path) -> str:
 def test_what_an_image_is_made_of_belongs_to_the_version_of_the_step(tmp_path: Path) -> None:
     firmware.run(image_job(tmp_path))
     assert (VERSIONS["firmware"], digest(tmp_path / "out.kfpkg", tmp_path / "load.py")) == (
-        1,
-        "099604e64c817163",
+        2,
+        "2a443e38a58fa355",
     )
 
 
@@ -120,7 +120,7 @@ def test_what_vectors_are_made_of_belongs_to_the_version_of_the_step(tmp_path: P
     assert (out / "0.output0.bin").read_bytes() == np.array([-3, 1.5], "<f4").tobytes()
     made = sorted(out.iterdir())
     assert len(made) == 5
-    assert (VERSIONS["vectors"], digest(*made)) == (2, "3f4514c4a23ec2c7")
+    assert (VERSIONS["vectors"], digest(*made)) == (2, "fa4cf4b7fe707148")
     assert json.loads((out / "index.json").read_text())["script"] == "check.py"
 
 

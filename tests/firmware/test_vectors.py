@@ -53,6 +53,7 @@ class Case:
                 "planar" if picture else "flat",
                 told.dtype,
                 color=("gray" if shape[0] == 1 else "bgr") if picture else None,
+                kind="images" if picture else "tensors",
             ),
             outputs=tuple(
                 Output(f"o{i}", tuple(out.ravel().shape), str(out.dtype))  # type: ignore[arg-type]
@@ -208,7 +209,8 @@ def test_what_a_firmware_cannot_be_fed_is_said(tmp_path: Path) -> None:
     case = Case("v3/iris.kmodel", "canmv-kpu5", tmp_path)
     assert case.index["script"] is None
     assert case.index["no_script_because"] == (
-        "profile canmv-kpu5 feeds images of 1 or 3 channels; this model takes 4 float32, row-major"
+        "profile canmv-kpu5 feeds images of 1 or 3 channels; this model takes 4 float32, "
+        "row-major, the tensor's own numbers x, not scaled"
     )
     assert len(case.index["vectors"]) == 2
 

@@ -85,7 +85,7 @@ def test_every_plan_can_be_pickled_and_is_json() -> None:
         # Stating the defaults changes the contract only.
         ({"preprocess": Preprocess(mean=0.0, std=1.0)}, ["kmodel"]),
         ({"calibrate": Calibrate(method="kl")}, ["kmodel"]),
-        ({"calibrate": Calibrate(samples=5)}, []),
+        ({"calibrate": Calibrate(samples=5)}, ["calibrate"]),
         ({"labels": ("a", "b")}, ["kmodel", "verify"]),
         ({"verify": Verify(images="images/v", min_cosine=0.5, min_top1=0.9)}, []),
         ({"sram_free": 1000}, []),

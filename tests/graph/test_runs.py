@@ -62,6 +62,23 @@ def test_a_full_disk_is_told_with_the_way_out(toy: Toy) -> None:
     assert "convert:one" not in toy.run("model:one")
 
 
+def test_no_room_to_restore_loses_nothing_of_the_store(toy: Toy) -> None:
+    toy.wish(one_kmodel={"coarse": "x" * 30_000})
+    toy.run("kmodel:one")
+    (toy.root / "workspace/one.kmodel").unlink()
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    toy.write("dodo.py", limit + DODO)
+    said = toy.doit("kmodel:one", status=1).stderr
+    assert "!! kmodel:one: " in said
+    assert "cannot be written: File too large; the limit on the size of files (ulimit -f)" in said
+    assert "damaged" not in said
+    assert [e["task"] for e in toy.history() if e["did"] == "failed"] == ["kmodel:one"]
+    toy.write("dodo.py", DODO)
+    assert toy.run("kmodel:one") == []
+    assert toy.did("restored") == ["kmodel:one"]
+    assert toy.read("workspace/one.kmodel") == "x" * 30_000
+
+
 def test_no_room_for_what_a_step_starts_with(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

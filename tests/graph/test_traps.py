@@ -162,7 +162,7 @@ def test_trap_13_a_new_version_of_a_step_runs_it(toy: Toy, monkeypatch: pytest.M
     toy.run("model:one")
     monkeypatch.setitem(VERSIONS, "kmodel:nncase-1.9.0", 99)
     assert toy.run("model:one") == ["kmodel:one"]  # the same bytes: verify is kept
-    assert "kmodel:one: the version of the step kmodel: 1 → 99" in toy.last.stderr
+    assert "kmodel:one: the version of the step kmodel: 2 → 99" in toy.last.stderr
 
 
 def test_trap_14_an_equal_sign_is_refused_in_names(toy: Toy) -> None:

@@ -110,7 +110,7 @@ def config() -> dict[str, Any]:
 
 def _begin(job: Job) -> dict[str, Any]:
     """What toy.json says for this task, done; then the body is noted as computed."""
-    root = Path(job.context["root"])
+    root = job.root
     path = root / "toy.json"
     wishes = json.loads(path.read_text("utf-8")) if path.exists() else {}
     wish: dict[str, Any] = wishes.get(job.name, {})
@@ -137,7 +137,7 @@ def _begin(job: Job) -> dict[str, Any]:
 
 
 def _end(job: Job) -> None:
-    with Path(job.context["root"], "computed.log").open("a", encoding="utf-8") as file:
+    with (job.root / "computed.log").open("a", encoding="utf-8") as file:
         file.write(job.name + "\n")
 
 

@@ -79,7 +79,10 @@ def test_a_missing_folder_a_file_and_a_broken_link(tmp_path: Path) -> None:
     make(tmp_path, "file.jpg")
     with pytest.raises(samples.NotAFolder) as file:
         samples.scan(tmp_path / "file.jpg", "file.jpg")
-    assert str(file.value) == f"file.jpg is a file, not a folder; a folder may hold {ALLOWED}"
+    assert str(file.value) == (
+        f"file.jpg is a file, not a folder; a folder may hold {ALLOWED}; "
+        "of files, only an .npy may stand for all samples"
+    )
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/gone.jpg").symlink_to("nowhere.jpg")
     with pytest.raises(samples.NotAFile) as link:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from k210tasks.samples.loading import (
-    Loader,
+from k210tasks.samples.loading import Loader, normalise, planar, stretch
+from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.refusals import (
     NotForPictures,
     PictureTooLarge,
     PictureUnreadable,
@@ -25,11 +26,7 @@ from k210tasks.samples.loading import (
     TensorWrongLength,
     TensorWrongShape,
     TensorWrongType,
-    normalise,
-    planar,
-    stretch,
 )
-from k210tasks.samples.preprocess import Preprocess
 
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)  # (H, W, C)
 GREY = RGB[:, :, :1]
@@ -201,7 +198,7 @@ class TestRefusedPictures:
     @pytest.mark.parametrize(
         ("shape", "color", "why"),
         [
-            ((1, 784), None, "has no height, width and channels"),
+            ((1, 785), None, "has no height, width and channels"),
             ((4, 8, 8, 3), None, "is a batch of 4"),
             ((1, 8, 8, 6), None, "has 6 channels, neither 1 (grey) nor 3 (colour)"),
             ((1, 8, 8, 3), "gray", "has 3 channels while preprocess.color is gray"),
@@ -263,7 +260,7 @@ class TestTensors:
         np.save(tmp_path / "a.npy", np.zeros((2, 2, 3), np.float32))
         assert self.refuse(tmp_path / "a.npy", TensorWrongShape) == (
             "t/a.npy holds a tensor of shape 2x2x3; the model's input is 1x2x3x2 "
-            "(the batch of 1 may be left out)"
+            "(the batch of 1 may be left out, and N samples in one .npy have N in its place)"
         )
 
     def test_type(self, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from k210tasks.firmware.contract import Contract
 from k210tasks.steps import calibrate, judge, kmodel, layer_snr, verify
+from tests.compiler.test_pipeline import int8_net
 from tests.steps.jobs import folder, job
 from tests.steps.tiny import Tiny
 
@@ -66,7 +67,7 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
         kmodel, "tflite calibration", "kmodel layers listing contract",
         compiler="builtin", kmodel=version, method="minmax", preprocess=CONTRACT, input=None,
         firmware="maixpy", labels=None, effort="fast", weights=8, opcodes="beta1",
-        small_maps="padded",
+        small_maps="padded", runtime=None,
     )  # fmt: skip
     contract = Contract.from_json(place["contract"].read_bytes())
     assert (contract.input.dtype, contract.input.shape) == ("uint8", (3, 8, 8))
@@ -101,3 +102,31 @@ def test_codes_mean_one_number_a_step_or_one_a_channel() -> None:
     assert np.all(one == 1)
     each = layer_snr._real(codes, {"scale": [0.5, 2.0], "zero_point": 10})
     assert each[:, 0, 0].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_an_integer_model_without_samples(tmp_path: Path, stated: bool) -> None:
+    net = int8_net()
+    (tmp_path / "m.tflite").write_bytes(net.build(*net.outputs))
+    preprocess = {**CONTRACT, **({} if stated else {"mean": None, "std": None})}
+    names = ("kmodel", "layers", "listing", "contract")
+    settings = {
+        "compiler": "builtin", "kmodel": 3, "method": "minmax", "preprocess": preprocess,
+        "input": None, "firmware": "maixpy", "labels": None, "effort": "fast", "weights": 8,
+        "opcodes": "beta1", "small_maps": "padded", "runtime": None,
+    }  # fmt: skip
+    inputs, outputs = {"tflite": tmp_path / "m.tflite"}, {n: tmp_path / n for n in names}
+    kmodel.run(job("kmodel", "m", io.StringIO(), inputs, outputs, settings))
+    given = Contract.from_json((tmp_path / "contract").read_bytes()).input
+    listing = (tmp_path / "listing").read_text()
+    if stated:
+        assert (given.kind, given.mean, given.color) == ("images", 0.5, "rgb")
+        assert "warning" not in listing
+        return
+    assert given.kind == "tensors"
+    assert given.scale == pytest.approx(1 / 255, rel=0.01)
+    assert given.formula is not None
+    assert listing.splitlines()[-1] == (
+        "warning: compiled without samples, the model is fed with codes of its file's own scale; "
+        "if these are to be raw pixels, state preprocess.mean and preprocess.std"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: bytes) -> dict[
         {"tflite": tmp_path / "m.tflite"},
         settings,
     )
-    made.context["toolchains"] = {  # type: ignore[index]
-        "tensorflow": ToolchainOverride("tensorflow", python="/opt/python")
-    }
-    convert.run(made)
+    chosen = {"tensorflow": ToolchainOverride("tensorflow", python="/opt/python")}
+    convert.run(replace(made, toolchains=chosen))
     asked["logged"] = log.getvalue()
     return asked
 

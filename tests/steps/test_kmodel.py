@@ -117,7 +117,8 @@ def test_nncase_gets_the_samples_and_the_contract_says_raw_pixels(
     # nncase keeps TFLite's own order of a feature map
     assert [(o.name, o.shape) for o in contract.outputs] == [("map", (4, 5, 3))]
     assert (out / "listing.txt").read_text() == (
-        "SUMMARY\nMEMORY USAGES\nKPU memory usage: not told by kmodel 5\nMain memory usage: 168 B\n"
+        "SUMMARY\nMEMORY USAGES\nInput: 3x4x5 planar rgb uint8, raw pixels 0..255, not scaled\n"
+        "KPU memory usage: not told by kmodel 5\nMain memory usage: 168 B\n"
     )
     layers = json.loads((out / "layers.json").read_text())
     assert (layers["kmodel"], layers["main_bytes"], layers["layers"]) == (5, 168, [])

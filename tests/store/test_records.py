@@ -51,10 +51,10 @@ def test_a_damaged_record_is_said_and_counts_as_none(tmp_path: Path, bad: str) -
 def test_history_survives_a_torn_line(tmp_path: Path) -> None:
     history = History(str(tmp_path / "sub/history.jsonl"))
     assert list(history.entries()) == []
-    history.add(task="convert:x", did="computed")
+    history.add({"task": "convert:x", "did": "computed"})
     path = tmp_path / "sub/history.jsonl"
     with path.open("a") as file:
         file.write('{"task": "calibrate:x", "di')
-    history.add(task="kmodel:x", did="computed")
+    history.add({"task": "kmodel:x", "did": "computed"})
     assert [e["task"] for e in history.entries()] == ["convert:x", "kmodel:x"]
     assert json.loads(path.read_text().splitlines()[-1]) == {"task": "kmodel:x", "did": "computed"}

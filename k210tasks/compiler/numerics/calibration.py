@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler.numerics.histogram import HALF, Histogram
+from k210tasks.compiler.options import Fed
 from k210tasks.errors import K210Error
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CalibrationError(K210Error):
@@ -68,7 +69,8 @@ class Calibration:
     ``kept`` float32 [K, ...] are evenly spaced samples as the model was fed them (without
     the batch axis), ``kept_at`` their positions among the ``samples`` seen. ``pixels``
     maps a number of pixels to int32 [K, P]: which pixels of a tensor with that many were
-    kept per sample, the same for all such tensors.
+    kept per sample, the same for all such tensors. ``fed`` is what the samples were: pixels
+    under the preprocessing contract, or tensors; None where nobody said.
     """
 
     model_sha256: str
@@ -77,6 +79,7 @@ class Calibration:
     kept: NDArray[np.float32]
     kept_at: tuple[int, ...]
     pixels: dict[int, NDArray[np.int32]]
+    fed: Fed | None = None
 
     def to_npz(self, target: Path | IO[bytes]) -> None:
         """Write the file; equal data gives equal bytes."""
@@ -86,6 +89,7 @@ class Calibration:
             "format": FORMAT,
             "model": self.model_sha256,
             "samples": self.samples,
+            "fed": self.fed,
             "kept_at": list(self.kept_at),
             "pixels": [[n, self.pixels[n].shape[1]] for n in counts],
             "tensors": [
@@ -165,7 +169,15 @@ class Calibration:
                 Histogram(t["exponent"], data["counts"][i]),
                 values,
             )
-        return cls(meta["model"], meta["samples"], tensors, kept, tuple(meta["kept_at"]), pixels)
+        return cls(
+            meta["model"],
+            meta["samples"],
+            tensors,
+            kept,
+            tuple(meta["kept_at"]),
+            pixels,
+            meta["fed"],
+        )
 
 
 def _write(

@@ -25,6 +25,7 @@ from k210tasks.compiler.numerics.calibration import (
     pixel_count,
 )
 from k210tasks.compiler.numerics.histogram import Histogram
+from k210tasks.compiler.options import Fed
 from k210tasks.process_wide import WhileUsed
 from k210tasks.reference.litert import FloatModel
 
@@ -152,13 +153,15 @@ def collect(
     *,
     threads: int = 2,
     total: int = 0,
+    fed: Fed | None = None,
     progress: Progress = lambda done, total, what: None,
 ) -> Calibration:
     """Run the model over ``samples`` (float32, of the model's input shape, batch 1).
 
-    ``total`` is the number of samples if known, for ``progress`` only. Raises
-    :class:`CalibrationError` for no samples, a sample of a wrong shape, or a tensor that
-    becomes infinite or NaN; :class:`FloatModelError` for a model LiteRT refuses.
+    ``fed`` says what they were made of, pixels or tensors; it is only handed on. ``total`` is
+    the number of samples if known, for ``progress`` only. Raises :class:`CalibrationError` for
+    no samples, a sample of a wrong shape, or a tensor that becomes infinite or NaN;
+    :class:`FloatModelError` for a model LiteRT refuses.
     """
     models = [FloatModel(tflite, keep_all=True, threads=1)]
     wanted = {
@@ -191,7 +194,7 @@ def collect(
         raise feed.failure
     if not feed.seen:
         raise CalibrationError("no samples to calibrate with: give the folder at least one image")
-    return _assemble(tflite, models[0], wanted, feed, gathered)
+    return _assemble(tflite, models[0], wanted, feed, gathered, fed)
 
 
 def _room(model: FloatModel, valued: list[int]) -> int:
@@ -267,6 +270,7 @@ def _assemble(
     wanted: dict[int, str],
     feed: _Feed,
     gathered: list[_Gathered],
+    fed: Fed | None,
 ) -> Calibration:
     order = sorted(feed.kept)
     tensors: dict[int, TensorStats] = {}
@@ -299,4 +303,5 @@ def _assemble(
         np.stack([feed.kept[n] for n in order]),
         tuple(order),
         pixels,
+        fed,
     )

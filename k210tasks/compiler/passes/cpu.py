@@ -19,6 +19,7 @@ from k210tasks.compiler.passes.lowering import (
     Value,
 )
 from k210tasks.compiler.problems import NeedsKmodel4, Unsupported
+from k210tasks.kmodel.runtimes import Runtime
 
 #: steps of functions that are one unary opcode of kmodel 4
 UNARY = ("abs", "ceil", "cos", "exp", "floor", "log", "neg", "rsqrt", "sin", "square")
@@ -106,9 +107,17 @@ def _steps(dev: Lowering, x: Tensor, fn: Fn) -> Tensor:
     return x
 
 
-def v3_carries(fn: Fn) -> bool:
+def v3_carries(fn: Fn, runtime: Runtime) -> bool:
     """Whether kmodel 3 has a CPU layer for the function, on floats."""
-    return fn == (("logistic",),)
+    return fn == (("logistic",),) and "Logistic" not in runtime.lacks
+
+
+def _floats_first(dev: Lowering, v: Value) -> bool:
+    """Whether a value was computed in floats, so that codes of it are less exact."""
+    if v.floats is None:
+        return v.unclamped is not None
+    before = dev.producers.get(v.floats)
+    return before is None or before.kind != "dequantize"
 
 
 def _pays(fn: Fn) -> bool:
@@ -125,7 +134,9 @@ def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
         x = _steps(dev, dev.as_floats(v), fn)
         x.name, x.source, x.range = out.name, out.source, out.range
         out.floats = x
-    elif v3_carries(fn):
+    elif fn and functions.clamp_of(fn) and (_floats_first(dev, v) or dev.runtime.requantizes_part):
+        out.unclamped = (dev.as_floats(v), fn[0])
+    elif v3_carries(fn, dev.runtime):
         out.floats = _floats(dev, "map", [dev.as_floats(v)], out.shape, out, fn=fn)
     else:
         # Byte to byte: any function, at the price of codes.
@@ -187,12 +198,10 @@ def deconv(dev: Lowering, v: Value, out: Value, op: Op) -> None:
 
 def dense(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     a = op.attrs
-    own, rest = _clamp_first(a["fn"])
-    if dev.version == 3:
-        if v.shape[0] != 1:
-            raise NeedsKmodel4(dev.label, f"a dense layer on {v.shape[0]} rows")
-        if own not in ((), (functions.RELU,), (functions.RELU6,)):
-            own, rest = (), a["fn"]
+    # Kmodel 3 has a field for ReLU, which most runtimes ignore.
+    own, rest = _clamp_first(a["fn"]) if dev.version == 4 else ((), a["fn"])
+    if dev.version == 3 and v.shape[0] != 1:
+        raise NeedsKmodel4(dev.label, f"a dense layer on {v.shape[0]} rows")
     x = _floats(
         dev, "dense", [dev.as_floats(v)], out.shape, weights=a["weights"], bias=a["bias"], fn=own
     )
@@ -270,10 +279,7 @@ def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     nearest = op.attrs["mode"] == "nearest"
     if nearest and all(_device_nearest(n, m) == _source_nearest(op, n, m) for n, m in sizes):
         attrs |= {"align_corners": False, "half_pixel": False}  # the device's own way does
-        if v.codes is not None or v.on_kpu:
-            out.codes = dev.emit("resize", [dev.as_codes(v)], out.shape, out, **attrs)
-        else:
-            out.floats = _floats(dev, "resize", [dev.as_floats(v)], out.shape, out, **attrs)
+        dev.resize(v, out, **attrs)
     elif dev.version == 3:
         what = "resizing by other than a whole factor" if nearest else "bilinear resizing"
         raise NeedsKmodel4(dev.label, what)
@@ -365,7 +371,7 @@ def softmax(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     beta = op.attrs["beta"]
     if dev.version == 3 and beta != 1:
         raise NeedsKmodel4(dev.label, f"a softmax with beta {beta:g}")
-    if dev.version == 3 and v.floats is None:
+    if dev.version == 3 and not _floats_first(dev, v):
         # The v3 runtime takes the largest logit for at least zero, so that very negative
         # ones all vanish. A softmax does not mind an offset: let code 0 be zero.
         codes = dev.as_codes(v)

@@ -85,16 +85,16 @@ def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
     if v.shape == shape:
         return v
     if v.shape == (1, shape[1], 1, 1):
-        codes = dev.emit("resize", [dev.as_codes(v)], shape, mode="nearest", align_corners=False,
-                         half_pixel=False)  # fmt: skip
-        return Value(shape, f"{v.name}/repeated", codes=codes)
+        repeated = Value(shape, f"{v.name}/repeated")
+        dev.resize(v, repeated, mode="nearest", align_corners=False, half_pixel=False)
+        return repeated
     whole = dev.whole(v) if v.shape == (1, 1, *shape[2:]) and fits(v.shape) else None
     if whole is None:
         return None
     ones = np.ones((shape[1], 1, 1, 1), np.float32)
     zeros = np.zeros(shape[1], np.float32)
-    repeated = dev.conv(whole, ones, zeros, identity=True)
-    return Value(shape, f"{v.name}/repeated", map=Map.of(repeated))
+    copies = dev.conv(whole, ones, zeros, identity=True)
+    return Value(shape, f"{v.name}/repeated", map=Map.of(copies))
 
 
 def balance_products(graph: Graph, ranges: Ranges) -> None:

@@ -49,9 +49,10 @@ def _as_vector(dev: Lowering, v: Value) -> Tensor:
 def _nine_a_channel(dev: Lowering, v: Value) -> Tensor:
     n = v.shape[1]
     flat = dev.emit("reshape", [dev.as_codes(v)], (1, 1, 1, n))
-    if short := -n % 9:
-        pads = ((0, 0), (0, 0), (0, 0), (0, short))
-        flat = dev.emit("pad", [flat], (1, 1, 1, n + short), pads=pads, value=0.0)
+    if short := -n % 9:  # any codes: their weights are zero
+        zeros = (0, 0, 0, 0)
+        first = dev.emit("slice", [flat], (1, 1, 1, short), begin=zeros, strides=(1, 1, 1, 1))
+        flat = dev.emit("concat", [flat, first], (1, 1, 1, n + short), axis=3)
     c = flat.size // 9
     grid = dev.emit("reshape", [flat], (1, c, 3, 3))
     pads = ((0, 0), (0, 0), (0, 1), (0, 1))

@@ -31,7 +31,9 @@ from k210tasks.compiler.passes.lowering import (
     Value,
     fits,
 )
+from k210tasks.compiler.passes.mains import spare_channels
 from k210tasks.compiler.problems import CompileError, NeedsKmodel4
+from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
 
@@ -43,10 +45,12 @@ ALLOWED: dict[int, dict[str, forms.Form]] = {
         **{
             k: forms.FLOAT[k]
             for k in (
-                "binary", "dense", "pool", "reduce", "softmax", "l2norm", "concat", "reshape",
-                "transpose", "slice", "pad", "resize", "map",
+                "binary", "reduce", "softmax", "l2norm", "concat", "reshape", "transpose",
+                "resize", "map",
             )
         },
+        **{k: replace(forms.FLOAT[k], law=forms.windows_within) for k in ("pool", "slice", "pad")},
+        "dense": replace(forms.FLOAT["dense"], law=forms.no_activation),
     },
     4: {**forms.DEVICE, **{k: f for k, f in forms.FLOAT.items() if k not in ("map", "l2norm")},
         },
@@ -141,10 +145,12 @@ def _ungrouped(weights: np.ndarray) -> np.ndarray:
 
 def _dense(s: Legaliser, op: Op) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    first = s.dev.version == 3 and v.floats is not None and not s.dev.ops
+    # What a kmodel 3 is fed with in floats has to go into a dense layer first.
+    first = s.dev.version == 3 and v.floats is not None and v.floats not in s.dev.producers
     # The last one too: what it puts out, a class or a number for people, stays in floats.
     small = op.attrs["weights"].size <= SMALL_DENSE and (not v.on_kpu or s.last(op.output))
-    if not (first or small) and kpu_dense.dense(s.dev, v, out, op):
+    on_cpu = (first or small) and (s.dev.version == 4 or s.dev.runtime.copies_dense)
+    if not on_cpu and kpu_dense.dense(s.dev, v, out, op):
         return
     cpu.dense(s.dev, v, out, op)
 
@@ -180,7 +186,8 @@ def _apply(s: Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None
         y = s.dev.conv(tensor, ones, zeros, like=out, depthwise=True, fn=fn, computes=computes)
         out.vector = (y, pixel)
     elif len(v.shape) == 4 and (v.map is not None or s.wants_kpu(op.output) or (
-        s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn))):  # fmt: skip
+        s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn, s.dev.runtime))
+    ):  # fmt: skip
         if not kpu_conv.conv(s.dev, v, out, op, ones, zeros, depthwise=True, stride=(1, 1),
                              pads=(0, 0, 0, 0), fn=fn):  # fmt: skip
             cpu.function(s.dev, v, out, fn)
@@ -326,15 +333,19 @@ def legalise(
     float_input: bool = False,
     tables: bool = False,
     small_maps: SmallMaps = "padded",
+    runtime: Runtime = RUNTIMES["host"],
     refused: list[CompileError] | None = None,
 ) -> Graph:
     """The graph in the layers of kmodel ``version``; ``float_input``: fed with float32;
     ``tables``: the runtimes know the tables of beta4 (kmodel 4); ``small_maps``: "kpu" lets
-    the KPU put out maps below 4x4.
+    the KPU put out maps below 4x4; ``runtime``: what is to run it.
 
     Raises :class:`Unsupported` (of which :class:`NeedsKmodel4` is one) naming the op; with
     ``refused`` every such error is appended to it instead, and what is returned is of use
     only where none was.
     """
-    dev = Lowering(version, tables, small=small_maps == "kpu")
-    return Legaliser(graph, dev, float_input, refused).run(HANDLERS)
+    dev = Lowering(version, tables, small=small_maps == "kpu", runtime=runtime)
+    made = Legaliser(graph, dev, float_input, refused).run(HANDLERS)
+    if version == 3:
+        spare_channels(made)
+    return made

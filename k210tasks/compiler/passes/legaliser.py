@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes.lowering import (
@@ -16,6 +16,7 @@ from k210tasks.compiler.passes.lowering import (
     fits,
 )
 from k210tasks.compiler.problems import CompileError, Unsupported
+from k210tasks.kmodel.quirks import misplaces_upload
 
 
 class Legaliser:
@@ -88,7 +89,7 @@ class Legaliser:
         mapped = len(shape) == 4 and fits(shape)
         on_kpu = mapped and x not in self.graph.outputs and all(_reads_maps(op) for op in readers)
         if self.dev.version == 3:
-            if not mapped and len(x.shape) == 2 and [op.kind for op in readers] == ["dense"]:
+            if not mapped and self._starts_dense(x):
                 start = Tensor(x.name, x.shape, "float32", source=x.source, range=x.range)
                 v.floats = start
                 return start
@@ -100,7 +101,7 @@ class Legaliser:
                 on_kpu_copy.source, on_kpu_copy.range = x.source, x.range
                 v.codes = self.dev.main_copy(on_kpu_copy)
                 if shape != x.shape:
-                    v.codes = self.dev.emit("reshape", [v.codes], x.shape, v)
+                    v.codes = self._first_of(v.codes, x)
                 else:
                     v.map = Map.of(on_kpu_copy)
             else:
@@ -113,19 +114,40 @@ class Legaliser:
             v.codes = start
         return start
 
+    def _first_of(self, codes: Tensor, x: Tensor) -> Tensor:
+        """As many codes as ``x`` has, in its shape, from the start of a dense map of codes."""
+        if codes.size != x.size:
+            flat = self.dev.emit("reshape", [codes], (1, codes.size))
+            some = (1, x.size)
+            codes = self.dev.emit("slice", [flat], some, begin=(0, 0), strides=(1, 1))
+        return self.dev.emit("reshape", [codes], x.shape, x)
+
+    def _starts_dense(self, x: Tensor) -> bool:
+        """Whether a kmodel 3 can be fed with floats: a dense layer takes them."""
+        readers = self.consumers.get(x, [])
+        dense = len(x.shape) == 2 and bool(readers) and all(op.kind == "dense" for op in readers)
+        return dense and x not in self.graph.outputs and self.dev.runtime.starts_dense
+
     def _as_some_map(self, x: Tensor) -> tuple[int, ...]:
-        """A map of as many values as ``x`` that the KPU can be fed with: a kmodel 3 starts with
-        a convolution, and what comes after it reads the same bytes in another shape."""
-        for channels in range(1, MAX_CHANNELS + 1):
-            for h in range(MIN_SIDE, MAX_HEIGHT + 1) if x.size % channels == 0 else ():
-                shape = (1, channels, h, x.size // channels // h)
-                if math.prod(shape) == x.size and fits(shape):
-                    return shape
+        """The map that the values of ``x`` are fed as: a kmodel 3 starts with a convolution, and
+        what comes after it reads the same bytes in another shape.
+
+        Rows and columns of its own where it has just these; else as square as can be, of one
+        channel if that is possible, with some more values at the end if it is not.
+        """
+        own = [n for n in x.shape[1:] if n > 1] if len(x.shape) > 2 else []
+        if len(own) == 2 and fits((1, 1, *own)):
+            return (1, 1, *own)
+        shapes = [s for s in _maps(x.size) if not misplaces_upload(self.dev.runtime, 0, *s[2:])]
+        for shape in shapes:
+            if math.prod(shape) == x.size:
+                return shape
+        if shapes and shapes[0][1] == 1:
+            return min((s for s in shapes if s[1] == 1), key=math.prod)
         raise Unsupported(
             f"input {x.name!r} of shape {list(x.shape)}",
             "a kmodel 3 starts with a convolution on a map of 4x4 to 512x256 pixels "
-            f"and at most 1024 channels, which {x.size} values cannot make, "
-            "or with a dense layer on a vector",
+            f"and at most 1024 channels, which {x.size} values cannot make",
             "needs kmodel 4",
         )
 
@@ -187,6 +209,19 @@ class Legaliser:
             ):
                 return True
         return False
+
+
+def _maps(size: int) -> Iterator[tuple[int, ...]]:
+    """Shapes of maps that the KPU can be fed with and that hold ``size`` values, with less than
+    a row more than that: those of few channels first, of these the squarest first."""
+    for channels in range(1, MAX_CHANNELS + 1):
+        if size % channels:
+            continue
+        pixels = size // channels
+        for h in sorted(range(MIN_SIDE, MAX_HEIGHT + 1), key=lambda h: (abs(h * h - pixels), h)):
+            shape = (1, channels, h, max(-(-pixels // h), MIN_SIDE))
+            if fits(shape):
+                yield shape
 
 
 def fits4(shape: tuple[int, ...]) -> bool:

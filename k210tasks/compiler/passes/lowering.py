@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.functions import Fn
+from k210tasks.compiler.functions import Fn, Step
 from k210tasks.compiler.ir import DType, Op, Place, Tensor
-from k210tasks.compiler.passes import chunks
+from k210tasks.compiler.passes import chunks, clamps
+from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
 from k210tasks.kpu.layout import layout
 from k210tasks.kpu.timing import pixel_rows
 
@@ -63,6 +64,7 @@ class Map:
 class Value:
     """A tensor of the float graph and the forms it exists in; ``shape`` as in that graph.
 
+    ``unclamped``: floats that the value is a clamp of, which is computed for what reads it.
     ``parts``: a map of more channels than one KPU tensor can have, in groups of channels.
     """
 
@@ -72,6 +74,7 @@ class Value:
     range: tuple[float, float] | None = None
     floats: Tensor | None = None
     codes: Tensor | None = None
+    unclamped: tuple[Tensor, Step] | None = None
     map: Map | None = None
     vector: tuple[Tensor, tuple[int, int]] | None = None  # (1, C, 4, 4) in KPU RAM, and the pixel
     parts: list[Value] = field(default_factory=list)
@@ -87,15 +90,22 @@ def fits(shape: tuple[int, ...]) -> bool:
     return 1 <= c <= MAX_CHANNELS and MIN_SIDE <= h <= MAX_HEIGHT and MIN_SIDE <= w <= MAX_WIDTH
 
 
+def _tensor(v: Value) -> Tensor:
+    """Shape, name, source and range of a value."""
+    return Tensor(v.name, v.shape, source=v.source, range=v.range)
+
+
 @dataclass(eq=False, slots=True)
 class Lowering:
     """The device graph being written. ``version`` is 3 or 4; ``tables``: whether runtimes know
     the opcode that looks bytes up in a table, as those of kmodel 4 do from beta4 on;
-    ``small``: whether the KPU may write maps of less than 4x4 (reference, section 1.4a)."""
+    ``small``: whether the KPU may write maps of less than 4x4 (reference, section 1.4a);
+    ``runtime``: what is to run the file."""
 
     version: int
     tables: bool = False
     small: bool = False
+    runtime: Runtime = RUNTIMES["host"]
     ops: list[Op] = field(default_factory=list)
     producers: dict[Tensor, Op] = field(default_factory=dict)
     joined: set[Tensor] = field(default_factory=set)  # parts of a kpu_concat
@@ -243,6 +253,15 @@ class Lowering:
         self.mains[x] = main
         return main
 
+    def resize(self, v: Value, out: Value, **attrs: Any) -> None:
+        """A layer that repeats or leaves out pixels, of codes where the values are codes."""
+        lacks = self.runtime.lacks if self.version == 3 else ()
+        if (v.codes is not None or v.on_kpu) and "QuantizedResizeNearestNeighbor" not in lacks:
+            out.codes = self.emit("resize", [self.as_codes(v)], out.shape, out, **attrs)
+        else:
+            floats = [self.as_floats(v)]
+            out.floats = self.emit("resize", floats, out.shape, out, dtype="float32", **attrs)
+
     # -- forms of a value
 
     def as_floats(self, v: Value) -> Tensor:
@@ -250,6 +269,8 @@ class Lowering:
         if v.floats is None and v.parts and v.codes is None:
             floats = [self.as_floats(part) for part in v.parts]
             v.floats = self.emit("concat", floats, v.shape, v, dtype="float32", axis=1)
+        if v.floats is None and v.unclamped is not None:
+            v.floats = clamps.floats(self.emit, _tensor(v), *v.unclamped)
         if v.floats is None:
             codes = self.as_codes(v)
             v.floats = self.emit("dequantize", [codes], v.shape, v, dtype="float32")
@@ -263,6 +284,8 @@ class Lowering:
             v.codes = self._codes_of_map(v, v.map)
         elif v.vector is not None:
             v.codes = self._codes_of_vector(v, *v.vector)
+        elif v.unclamped is not None and clamps.on_codes(v.unclamped[1]):
+            v.codes = clamps.codes(self.emit, _tensor(v), *v.unclamped)
         else:
             v.codes = self.emit("quantize", [self.as_floats(v)], v.shape, v)
         return v.codes
@@ -325,12 +348,23 @@ class Lowering:
         """Codes in main memory padded with the code of zero.
 
         Kmodel 3 can pad with code 0 only: there the codes are turned until zero is code 0,
-        padded and turned back; the turns go where zero is code 0 anyway.
+        padded and turned back; the turns go where zero is code 0 anyway. Its layer is right for
+        any number of pixels above and to the left, below and to the right for one: it is
+        repeated.
         """
         if self.version == 4:
             return self.emit("pad", [codes], shape, pads=pads, value=0.0)
         turned = self.emit("turn", [codes], codes.shape, back=False)
-        wide = self.emit("pad", [turned], shape, pads=pads, value=0.0)
+        before = [a for a, _ in pads]
+        left = [b for _, b in pads]
+        wide = turned
+        while True:
+            step = tuple((a, min(b, 1)) for a, b in zip(before, left, strict=True))
+            size = tuple(n + a + b for n, (a, b) in zip(wide.shape, step, strict=True))
+            wide = self.emit("pad", [wide], size, pads=step, value=0.0)
+            before, left = [0] * len(pads), [b - min(b, 1) for b in left]
+            if not any(left):
+                break
         return self.emit("turn", [wide], shape, back=True)
 
     # -- geometry of lazy maps

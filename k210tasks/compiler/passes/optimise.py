@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import executor, functions
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Op, Tensor, as_fed
 from k210tasks.compiler.numerics import layer as solving
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.collect import sampled_pixels
@@ -76,8 +76,7 @@ class Optimiser:
     def _fed(self, tensor: Tensor) -> NDArray[np.generic]:
         x = self.calibration.kept[self.images]
         x = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
-        x = np.ascontiguousarray(x).reshape(len(x), *tensor.shape[1:])
-        return _encode(tensor, x)
+        return _encode(tensor, as_fed(np.ascontiguousarray(x), tensor))
 
     # -- running
 

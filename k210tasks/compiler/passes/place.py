@@ -94,7 +94,24 @@ def _areas(graph: Graph, where: str) -> list[_Area]:
                 _join(op, tensor, areas, order, live)
             else:
                 add(tensor)
+    for op in graph.ops:
+        if op.attrs.get("spare"):
+            for tensor in spared(op):
+                if tensor.place == where:
+                    area = areas[tensor]
+                    area.size = max(area.size, dict_of(area)[tensor] + _one_more(tensor))
     return order
+
+
+def spared(op: Op) -> list[Tensor]:
+    """What a layer with a spare channel writes, and reads, one channel more of."""
+    return [*op.outputs, *(op.inputs if op.attrs["depthwise"] else ())]
+
+
+def _one_more(tensor: Tensor) -> int:
+    """Rows or bytes of a tensor with one more channel."""
+    n, c, h, w = tensor.shape
+    return map_rows(c + 1, h, w) if tensor.place == "kpu" else nbytes(tensor) + n * h * w
 
 
 def dict_of(area: _Area) -> dict[Tensor, int]:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import agreement, executor, functions
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, as_fed
 from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
+from k210tasks.compiler.passes import clamps
 from k210tasks.compiler.problems import NoCalibration
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
@@ -98,6 +99,7 @@ class Assigner:
         quants = {own: quant_with(*r, zeros[self.zeros.of(own)]) for own, r in needed.items()}
         if self.graph.input.dtype == "uint8" and self.contract is not None:
             quants[self.codes.of(self.graph.input)] = self.contract
+        self._parts(quants)
         for op in self.graph.ops:
             if op.kind == "kpu_conv" and not op.attrs["identity"]:
                 own = self.codes.of(op.output)
@@ -127,14 +129,33 @@ class Assigner:
                 made.append((op.output, self._origin(op)))
         for tensor, origin in made:
             own = self.codes.of(tensor)
+            clamp = self._attrs(tensor).get("clamp")
             if origin is start and self.contract is not None:
                 low, high = self.contract.low, self.contract.high
+            elif self._attrs(tensor).get("part") == "fine":
+                low, high = 0.0, 0.0  # of no range: it is what another code leaves
             else:
                 low, high = self._needed(origin)
+                low, high = clamps.within(clamp, (low, high)) if clamp else (low, high)
             before = found.get(own, (0.0, 0.0))
             found[own] = min(before[0], low), max(before[1], high)
             self._members.setdefault(self.zeros.of(own), {})[own] = None
         return found
+
+    def _attrs(self, tensor: Tensor) -> dict[str, Any]:
+        """Attributes of the op that writes ``tensor``; none of the graph's input."""
+        op = self.producers.get(tensor)
+        return {} if op is None else op.attrs
+
+    def _parts(self, quants: dict[Tensor, Quant]) -> None:
+        """What codes mean that clamp in two parts, the second of what the first leaves."""
+        for op in self.graph.ops:
+            if op.attrs.get("part") == "coarse":
+                measured = self._needed(op.output)
+                quants[self.codes.of(op.output)] = clamps.coarse_quant(op.attrs["clamp"], measured)
+            elif op.attrs.get("part") == "fine":
+                coarse = quants[self.codes.of(op.attrs["of"])]
+                quants[self.codes.of(op.output)] = clamps.fine_quant(coarse)
 
     def _origin(self, op: Op) -> Tensor:
         """The tensor whose range ``op``'s output has: of a copy the one that is copied."""
@@ -142,7 +163,7 @@ class Assigner:
         while op.attrs.get("rescales") or agreement.moves(op):
             tensor = op.input
             before = self.producers.get(tensor)
-            if before is None or before.kind == "kpu_concat":
+            if before is None or before.kind in ("kpu_concat", "concat"):
                 break
             op, tensor = before, before.output
         return tensor
@@ -227,8 +248,9 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
 
 def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:
     """Whether the codes of ``tensor`` are those of the model's input."""
-    while (op := producers.get(tensor)) is not None and agreement.moves(op):
-        tensor = op.input
+    op = producers.get(tensor)
+    if op is not None and agreement.moves(op):
+        return any(_given(part, graph, producers) for part in op.inputs)
     return tensor is graph.input
 
 
@@ -237,7 +259,7 @@ def _extremes(graph: Graph, calibration: Calibration) -> dict[Tensor, NDArray[An
     for sample in calibration.kept:
         x = np.asarray(sample, np.float32)[None]
         x = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
-        for tensor, value in executor.run(graph, x.reshape(graph.input.shape), keep=True).items():
+        for tensor, value in executor.run(graph, as_fed(x, graph.input), keep=True).items():
             near = value[np.abs(value) < 1e29]
             ends = np.array([near.min(initial=0.0), near.max(initial=0.0)])
             if tensor in found:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.passes.ranges import Ranges
 
 MARGIN = 2.0  # logits beyond the measured range, as a factor
 UNSEEN = 1.25  # the same where fewer samples tell, and the loss is a little precision
+HARMLESS = 60.0  # logits this far below zero do not vanish yet
+LOWEST = -1000.0  # logits that were not measured
 NOTHING = 12.0  # a class that far behind the first has e**-12 of its share: none
 #: kinds that hand logits on as they are, one by one
 _CARRIERS = {"dequantize", "slice", "reshape", "transpose", "remove_padding"}
@@ -77,19 +79,36 @@ def _measured(layer: Op, calibration: Calibration) -> np.ndarray | None:
 
 
 def lift_logits(graph: Graph, ranges: Ranges) -> None:
-    """Raise the logits of float dense layers in front of a softmax above zero.
+    """Raise float logits in front of a softmax above zero, which the runtimes of kmodel 3 take
+    the largest logit for at least: far below it all of them vanish.
 
     Their sizes are known from calibration; the softmax of lifted logits is the same. Edits
-    the biases of ``graph``.
+    the bias of the layer before, or adds a constant where there is none.
     """
     producers, consumers = graph.producers(), graph.consumers()
-    for op in graph.ops:
-        dense = producers.get(op.input) if op.kind == "softmax" else None
-        if dense is None or dense.kind != "dense" or dense.attrs["fn"]:
+    for op in [op for op in graph.ops if op.kind == "softmax"]:
+        before = producers.get(op.input)
+        if before is None or before.attrs.get("from_zero"):
             continue
-        if len(consumers[op.input]) > 1 or op.input in graph.outputs:
-            continue
-        measured = ranges.of(op.input)
-        if measured is not None and measured[0] < 0:
-            lift = np.float32(-MARGIN * measured[0])
-            dense.attrs["bias"] = (dense.attrs["bias"] + lift).astype(np.float32)
+        measured = ranges.of(op.input) or (LOWEST, 0.0)
+        lift = -MARGIN * measured[0]
+        alone = len(consumers[op.input]) == 1 and op.input not in graph.outputs
+        if before.kind == "dense" and alone and lift > 0:
+            bias = before.attrs["bias"] + np.float32(lift)
+            before.attrs["bias"] = bias.astype(np.float32)
+        elif lift > HARMLESS:
+            _add(graph, op, lift)
+
+
+def _add(graph: Graph, softmax: Op, lift: float) -> None:
+    """Add a constant to all logits: codes of anything in steps of zero."""
+    x = softmax.input
+    code = Tensor(f"{x.name}/any", x.shape, "uint8", quant=Quant(1.0, 0))
+    constant, lifted = (Tensor(f"{x.name}/{what}", x.shape) for what in ("lift", "lifted"))
+    at = graph.ops.index(softmax)
+    graph.ops[at:at] = [
+        Op("quantize", [x], [code], {}, softmax.origin),
+        Op("dequantize", [code], [constant], {"constant": lift}, softmax.origin),
+        Op("binary", [x, constant], [lifted], {"op": "add", "fn": ()}, softmax.origin),
+    ]
+    softmax.inputs = [lifted]

@@ -34,6 +34,8 @@ def _below_zero(graph: Graph) -> Iterator[Tensor]:
         if op.output.dtype != "uint8" or op.kind == "kpu_concat" or agreement.moves(op):
             continue
         fn = functions.simplify(op.attrs.get("fn", ()))
+        if "clamp" in op.attrs:
+            fn = (("clamp", *op.attrs["clamp"]),)
         if not fn or _least(fn[-1]) < 0:
             yield op.output
 

@@ -138,7 +138,7 @@ def test_other_files_are_refused():
     with pytest.raises(CalibrationError) as error:
         Calibration.from_npz(io.BytesIO(old))
     assert str(error.value) == (
-        "the calibration data has format 0, this version reads 2: calibrate again"
+        "the calibration data has format 0, this version reads 3: calibrate again"
     )
 
 

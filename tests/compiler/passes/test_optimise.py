@@ -67,7 +67,7 @@ def snr(tflite, made, pictures):
 def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypatch):
     tflite = network("RELU", residual=True) if kind == "residual" else network(kind)
     calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(12)])
-    ours = compiler.compile(tflite, calibration, Options(effort="normal"))
+    ours = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
 
     def plainly(layer, optimiser, ranges, bits):
         return numbers(layer, None, ranges, bits)
@@ -75,7 +75,7 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
     numbers = quantise._numbers
     monkeypatch.setattr(quantise, "_numbers", plainly)
     monkeypatch.setattr(steps, "assign_steps", lambda *args: None)
-    plain = compiler.compile(tflite, calibration, Options(effort="normal"))
+    plain = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
     for seed in (0, 7):
         pictures = samples(12, seed)
         assert snr(tflite, ours, pictures) > snr(tflite, plain, pictures) + 2, f"seed {seed}"
@@ -86,7 +86,9 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
 def test_every_effort_is_accurate(effort, version):
     tflite = network()
     calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)])
-    made = compiler.compile(tflite, calibration, Options(kmodel=version, effort=effort))
+    made = compiler.compile(
+        tflite, calibration, Options(kmodel=version, effort=effort, fed="pixels")
+    )
     assert snr(tflite, made, samples(6)) > 33
 
 

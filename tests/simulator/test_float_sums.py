@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.kmodel.runtimes import RUNTIMES
-from k210tasks.simulator.floats import dot, fused_multiply_add, to_codes
+from k210tasks.simulator.float_sums import dot, fused_multiply_add, to_codes
 
 F = np.float32
 
