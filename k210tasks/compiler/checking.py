@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from k210tasks.compiler import encode_v3, encode_v4, fitting
 from k210tasks.compiler.constraints import SourceOp
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
-from k210tasks.compiler.numerics.ranges import Method
-from k210tasks.compiler.options import SmallMaps
-from k210tasks.compiler.passes.clamps import hold_clamps
-from k210tasks.compiler.passes.legalise import legalise
-from k210tasks.compiler.passes.place import allocate
-from k210tasks.compiler.passes.quantise import quantise
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.options import Fed, Options, SmallMaps
 from k210tasks.compiler.passes.ranges import Range, Ranges, through
-from k210tasks.compiler.passes.simplify import simplify
-from k210tasks.compiler.passes.turns import drop_idle_turns
-from k210tasks.compiler.problems import CompileError, TooMuchMemory, Unsupported
-from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
+from k210tasks.compiler.pipeline import finished, prepared
+from k210tasks.compiler.problems import CompileError, Unsupported
+from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps
 from k210tasks.compiler.source import Source
-from k210tasks.kmodel.listing import summary
-from k210tasks.kmodel.runtimes import runtime_of
-from k210tasks.kmodel.v3 import KmodelV3
-from k210tasks.kmodel.v4 import KmodelV4
-
-SRAM_BYTES = 6 * 2**20  # program, model and its working memory (reference, section 1.1)
 
 #: ops that a layer is named after when functions and paddings have been fused into it
 _LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
@@ -63,17 +50,21 @@ class Report:
         return not self.problems and not any(op.reasons for op in self.ops)
 
 
-class _AnyRange(Ranges):
-    """Ranges that stand in for measured ones: no figure of a report depends on them."""
+class _StandIn(Ranges):
+    """Ranges that stand in for measured ones: no figure of a report depends on them, but for
+    what a function cannot put out."""
 
-    def __init__(self, method: Method = "minmax"):
-        super().__init__(None, method)
-
-    def of_source(self, index: int | None) -> Range | None:
-        return None
+    def __init__(self) -> None:
+        super().__init__(None, "minmax")
 
     def of(self, tensor: Tensor) -> Range | None:
         return tensor.range or (-1.0, 1.0)
+
+
+def _picture(source: Source) -> bool:
+    """Whether the input has the shape of a picture, of one colour or three."""
+    shape = source.inputs[0].shape if len(source.inputs) == 1 else ()
+    return len(shape) == 4 and shape[-1] in (1, 3)
 
 
 def check(
@@ -83,13 +74,17 @@ def check(
     runtime: str | None = None,
 ) -> Report:
     """Look at a model for kmodel 3 or 4 and a runtime of ``kmodel.runtimes`` (None: any that has
-    all layers); raises :class:`BadModel` for what is no model."""
-    runs = runtime_of(runtime or "host")
+    all layers); raises :class:`BadModel` for what is no model.
+
+    It is compiled as :func:`k210tasks.compiler.compile` would, but for what samples tell: a
+    picture is taken to be fed with pixels, anything else with tensors.
+    """
     source = Source(tflite)
+    fed: Fed = "pixels" if _picture(source) else "tensors"
+    options = Options(kmodel, fed=fed, small_maps=small_maps, runtime=runtime)
     refused: list[CompileError] = []
     try:
-        graph = simplify(load(tflite))
-        graph = legalise(graph, kmodel, small_maps=small_maps, runtime=runs, refused=refused)
+        graph, contract = prepared(source, None, options, refused)
     except UnsupportedOps as error:
         reasons = {op.label: tuple(found) for op, found in error.found}
         return Report(kmodel, _rows(source, {}, reasons))
@@ -97,37 +92,24 @@ def check(
         return Report(kmodel, _rows(source, {}, {}), (str(error),))
     except Unsupported as error:
         refused.append(error)
-        graph = None
-    if refused or graph is None:
+    if refused:
         return _refused(source, kmodel, refused)
-    where = _where(graph)
-    rows = _rows(source, where, {})
+    rows = _rows(source, _where(graph), {})
+    for op in graph.ops:
+        if op.output.range is None and "fn" in op.attrs:
+            op.output.range = through(op.attrs["fn"], -1.0, 1.0)
     try:
-        for op in graph.ops:
-            if op.kind == "kpu_conv":
-                op.output.range = through(op.attrs["fn"], -1.0, 1.0)
-        quantise(graph, _AnyRange(), Quant(1 / 255, 0))
-        if kmodel == 3:
-            hold_clamps(graph)
-            drop_idle_turns(graph)
-            fitting.check(graph, runs)
-        memory = allocate(graph)
-        model: KmodelV3 | KmodelV4
-        if kmodel == 3:
-            model, _ = encode_v3.encode(graph, memory)
-        else:
-            model, _ = encode_v4.encode(graph, memory)
+        made = finished(graph, _StandIn(), contract, options)
     except CompileError as error:
         return Report(kmodel, rows, (str(error),))
-    listed, size = summary(model), len(model.to_bytes())
-    too_much = size + listed.main_bytes >= SRAM_BYTES
+    listed = made.listed
     return Report(
         kmodel,
         rows,
-        (str(TooMuchMemory(size, listed.main_bytes, SRAM_BYTES)),) if too_much else (),
+        () if made.too_large is None else (str(made.too_large),),
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
-        model_bytes=size,
+        model_bytes=len(made.kmodel),
         estimated_kpu_ms=listed.estimated_kpu_ms,
         layers=len(listed.layers),
     )

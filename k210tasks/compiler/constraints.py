@@ -27,6 +27,8 @@ class SourceTensor:
     zero_point: NDArray[Any] | None = None
     axis: int = 0
     dynamic: bool = False
+    open: bool = False  # its batch, at least, was left open: ``shape`` has a 1 there
+    grown: bool = False  # more than that one, from what it is made of
     sparse: bool = False
 
 
@@ -101,8 +103,10 @@ def known_types(op: SourceOp) -> str | None:
             continue
         if t.type not in allowed:
             return f"tensor {t.name!r} holds {t.type}; give the float model"
-        if t.type in ("INT32", "INT64", "BOOL") and t.value is None:
+        if t.type in ("INT32", "INT64", "BOOL", "FLOAT16") and t.value is None:
             return f"tensor {t.name!r} holds computed {t.type} values"
+        if t.type in ("INT8", "UINT8") and t.scale is None:
+            return f"tensor {t.name!r} holds {t.type} without a scale"
     return None
 
 
@@ -153,19 +157,27 @@ def same_resize(op: SourceOp) -> str | None:
 
 
 def plain_slice(op: SourceOp) -> str | None:
-    """Strides are positive; no new axis and no ellipsis."""
+    """Strides are positive; no new axis, no ellipsis, no ends counted from the beginnings."""
     strides = op.const(3)
     if strides is not None and (strides <= 0).any():
         return f"strides are {strides.tolist()}"
     if op.options.get("new_axis_mask") or op.options.get("ellipsis_mask"):
         return "the slice adds an axis or has an ellipsis"
+    if op.options.get("offset"):
+        return "its ends are counted from its beginnings"
     return None
 
 
-def last_axis(op: SourceOp) -> str | None:
-    """It works along the last axis."""
-    axis = op.options.get("axis", -1)
-    return None if axis in (-1, len(op.shape()) - 1) else f"axis {axis}"
+def plain_norm(op: SourceOp) -> str | None:
+    """It has no fused activation."""
+    name = op.options.get("activation", "NONE")
+    return None if name == "NONE" else f"it is {name}"
+
+
+def rows_of_weights(op: SourceOp) -> str | None:
+    """Weights are stored row by row."""
+    format_ = op.options.get("format", "DEFAULT")
+    return None if format_ == "DEFAULT" else f"they are {format_}"
 
 
 def constant_slopes(op: SourceOp) -> str | None:
@@ -198,7 +210,10 @@ def no_batch_dims(op: SourceOp) -> str | None:
 
 def around_convolution(op: SourceOp) -> str | None:
     """Only around one unpadded convolution, which is then a dilated one."""
-    return "nothing to join it with was found"
+    return (
+        "nothing to join it with was found; convert the model with a batch of 1, "
+        "keras.Input(shape, batch_size=1), and the converter joins them"
+    )
 
 
 EVERY: tuple[Constraint, ...] = (
@@ -236,7 +251,7 @@ RULES: dict[str, Rule] = {
     "TRANSPOSE_CONV": Rule(5, (constant_weights, one_activation), "needs kmodel 4", "CPU"),
     "FULLY_CONNECTED": Rule(
         14,
-        (constant_weights, constant_bias, one_activation),
+        (constant_weights, constant_bias, one_activation, rows_of_weights),
         "KPU, or CPU if small",
         "KPU, or CPU if small",
     ),
@@ -277,7 +292,7 @@ RULES: dict[str, Rule] = {
     "SPLIT": Rule(5, (constant_parameters,), _MOVE.v3, _MOVE.v4),
     "SPLIT_V": Rule(2, (constant_parameters,), _MOVE.v3, _MOVE.v4),
     "SOFTMAX": Rule(3, (), "CPU", "CPU"),
-    "L2_NORMALIZATION": Rule(2, (), "CPU, of one vector", "CPU"),
+    "L2_NORMALIZATION": Rule(2, (plain_norm,), "CPU, of one vector", "CPU"),
     "RESIZE_NEAREST_NEIGHBOR": Rule(4, (feature_map, constant_parameters), "CPU", "CPU"),
     "RESIZE_BILINEAR": Rule(
         4, (feature_map, constant_parameters, same_resize), "needs kmodel 4", "CPU"
@@ -322,7 +337,12 @@ _FREEZE = (
     "from_saved_model, or let k210 convert do it"
 )
 _LEAVE_OUT = "end the model before it and do this on the board, with the outputs"
-_UNROLLED = "the K210 has no recurrent layers: use convolutions along the time axis"
+_RECURRENT = "the K210 has no recurrent layers: use convolutions along the time axis"
+_FUSED_LOOP = f"{_RECURRENT}, or give the Keras layer unroll=True and convert again"
+_LOOP = (
+    "it is a loop, as Keras writes LSTM, GRU and SimpleRNN: give the layer unroll=True and convert "
+    "again, or use convolutions along the time axis"
+)
 
 #: what to do about ops that people meet though none of them is taken
 REMEDIES: dict[str, str] = {
@@ -332,8 +352,10 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "NON_MAX_SUPPRESSION_V4",
                      "NON_MAX_SUPPRESSION_V5", "custom op TFLite_Detection_PostProcess"),
                     _LEAVE_OUT),
-    **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "RNN",
-                     "WHILE"), _UNROLLED),
+    **dict.fromkeys(("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM",
+                     "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
+                    _FUSED_LOOP),
+    "WHILE": _LOOP,
 }  # fmt: skip
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler.encoding import blobs, byte_table, registers
+from k210tasks.compiler.encoding import blobs, byte_table, registers, require, vector
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.passes.place import Memory, nbytes
 from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.compiler.problems import PassBroke
 from k210tasks.kmodel import v3
 from k210tasks.kmodel import v3_layers as layers
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
@@ -99,21 +100,28 @@ class _Encoder:
         code 0."""
         kernel, stride, pads = (1, 1), (1, 1), (0, 0)
         if op.kind == "pool":
+            require(op, fn=())
             if op.attrs["op"] == "mean":
                 return self.mean_pool(op)
+            require(op, op="max")
             kernel, stride = op.attrs["kernel"], op.attrs["stride"]
             pads = (op.attrs["pads"][0], op.attrs["pads"][2])
         elif op.kind == "pad":
+            require(op, value=0.0, pads=((0, 0), (0, 0), *op.attrs["pads"][2:]))
             pads = (op.attrs["pads"][2][0], op.attrs["pads"][3][0])
         elif op.attrs["begin"][2:] != (0, 0) or op.input.shape[:2] != op.output.shape[:2]:
             return self.part(op)
         else:
+            require(op, begin=(0, 0, 0, 0), strides=(1, 1, *op.attrs["strides"][2:]))
             stride = op.attrs["strides"][2:]
         return layers.QuantizedMaxPool2d(**self._io(op), **_window(op, kernel, stride, pads))
 
     def part(self, op: Op) -> layers.Body:
         """A slice that is one run of bytes."""
+        rank = len(op.output.shape)
         axis = next(i for i, n in enumerate(op.output.shape) if n != op.input.shape[i])
+        begin = tuple(op.attrs["begin"][i] if i == axis else 0 for i in range(rank))
+        require(op, begin=begin, strides=(1,) * rank)
         step = nbytes(op.output) // op.output.shape[axis]
         start = self.at[op.input] + op.attrs["begin"][axis] * step
         quantized = op.output.dtype == "uint8"
@@ -126,6 +134,9 @@ class _Encoder:
         return layers.AveragePool2d(**self._io(op), **window)
 
     def dense(self, op: Op) -> layers.Body:
+        require(op, fn=())
+        if op.input.shape[0] != 1:
+            raise PassBroke("encode", repr(op), "the layer takes one row")
         weights = op.attrs["weights"]
         return layers.FullyConnected(
             **self._io(op),
@@ -137,32 +148,40 @@ class _Encoder:
         )
 
     def binary(self, op: Op) -> layers.Body:
+        require(op, op="add", fn=())
         a, b = op.inputs
         return layers.Add(
             a_mem=self.at[a], b_mem=self.at[b], out_mem=self.at[op.output], count=op.output.size
         )
 
     def reduce(self, op: Op) -> layers.Body:
+        require(op, op="mean", axes=(2, 3))
         _, c, h, w = op.input.shape
         return layers.GlobalAveragePool(**self._io(op), kernel_size=h * w, channels=c)
 
     def softmax(self, op: Op) -> layers.Body:
-        return layers.Softmax(flags=TO_MAIN, **self._io(op), channels=op.input.size)
+        require(op, beta=1.0)
+        return layers.Softmax(flags=TO_MAIN, **self._io(op), channels=vector(op))
 
     def l2norm(self, op: Op) -> layers.Body:
-        return layers.L2Normalization(**self._io(op), channels=op.input.size)
+        return layers.L2Normalization(**self._io(op), channels=vector(op))
 
     def logistic(self, op: Op) -> layers.Body:
+        require(op, fn=(("logistic",),))
         return layers.Logistic(**self._io(op), channels=op.input.size)
 
     def transpose(self, op: Op) -> layers.Body:
+        require(op, perm=(0, 2, 3, 1))
         return layers.TensorflowFlatten(flags=TO_MAIN, **self._io(op), shape=_whc(op.input))
 
     def concat(self, op: Op) -> layers.Body:
+        if any(n != 1 for n in op.output.shape[: op.attrs["axis"]]):
+            raise PassBroke("encode", repr(op), "the parts do not lie behind each other")
         kind = layers.QuantizedConcat if op.output.dtype == "uint8" else layers.Concat
         return kind.of(self.at[op.output], [(self.at[t], nbytes(t)) for t in op.inputs])
 
     def resize(self, op: Op) -> layers.Body:
+        require(op, mode="nearest", align_corners=False, half_pixel=False)
         quantized = op.output.dtype == "uint8"
         kind = layers.QuantizedResizeNearestNeighbor if quantized else layers.ResizeNearestNeighbor
         _, _, h, w = op.output.shape

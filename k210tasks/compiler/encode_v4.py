@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from k210tasks.compiler.encoding import byte_table, registers
+from k210tasks.compiler.encoding import byte_table, registers, require, rows
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes.place import Memory, kpu_rows, nbytes
 from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.compiler.problems import PassBroke
 from k210tasks.kmodel import v4
 from k210tasks.kmodel import v4_ops as nodes
 from k210tasks.kmodel.codec import (
@@ -117,6 +118,7 @@ class _Encoder:
         return nodes.Unary(**self._io(op), op=_UNARY[op.attrs["op"]])
 
     def conv(self, op: Op) -> nodes.Node:
+        require(op, pad_value=0.0)
         a = op.attrs
         w = a["weights"]
         return nodes.Conv2d(
@@ -138,7 +140,10 @@ class _Encoder:
         )
 
     def deconv(self, op: Op) -> nodes.Node:
+        require(op, fn=())
         a = op.attrs
+        if a["bias"].any():
+            raise PassBroke("encode", repr(op), "the device's layer forgets the bias")
         w = a["weights"]
         return nodes.Conv2dTranspose(
             **self._io(op),
@@ -159,6 +164,8 @@ class _Encoder:
 
     def dense(self, op: Op) -> nodes.Node:
         weights = op.attrs["weights"]
+        if len(op.input.shape) != 2:
+            raise PassBroke("encode", repr(op), "a product is of matrices")
         matrix = Tensor("weights", weights.T.shape, value=weights.T)
         return nodes.Matmul(
             a=self.mem(op.input),
@@ -199,15 +206,15 @@ class _Encoder:
         )
 
     def softmax(self, op: Op) -> nodes.Node:
-        inner = op.input.shape[-1]
-        outer = op.input.size // inner
+        outer, inner = rows(op)
         return nodes.Softmax(**self._io(op), inner=inner, outer=outer, beta=op.attrs["beta"])
 
     def pad(self, op: Op) -> nodes.Node:
         pads = [Pad(0, 0)] * (4 - len(op.input.shape)) + [Pad(*p) for p in op.attrs["pads"]]
         value = op.attrs["value"]
         if op.input.quant is not None and op.input.dtype == "uint8":
-            code = round(op.input.quant.zero_point + value / op.input.quant.scale)
+            require(op, value=0.0)
+            code = round(op.input.quant.zero_point)
             fill = Scalar(UINT8, bytes([min(max(code, 0), 255), 0, 0, 0]))
         else:
             fill = Scalar(FLOAT32, struct.pack("<f", value))
@@ -252,6 +259,9 @@ class _Encoder:
         )
 
     def resize(self, op: Op) -> nodes.Node:
+        require(op, half_pixel=False)
+        if op.attrs["mode"] == "nearest":
+            require(op, align_corners=False)
         _, _, h, w = op.output.shape
         return nodes.ResizeImage(
             **self._io(op),
@@ -272,6 +282,8 @@ def _act(op: Op) -> Range:
     fn = op.attrs["fn"]
     if not fn:
         return NO_RANGE
+    if len(fn) != 1 or fn[0][0] != "clamp":
+        raise PassBroke("encode", repr(op), f"{fn} is no clamp")
     ((_, low, high),) = fn
     return Range(max(low, -FLT_MAX), min(high, FLT_MAX))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,9 +11,34 @@ from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Op
 from k210tasks.compiler.passes.place import Memory
 from k210tasks.compiler.passes.quantise import Numbers
+from k210tasks.compiler.problems import PassBroke
 from k210tasks.kpu.pools import Pool
 from k210tasks.kpu.registers import LayerRegisters, conv_registers
 from k210tasks.kpu.tables import BatchNorm
+
+
+def require(op: Op, /, **said: object) -> None:
+    """Raise :class:`PassBroke` unless each attribute has the one value that its layer means:
+    what an encoder does not write down must not have been said."""
+    for name, value in said.items():
+        if op.attrs.get(name, value) != value:
+            raise PassBroke("encode", repr(op), f"{name} {op.attrs[name]!r} has no place in it")
+
+
+def rows(op: Op) -> tuple[int, int]:
+    """(vectors, values of each) of what works along an axis of neighbouring values."""
+    axis, shape = op.attrs["axis"], op.input.shape
+    if math.prod(shape[axis + 1 :]) != 1:
+        raise PassBroke("encode", repr(op), f"axis {axis} is not of neighbouring values")
+    return math.prod(shape[:axis]), shape[axis]
+
+
+def vector(op: Op) -> int:
+    """The values of what works on one vector."""
+    count, values = rows(op)
+    if count != 1:
+        raise PassBroke("encode", repr(op), f"{count} vectors, the layer takes one")
+    return values
 
 
 def registers(op: Op, memory: Memory, weight_bytes: int = 1) -> LayerRegisters:

@@ -161,19 +161,24 @@ def _slice(op: Op, x: Array) -> Array:
 
 def _resize_axis(op: Op, n: int, out: int) -> Array:
     """Where each output coordinate of one axis lies in the input, as TFLite has it."""
-    at = np.arange(out, dtype=np.float32)
+    at = np.arange(out, dtype=np.float32) + np.float32(0.5 if op.attrs["half_pixel"] else 0)
     if op.attrs["align_corners"] and out > 1:
         return at * np.float32((n - 1) / (out - 1))
-    scale = np.float32(n / out)
-    return (at + np.float32(0.5)) * scale if op.attrs["half_pixel"] else at * scale
+    return at * np.float32(n / out)
+
+
+def nearest(op: Op, n: int, out: int) -> NDArray[np.int64]:
+    """Which of ``n`` pixels of one axis a resize to ``out`` takes, as TFLite has it."""
+    at = _resize_axis(op, n, out)
+    at = np.floor(at + np.float32(0.5)) if op.attrs["align_corners"] else np.floor(at)
+    return np.minimum(at, n - 1).astype(np.int64)
 
 
 def _resize(op: Op, x: Array) -> Array:
     y, xs = (_resize_axis(op, x.shape[i], op.output.shape[i]) for i in (2, 3))
     h, w = x.shape[2:]
     if op.attrs["mode"] == "nearest":
-        pick = (lambda v: np.floor(v + np.float32(0.5))) if op.attrs["align_corners"] else np.floor
-        rows, columns = (np.minimum(pick(v), n - 1).astype(int) for v, n in ((y, h), (xs, w)))
+        rows, columns = (nearest(op, x.shape[i], op.output.shape[i]) for i in (2, 3))
         return x[:, :, rows][:, :, :, columns]
     if op.attrs["half_pixel"]:
         y, xs = y - np.float32(0.5), xs - np.float32(0.5)

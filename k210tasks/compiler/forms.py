@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from k210tasks.compiler.agreement import faults
 from k210tasks.compiler.ir import Graph, Op
 from k210tasks.compiler.problems import PassBroke
 
@@ -216,8 +217,9 @@ _KPU_OUT = {"kpu_conv", "kpu_concat", "kpu_part", "upload", "add_padding"}
 def check(graph: Graph, after: str, kinds: dict[str, Form], *, placed: bool = False) -> None:
     """Raise :class:`PassBroke` unless every op of ``graph`` has a legal form.
 
-    ``kinds`` is the table of what may occur; ``placed`` also checks dtypes, quantisation
-    and that feature maps are where their readers expect them.
+    ``kinds`` is the table of what may occur; ``placed``, once scales are chosen, also checks
+    that feature maps are where their readers expect them and that codes mean the same to all
+    (:mod:`k210tasks.compiler.agreement`).
     """
     known: set[Any] = set(graph.inputs)
     for op in graph.ops:
@@ -260,6 +262,9 @@ def check(graph: Graph, after: str, kinds: dict[str, Form], *, placed: bool = Fa
             for tensor in (*op.inputs, *op.outputs):
                 if tensor.dtype == "uint8" and tensor.quant is None:
                     raise broke(f"{tensor} has codes without a scale")
+    if placed:
+        for op, what in faults(graph):
+            raise PassBroke(after, repr(op), what)
     for tensor in graph.outputs:
         if tensor not in known and tensor.value is None:
             raise PassBroke(after, repr(tensor), "the output is never written")

@@ -47,7 +47,9 @@ class Compiled:
     """A kmodel and what is known of it.
 
     ``layers``: one row a layer of the file (JSON values): name, ops of the source, shapes,
-    where it runs, estimated KPU time, and ``tensor``, the source tensor it computes.
+    where it runs, estimated KPU time, ``tensor``, the source tensor it computes, and ``at``,
+    where: the layer's channels are those from ``channel`` on, pixel (y, x) is at ``offset`` +
+    (y, x) * ``step`` of its map, for (y, x) below ``size``.
     ``fed``: what ``input`` takes, raw pixels or (codes of) the tensor's own numbers.
     ``listing``: one line a layer, for people. ``input``: dtype, shape without the batch,
     scale and zero_point of codes. ``outputs``: name, shape without the batch (maps C, H, W),

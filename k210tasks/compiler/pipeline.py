@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,16 @@ from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
-from k210tasks.compiler.passes.place import Memory, allocate
+from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.softmax import centre_logits, lift_logits
 from k210tasks.compiler.passes.turns import drop_idle_turns
-from k210tasks.compiler.problems import CompileError
+from k210tasks.compiler.problems import CompileError, TooMuchMemory
 from k210tasks.compiler.reader import load
 from k210tasks.compiler.source import Source
-from k210tasks.kmodel.listing import summary
+from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
@@ -47,6 +49,14 @@ class OtherModel(CompileError):
         super().__init__("the calibration data was measured on another model: calibrate again")
 
 
+#: what a pass after legalise looks like
+Pass = Callable[[Graph, Ranges], None]
+
+STEPS = 4  # that progress counts
+
+SRAM_BYTES = 6 * 2**20  # program, model and its working memory (reference, section 1.1)
+
+
 def _silent(done: int, total: int, what: str) -> None:
     """Shows nothing."""
 
@@ -59,8 +69,10 @@ def lowered(
     tables: bool = False,
     small_maps: SmallMaps = "padded",
     runtime: Runtime = RUNTIMES["host"],
+    refused: list[CompileError] | None = None,
 ) -> Graph:
-    """Read, simplify and legalise, with the checker after each."""
+    """Read, simplify and legalise, with the checker after each; ``refused`` as in
+    :func:`legalise`: where it was filled the graph is of no use."""
     graph = load(tflite)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
@@ -72,9 +84,98 @@ def lowered(
         tables=tables,
         small_maps=small_maps,
         runtime=runtime,
+        refused=refused,
     )
-    forms.check(graph, "legalise", allowed(kmodel, small_maps))
+    if not refused:
+        forms.check(graph, "legalise", allowed(kmodel, small_maps))
     return graph
+
+
+def prepared(
+    source: Source,
+    calibration: Calibration | None,
+    options: Options,
+    refused: list[CompileError] | None = None,
+) -> tuple[Graph, Quant | None]:
+    """The device graph, and what the codes of its input mean where that is given."""
+    pixels = _fed(calibration, options) == "pixels"
+    float_input = options.input == "float" or (
+        options.input is None
+        and options.kmodel == 4
+        and not pixels
+        and not _takes_codes(source, calibration)
+    )
+    graph = lowered(
+        source,
+        options.kmodel,
+        float_input=float_input,
+        tables=options.kmodel == 4 and options.opcodes == "beta4",
+        small_maps=options.small_maps,
+        runtime=runtime_of(options.runtime or "host"),
+        refused=refused,
+    )
+    if graph.input.dtype != "uint8":
+        return graph, None
+    return graph, _meaning(options) if pixels else stated(source)
+
+
+#: passes before scales are chosen, and those after by version of the kmodel
+_BEFORE: tuple[Pass, ...] = (centre_logits, balance_products)
+_AFTER: dict[int, tuple[Pass, ...]] = {
+    3: (hold_clamps, lift_logits, drop_idle_turns),
+    4: (exact_offsets,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A kmodel, its listing, and the op that every layer of it came from."""
+
+    graph: Graph
+    kmodel: bytes
+    listed: Summary
+    ops: list[Op]
+
+    @property
+    def too_large(self) -> TooMuchMemory | None:
+        """What is wrong where it leaves no room for a program."""
+        size, main = len(self.kmodel), self.listed.main_bytes
+        fits = size + main < SRAM_BYTES
+        return None if fits else TooMuchMemory(size, main, SRAM_BYTES)
+
+
+def finished(
+    graph: Graph,
+    ranges: Ranges,
+    contract: Quant | None,
+    options: Options,
+    progress: Progress = _silent,
+) -> Finished:
+    """Everything from the device graph on, with the checker after each pass: ``k210 check``
+    comes this way too, with ranges that stand in for measured ones."""
+    kinds = allowed(options.kmodel, options.small_maps)
+    for change in _BEFORE:
+        change(graph, ranges)
+        forms.check(graph, change.__name__, kinds)
+    quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
+    forms.check(graph, "quantise", kinds, placed=True)
+    for change in _AFTER[options.kmodel]:
+        change(graph, ranges)
+        forms.check(graph, change.__name__, kinds, placed=True)
+    runtime = runtime_of(options.runtime or "host")
+    if options.kmodel == 3:
+        fitting.check(graph, runtime)
+    progress(2, STEPS, "placing")
+    memory = allocate(graph)
+    progress(3, STEPS, "encoding")
+    model: KmodelV3 | KmodelV4
+    if options.kmodel == 3:
+        model, ops = encode_v3.encode(graph, memory, bits=options.weights, runtime=runtime)
+    else:
+        model, ops = encode_v4.encode(graph, memory)
+    data = model.to_bytes()
+    model.size = len(data)
+    return Finished(graph, data, summary(model), ops)
 
 
 def compile(
@@ -93,46 +194,14 @@ def compile(
     source = Source(tflite)
     if calibration is not None and calibration.model_sha256 != hashlib.sha256(tflite).hexdigest():
         raise OtherModel()
-    steps = 4
-    say(0, steps, "reading")
-    fed = _fed(calibration, options)
-    own_codes = calibration is None  # nothing else tells what the model is fed with
-    float_input = options.input == "float" or (
-        options.input is None and fed == "tensors" and not own_codes and options.kmodel == 4
-    )
-    tables = options.kmodel == 4 and options.opcodes == "beta4"
-    runtime = runtime_of(options.runtime or "host")
-    graph = lowered(
-        source,
-        options.kmodel,
-        float_input=float_input,
-        tables=tables,
-        small_maps=options.small_maps,
-        runtime=runtime,
-    )
-    say(1, steps, "quantising")
-    contract = None
-    if graph.input.dtype == "uint8" and fed == "pixels":
-        mean, std = _scaling(options)
-        contract = Quant(1 / (255 * std), 255 * mean)
-    ranges = Ranges(calibration, options.method)
-    centre_logits(graph, ranges)
-    balance_products(graph, ranges)
-    quantise(graph, ranges, contract, bits=options.weights, effort=options.effort)
-    if options.kmodel == 4:
-        exact_offsets(graph)
-    else:
-        hold_clamps(graph)
-        lift_logits(graph, ranges)
-        drop_idle_turns(graph)
-        fitting.check(graph, runtime)
-    forms.check(graph, "quantise", allowed(options.kmodel, options.small_maps), placed=True)
-    say(2, steps, "placing")
-    memory = allocate(graph)
-    say(3, steps, "encoding")
-    made = _encode(graph, memory, options)
-    say(4, steps, "done")
-    return _described(made[0], made[1], graph, memory, source, fed)
+    say(0, STEPS, "reading")
+    graph, contract = prepared(source, calibration, options)
+    say(1, STEPS, "quantising")
+    made = finished(graph, Ranges(calibration, options.method), contract, options, say)
+    if made.too_large is not None:
+        raise made.too_large
+    say(STEPS, STEPS, "done")
+    return _described(made, source, _fed(calibration, options))
 
 
 def _check(options: Options) -> None:
@@ -167,26 +236,38 @@ def _scaling(options: Options) -> tuple[float, float]:
     return 0.0 if mean is None else mean, 1.0 if std is None else std
 
 
-def _encode(graph: Graph, memory: Memory, options: Options) -> tuple[KmodelV3 | KmodelV4, list[Op]]:
-    if options.kmodel == 3:
-        runtime = runtime_of(options.runtime or "host")
-        return encode_v3.encode(graph, memory, bits=options.weights, runtime=runtime)
-    return encode_v4.encode(graph, memory)
+def _meaning(options: Options) -> Quant:
+    """What pixels mean under the preprocessing contract."""
+    mean, std = _scaling(options)
+    return Quant(1 / (255 * std), 255 * mean)
 
 
-def _described(
-    model: KmodelV3 | KmodelV4,
-    ops: list[Op],
-    graph: Graph,
-    memory: Memory,
-    source: Source,
-    fed: Fed,
-) -> Compiled:
-    data = model.to_bytes()
-    model.size = len(data)
-    listed = summary(model)
+def stated(source: Source) -> Quant | None:
+    """What codes 0 to 255 of the input mean where the file says it: of the input itself, or of
+    what it is rounded to before anything else."""
+    if len(source.inputs) != 1:
+        return None
+    given = source.inputs[0]
+    readers = [op for op in source.ops if given in op.inputs]
+    if readers and all(op.name == "QUANTIZE" for op in readers):
+        given = readers[0].outputs[0]
+    if given.scale is None or given.zero_point is None or given.type not in ("INT8", "UINT8"):
+        return None
+    first = -128 if given.type == "INT8" else 0
+    return Quant(float(given.scale[0]), float(given.zero_point[0]) - first)
+
+
+def _takes_codes(source: Source, calibration: Calibration | None) -> bool:
+    """Whether the model is fed with the codes that the file itself speaks of."""
+    if stated(source) is None:
+        return False
+    return calibration is None or source.inputs[0].type != "FLOAT32"
+
+
+def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
+    listed = made.listed
     rows, lines = [], []
-    for row, op in zip(listed.layers, ops, strict=True):
+    for row, op in zip(listed.layers, made.ops, strict=True):
         tensor = op.output if op.output.place == "kpu" else op.outputs[-1]
         shapes = tuple("x".join(map(str, t.shape)) for t in (op.input, tensor))
         lines.append(f"{row.index}: {row.name} {shapes[0]} -> {shapes[1]}\n")
@@ -200,25 +281,40 @@ def _described(
                 "input_shape": list(op.input.shape),
                 "output_shape": list(tensor.shape),
                 "estimated_us": row.kpu.estimated_us if row.kpu else None,
-                "tensor": tensor.source if op.kind == "kpu_conv" else None,
+                **_computed(op, tensor),
                 "scale": _scales(tensor),
                 "zero_point": tensor.quant.zero_point if tensor.quant else None,
             }
         )
     outputs = [
-        {"name": t.name, "shape": list(nchw(t.shape)[1:] or (1,)), "dtype": "float32"}
+        {"name": t.name, "shape": _without_batch(t.shape), "dtype": "float32"}
         for t in source.outputs
     ]
     return Compiled(
-        kmodel=data,
+        kmodel=made.kmodel,
         layers=rows,
         listing="".join(lines),
-        input=_input(graph.input, source),
+        input=_input(made.graph.input, source),
         fed=fed,
         outputs=outputs,
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
+
+
+def _without_batch(shape: tuple[int, ...]) -> list[int]:
+    """An output's shape as the file of the kmodel has it; rows of a matrix are no batch."""
+    return list((nchw(shape)[1:] if shape[:1] == (1,) else shape) or (1,))
+
+
+def _computed(op: Op, tensor: Tensor) -> dict[str, Any]:
+    """The source's tensor that a KPU layer computes, and where in the layer's map it is."""
+    if op.kind != "kpu_conv" or tensor.source is None or op.attrs.get("shows") is None:
+        return {"tensor": None, "at": None}
+    offset, step, size = op.attrs["shows"]
+    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
+    at = {"offset": list(offset), "step": list(step), "size": list(size), "channel": first}
+    return {"tensor": tensor.source, "at": at}
 
 
 def _scales(tensor: Tensor) -> float | list[float] | None:

@@ -70,6 +70,10 @@ def _graph(source: Source) -> Graph:
         raise BadModel(
             f"input {start.name!r} has no fixed shape; convert the model with a fixed one"
         )
+    if source.unfixed:
+        raise BadModel(
+            f"output {source.unfixed[0]!r} has no fixed shape; convert the model with a fixed one"
+        )
     if start.shape[:1] != (1,):
         raise BadModel(f"input {start.name!r} has shape {list(start.shape)}; the batch must be 1")
     reader = Reader()

@@ -29,6 +29,9 @@ _DTYPES = {
 
 _names = tflite_schema.members
 
+#: ops that run other subgraphs of the file
+CONTROL = frozenset({"WHILE", "IF", "CALL_ONCE"})
+
 
 _Getter = Callable[[Any], dict[str, Any]]
 
@@ -56,6 +59,7 @@ def _masks(o: Any) -> dict[str, Any]:
         "ellipsis_mask": o.EllipsisMask(),
         "new_axis_mask": o.NewAxisMask(),
         "shrink_axis_mask": o.ShrinkAxisMask(),
+        "offset": o.Offset(),
     }
 
 
@@ -74,21 +78,21 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
     "TRANSPOSE_CONV": ("TransposeConvOptions", _transpose_conv),
     "FULLY_CONNECTED": (
         "FullyConnectedOptions",
-        lambda o: {**_fused(o), "keep_num_dims": o.KeepNumDims(), "format": o.WeightsFormat()},
+        lambda o: {
+            **_fused(o),
+            "keep_num_dims": o.KeepNumDims(),
+            "format": _names("FullyConnectedOptionsWeightsFormat")[o.WeightsFormat()],
+        },
     ),
     "BATCH_MATMUL": ("BatchMatMulOptions", lambda o: {"adj_x": o.AdjX(), "adj_y": o.AdjY()}),
     "AVERAGE_POOL_2D": ("Pool2DOptions", _pool),
     "MAX_POOL_2D": ("Pool2DOptions", _pool),
-    "MEAN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "SUM": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "REDUCE_MAX": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
-    "REDUCE_MIN": ("ReducerOptions", lambda o: {"keep_dims": o.KeepDims()}),
     "ADD": ("AddOptions", _fused),
     "SUB": ("SubOptions", _fused),
     "MUL": ("MulOptions", _fused),
     "DIV": ("DivOptions", _fused),
     "CONCATENATION": ("ConcatenationOptions", lambda o: {**_fused(o), "axis": o.Axis()}),
-    "SQUEEZE": ("SqueezeOptions", lambda o: {}),
+    "L2_NORMALIZATION": ("L2NormOptions", _fused),
     "STRIDED_SLICE": ("StridedSliceOptions", _masks),
     "SOFTMAX": ("SoftmaxOptions", lambda o: {"beta": o.Beta()}),
     "RESIZE_NEAREST_NEIGHBOR": (
@@ -145,13 +149,16 @@ class Source:
         self._data = data
         try:
             model = tflite_schema.Model.GetRootAsModel(data, 0)
-            if model.SubgraphsLength() != 1:
-                raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
             self._model, self._graph = model, model.Subgraphs(0)
             self._tensors: dict[int, SourceTensor] = {}
             self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
             self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
+            #: outputs of any size for whoever reads them, whatever shape follows here
+            self.unfixed = [t.name for t in self.outputs if t.dynamic]
             ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+            # The others are bodies of loops and branches, which are refused as what they are.
+            if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
+                raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
             self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
         except BadModel:
             raise
@@ -172,6 +179,7 @@ class Source:
         dynamic = any(int(n) < 0 for i, n in enumerate(signature) if i or int(n) >= 0)
         out = SourceTensor(index, (t.Name() or b"").decode("utf-8", "replace"), shape, type_)
         out.dynamic = dynamic or any(n < 0 for n in shape)
+        out.open = any(int(n) < 0 for n in signature)
         out.sparse = t.Sparsity() is not None
         quant = t.Quantization()
         if quant is not None and quant.ScaleLength():

@@ -104,14 +104,14 @@ class FloatModel:
         return [str(d["name"]) for d in self.outputs]
 
     def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
-        """The outputs, in the model's order, for one input of :attr:`input_shape`."""
-        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(d["index"]) for d in self.outputs]
+        """The outputs, in the model's order, for one input of :attr:`input_shape`; both in
+        reals, also where the file's are integers with a scale."""
+        self.invoke(x)
+        return [_reals(self._interpreter.get_tensor(d["index"]), d) for d in self.outputs]
 
     def invoke(self, x: NDArray[Any]) -> None:
-        """Run one input and leave the results where :meth:`view` finds them."""
-        self._interpreter.set_tensor(self.input["index"], x.astype(self.input["dtype"], copy=False))
+        """Run one input, of reals, and leave the results where :meth:`view` finds them."""
+        self._interpreter.set_tensor(self.input["index"], _codes(x, self.input))
         self._interpreter.invoke()
 
     def view(self, index: int) -> NDArray[Any]:
@@ -151,7 +151,12 @@ class FloatModel:
 
     @cached_property
     def _details(self) -> dict[int, Details]:
-        return {d["index"]: d for d in self._interpreter.get_tensor_details()}
+        found = self._interpreter.get_tensor_details()
+        if any((d["shape_signature"] < 0).any() for d in found):
+            # What was left open gets its size when the model first runs.
+            self.invoke(np.zeros(self.input_shape, np.float32))
+            found = self._interpreter.get_tensor_details()
+        return {d["index"]: d for d in found}
 
     @cached_property
     def _ops(self) -> list[tuple[str, list[int], list[int]]]:
@@ -172,5 +177,23 @@ class FloatModel:
         return ops
 
     def tensor(self, index: int) -> NDArray[np.float32]:
-        """Any tensor of the last run, by its index in the file; needs ``keep_all``."""
-        return self._interpreter.get_tensor(index)
+        """Any tensor of the last run in reals, by its index in the file; needs ``keep_all``."""
+        return _reals(self._interpreter.get_tensor(index), self._details[index])
+
+
+def _codes(x: NDArray[Any], detail: Details) -> NDArray[Any]:
+    """Reals as the interpreter takes them: rounded to codes where the tensor has a scale."""
+    dtype, (scale, zero) = detail["dtype"], detail["quantization"]
+    if not scale or not np.issubdtype(dtype, np.integer) or x.dtype.kind != "f":
+        return x.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    codes = np.rint(np.asarray(x, np.float64) / scale) + zero
+    return np.clip(codes, limits.min, limits.max).astype(dtype)
+
+
+def _reals(raw: NDArray[Any], detail: Details) -> NDArray[Any]:
+    """What a tensor's codes mean; floats, and integers without a scale, as they are."""
+    scale, zero = detail["quantization"]
+    if not scale or raw.dtype.kind not in "iu":
+        return raw
+    return ((raw.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(np.float32)

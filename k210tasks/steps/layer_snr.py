@@ -30,7 +30,7 @@ SAMPLES = 8
 def read_rows(path: Path) -> list[Mapping[str, Any]]:
     """The rows of layers.json that can be compared."""
     rows = json.loads(path.read_text("utf-8"))["layers"]
-    return [r for r in rows if r.get("tensor") is not None and r.get("scale") is not None]
+    return [r for r in rows if all(r.get(k) is not None for k in ("tensor", "at", "scale"))]
 
 
 def layer_errors(
@@ -43,8 +43,7 @@ def layer_errors(
 ) -> list[dict[str, Any]]:
     """One entry a comparable layer: index, name, source, output, snr_db, cosine_mean.
 
-    A layer whose map is larger than its tensor, because only some of its pixels are used
-    later, is left out.
+    Of a layer whose map is larger than its tensor only the pixels that are used are compared.
     """
     rows = list(rows)
     if not rows:
@@ -58,8 +57,8 @@ def layer_errors(
         for row, tally in zip(rows, tallies, strict=True):
             wanted = planar(model.tensor(row["tensor"])).astype(np.float32)
             real = _real(engine.simulator.layer_output(row["index"]), row)
-            if (fitting := _fitting(real, wanted)) is not None:
-                tally.add(wanted, fitting)
+            if (both := _picked(real, wanted, row["at"])) is not None:
+                tally.add(both[1], both[0])
     return [
         {
             "index": row["index"],
@@ -82,11 +81,15 @@ def _real(codes: NDArray[Any], row: Mapping[str, Any]) -> NDArray[np.float32]:
     return (codes.astype(np.float32) - np.float32(row["zero_point"])) * scale
 
 
-def _fitting(codes: NDArray[Any], wanted: NDArray[Any]) -> NDArray[Any] | None:
-    """A layer's values in the order of ``wanted``; None where they are not the same elements."""
-    if codes.size == wanted.size:
-        return codes.reshape(wanted.shape)
-    # A dense layer works on 4x4 maps of which the first pixel counts (docs, section 2.4).
-    if codes.ndim >= 3 and codes.shape[-2:] == (4, 4) and codes.size == 16 * wanted.size:
-        return codes[..., 0, 0].reshape(wanted.shape)
-    return None
+def _picked(
+    codes: NDArray[Any], wanted: NDArray[Any], at: Mapping[str, Any]
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Those of a layer's values [C, H, W] that are values of ``wanted``, and these, where the
+    row says they lie (:class:`Compiled`); None where they are not the same elements."""
+    (y, x), (down, across), (rows, columns) = at["offset"], at["step"], at["size"]
+    seen = codes[:, y::down, x::across][:, :rows, :columns]
+    first = at["channel"]
+    part = wanted.reshape(len(wanted), -1)[first : first + len(seen)]
+    if seen.shape[1:] != (rows, columns) or seen.size != part.size:
+        return None
+    return seen.reshape(part.shape), part

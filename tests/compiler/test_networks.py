@@ -137,7 +137,8 @@ def test_a_batch_that_is_no_dilated_convolution_is_refused() -> None:
     assert str(caught.value) == (
         "the model cannot be compiled:\n"
         "  SPACE_TO_BATCH_ND #0: Only around one unpadded convolution, which is then a dilated one "
-        "(nothing to join it with was found)"
+        "(nothing to join it with was found; convert the model with a batch of 1, "
+        "keras.Input(shape, batch_size=1), and the converter joins them)"
     )
 
 

@@ -13,6 +13,7 @@ _TYPES = {
     np.dtype("float32"): tflite.TensorType.FLOAT32,
     np.dtype("float16"): tflite.TensorType.FLOAT16,
     np.dtype("int8"): tflite.TensorType.INT8,
+    np.dtype("int16"): tflite.TensorType.INT16,
     np.dtype("uint8"): tflite.TensorType.UINT8,
     np.dtype("int32"): tflite.TensorType.INT32,
     np.dtype("int64"): tflite.TensorType.INT64,

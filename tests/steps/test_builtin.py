@@ -104,13 +104,6 @@ def test_codes_mean_one_number_a_step_or_one_a_channel() -> None:
     assert each[:, 0, 0].tolist() == [1, 4]
 
 
-def test_a_layer_is_compared_where_its_elements_are_the_tensors() -> None:
-    codes = np.arange(32).reshape(2, 4, 4)
-    assert layer_snr._fitting(codes, np.zeros(2)).tolist() == [0, 16]  # type: ignore[union-attr]
-    assert layer_snr._fitting(codes, np.zeros((2, 4, 4))) is not None
-    assert layer_snr._fitting(codes, np.zeros((2, 2, 2))) is None
-
-
 @pytest.mark.parametrize("stated", [False, True])
 def test_an_integer_model_without_samples(tmp_path: Path, stated: bool) -> None:
     net = int8_net()

@@ -109,7 +109,9 @@ class Calibration:
             "high": _flat([t.channel_high for t in stats]),
             "counts": np.array([t.histogram.counts for t in stats], np.int64).reshape(-1, 2 * HALF),
             **_palette(self.kept),
-            "pixels": np.concatenate([self.pixels[n] for n in counts], axis=1),
+            "pixels": np.concatenate(
+                [np.zeros((len(self.kept), 0), np.int32), *(self.pixels[n] for n in counts)], axis=1
+            ),
         }
         values = [t.values for t in stats if t.values is not None]
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as file:
@@ -143,8 +145,8 @@ class Calibration:
         if "kept_palette" in data:
             kept = data["kept_palette"][kept]
         each = dict(meta["pixels"])
-        bounds = np.cumsum(list(each.values()))[:-1]
-        pixels = dict(zip(each, np.split(data["pixels"], bounds, axis=1), strict=True))
+        bounds = np.cumsum(list(each.values()), dtype=np.int64)
+        pixels = dict(zip(each, np.split(data["pixels"], bounds, axis=1)[:-1], strict=True))
         tensors: dict[int, TensorStats] = {}
         at_channel = at_value = 0
         for i, t in enumerate(meta["tensors"]):

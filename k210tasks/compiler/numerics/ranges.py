@@ -126,9 +126,30 @@ def _inside(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_
 def quantisation(low: float, high: float, *, levels: int = 255) -> tuple[float, int]:
     """``(scale, zero_point)``: real = (code - zero_point) * scale, zero a code exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, _FLOOR) / levels
-    zero_point = round(-low / scale)
+    zero_point = round(-low / (max(high - low, _FLOOR) / levels))
+    return scale_with(low, high, zero_point, levels=levels), zero_point
+
+
+def scale_with(low: float, high: float, zero_point: int, *, levels: int = 255) -> float:
+    """The least scale with which codes around ``zero_point`` reach both ends."""
+    low, high = min(low, 0.0), max(high, 0.0)
     # The zero point's rounding shifts the range: stretch the scale so both ends stay inside.
     if 0 < zero_point < levels:
-        scale = max(high / (levels - zero_point), -low / zero_point)
-    return scale, zero_point
+        return max(high / (levels - zero_point), -low / zero_point, _FLOOR / levels)
+    return max(high - low, _FLOOR) / levels
+
+
+def shared_zero_point(ranges: list[tuple[float, float]], *, levels: int = 255) -> int:
+    """The zero point with which several ranges, each with a scale of its own, lose least: the
+    sum of the squares of their steps, as shares of what each range needs."""
+    if len(set(ranges)) == 1:
+        return quantisation(*ranges[0], levels=levels)[1]
+    losses = np.zeros(levels + 1)
+    at = np.arange(levels + 1, dtype=np.float64)
+    for low, high in ranges:
+        span = max(high - low, _FLOOR)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above = np.where(high > span / levels / 2, high / (levels - at), 0.0)
+            below = np.where(-low > span / levels / 2, -low / at, 0.0)
+        losses += np.square(np.maximum(above, below) / span)
+    return int(np.argmin(losses))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.numerics.ranges import quantisation
+from k210tasks.compiler.numerics.ranges import scale_with
 
 Floats = NDArray[np.float64]
 
@@ -41,17 +41,18 @@ def channel_steps(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
     span: tuple[float, float],
+    zero_point: int,
     pixels: int,
     *,
     balance: float = BALANCE,
-) -> tuple[Floats, int]:
-    """``(step[C], zero_point)``: real = (code - zero_point) * step.
+) -> Floats:
+    """``step[C]``: real = (code - zero_point) * step.
 
     ``low``, ``high`` [C] are measured extremes of the channels on ``pixels`` pixels in
     all; ``span`` is the range the whole map shall cover, zero inside. No channel gets
     more than ``span``, so a function that ends at a bound of it ends there still.
     """
-    largest, zero_point = quantisation(*span)
+    largest = scale_with(*span, zero_point)
     stretch = margin(CHANNEL_MARGIN, pixels)
     top = np.minimum(np.maximum(high.astype(np.float64), 0.0) * stretch, max(span[1], 0.0))
     bottom = np.maximum(np.minimum(low.astype(np.float64), 0.0) * stretch, min(span[0], 0.0))
@@ -61,4 +62,4 @@ def channel_steps(
     if zero_point > 0:
         own = np.maximum(own, -bottom / zero_point)
     own = np.clip(own, FINEST * largest, largest)
-    return own**balance * largest ** (1.0 - balance), zero_point
+    return own**balance * largest ** (1.0 - balance)

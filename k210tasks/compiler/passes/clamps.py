@@ -91,7 +91,7 @@ def holds(op: Op) -> bool:
     return bool(quant.low >= low - half and quant.high <= high + half)
 
 
-def hold_clamps(graph: Graph) -> None:
+def hold_clamps(graph: Graph, ranges: object = None) -> None:
     """Clamp by a code of its own first, where another layer's needs have widened the range of
     one that had to clamp. Edits ``graph``."""
     for op in [op for op in graph.ops if not holds(op)]:

@@ -270,11 +270,7 @@ def _device_nearest(n: int, out: int) -> list[int]:
 
 
 def _source_nearest(op: Op, n: int, out: int) -> list[int]:
-    at = np.arange(out, dtype=np.float32)
-    if op.attrs["align_corners"] and out > 1:
-        return [int(i) for i in np.floor(at * np.float32((n - 1) / (out - 1)) + np.float32(0.5))]
-    shift = np.float32(0.5 if op.attrs["half_pixel"] else 0)
-    return [int(i) for i in np.minimum(np.floor((at + shift) * np.float32(n / out)), n - 1)]
+    return [int(i) for i in executor.nearest(op, n, out)]
 
 
 def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
@@ -282,6 +278,7 @@ def resize(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     sizes = list(zip(v.shape[2:], out.shape[2:], strict=True))
     nearest = op.attrs["mode"] == "nearest"
     if nearest and all(_device_nearest(n, m) == _source_nearest(op, n, m) for n, m in sizes):
+        attrs |= {"align_corners": False, "half_pixel": False}  # the device's own way does
         dev.resize(v, out, **attrs)
     elif dev.version == 3:
         what = "resizing by other than a whole factor" if nearest else "bilinear resizing"
@@ -312,6 +309,8 @@ def _resize_by_matrices(dev: Lowering, v: Value, out: Value, op: Op) -> None:
 
 def _resize_matrix(op: Op, n: int, m: int) -> np.ndarray:
     """(m, n): how ``op`` resizes n pixels of one axis to m."""
+    if op.attrs["mode"] == "nearest":
+        return np.eye(n, dtype=np.float32)[executor.nearest(op, n, m)]
     source, target = Tensor("", (1, 1, n, n)), Tensor("", (1, 1, m, n))
     one = Op("resize", [source], [target], op.attrs)
     eye = np.eye(n, dtype=np.float32).reshape(1, 1, n, n)

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from k210tasks.compiler.agreement import MOVING
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
-from k210tasks.compiler.passes.ranges import MOVING, Ranges
+from k210tasks.compiler.passes.ranges import Ranges
 
 _SQUARE: Fn = (("square",),)
 

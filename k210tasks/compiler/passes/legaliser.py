@@ -45,6 +45,7 @@ class Legaliser:
                     self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
             try:
                 handlers[op.kind](self, op)
+                self._note(self.values[op.output])
             except CompileError as error:
                 if self.refused is None:
                     raise
@@ -53,7 +54,11 @@ class Legaliser:
         outputs = []
         for tensor in self.graph.outputs:
             if tensor.value is not None:
-                raise Unsupported(f"output {tensor.name!r}", "it does not depend on the input")
+                raise Unsupported(
+                    f"output {tensor.name!r}",
+                    f"it is a constant of shape {list(tensor.shape)}, the same for every input",
+                    "leave this output out and keep its values as a table on the board",
+                )
             floats = self.dev.as_floats(self.values[tensor])
             if floats in outputs or floats is start:
                 copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)
@@ -150,6 +155,23 @@ class Legaliser:
         """Let the ops after a refused one be looked at all the same."""
         v = self.new(op.output)
         v.floats = Tensor(op.output.name, op.output.shape, "float32", source=op.output.source)
+
+    def _note(self, v: Value) -> None:
+        """Let the layers that compute ``v`` know where in their maps its values are."""
+        for part in v.parts:
+            self._note(part)
+        if v.vector is not None:
+            tensor, shows = v.vector[0], (v.vector[1], (1, 1), (1, 1))
+        elif v.map is not None:
+            tensor, shows = v.map.tensor, (v.map.offset, v.map.stride, v.map.size)
+        else:
+            return
+        writer = self.dev.producers.get(tensor)
+        joined = writer is not None and writer.kind == "kpu_concat"
+        for one in writer.inputs if joined and writer is not None else [tensor]:
+            layer = self.dev.producers.get(one)
+            if layer is not None and layer.kind == "kpu_conv" and one.source == v.source:
+                layer.attrs["shows"] = shows
 
     # -- helpers of the handlers
 

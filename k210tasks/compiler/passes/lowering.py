@@ -190,6 +190,7 @@ class Lowering:
                 computes=None if computes is None else (*computes, first + begin),
                 identity=identity,
                 pre=None if pre is None else pre.source,
+                pre_range=None if pre is None else pre.range,
             )
             parts.append(part)
         return parts[0] if len(parts) == 1 else self.concat(parts, like)

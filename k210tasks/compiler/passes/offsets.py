@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.passes.ranges import Ranges
 
 
-def exact_offsets(graph: Graph) -> None:
+def exact_offsets(graph: Graph, ranges: Ranges) -> None:
     """Add the missing part of a code after every ``dequantize`` that would drop it.
 
     With mean 0.5 the input's zero point is 127.5; kmodel 4 can say 128 only.

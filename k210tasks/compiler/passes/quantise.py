@@ -39,14 +39,15 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputCodes:
-    """Per input channel, real = (code - zero_point) * scale; ``uniform`` where one pair does."""
+    """Per input channel, real = (code - zero_point) * scale; ``uniform`` where one whole zero
+    point serves all."""
 
     scale: NDArray[np.float64]
     zero_point: NDArray[np.float64]
 
     @property
     def uniform(self) -> bool:
-        return len(set(self.zero_point.tolist())) == 1
+        return len(set(np.rint(self.zero_point).tolist())) == 1
 
 
 def input_codes(tensor: Tensor, producers: dict[Tensor, Op]) -> InputCodes:
@@ -230,14 +231,9 @@ def _numbers(layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: in
     else:
         zero, scale = weights.grid(layer.weights, bits=bits)
         rounded, bias = weights.round_nearest(layer.weights, zero, scale, bits=bits), layer.bias
-    return finish(layer, rounded, bias, before(op, ranges))
+    return finish(layer, rounded, bias, ranges.before(op))
 
 
 def pad_code(op: Op, layer: Layer) -> int:
     """The code the KPU puts around the map."""
     return min(max(int(op.attrs.get("pad_code", layer.zero)), 0), 255)
-
-
-def before(op: Op, ranges: Ranges) -> tuple[float, float] | None:
-    """The range of a layer's values before its function, where it was measured."""
-    return ranges.of_source(op.attrs.get("pre"))

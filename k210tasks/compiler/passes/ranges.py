@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler import executor, functions
+from k210tasks.compiler import agreement, executor, functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, as_fed
 from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
 from k210tasks.compiler.passes import clamps
 from k210tasks.compiler.problems import NoCalibration
-
-#: kinds whose output codes are input codes, moved, selected or repeated
-MOVING = {
-    "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool",
-    "add_padding", "remove_padding", "concat",
-}  # fmt: skip
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
 #: and sum have to fit their registers, and a channel's own step may be finer still, by the
@@ -56,6 +50,10 @@ class Ranges:
             self._chosen[index] = low, high
         return self._chosen[index]
 
+    def before(self, op: Op) -> Range | None:
+        """The range of a layer's values before its function: measured first, then known."""
+        return self.of_source(op.attrs.get("pre")) or op.attrs.get("pre_range")
+
     def of(self, tensor: Tensor) -> Range | None:
         """The range of a tensor of the graph: measured first, then known."""
         return self.of_source(tensor.source) or tensor.range
@@ -68,66 +66,115 @@ def through(fn: functions.Fn, low: float, high: float) -> Range:
     return (float(y.min()), float(y.max())) if y.size else (low, high)
 
 
+def quant_with(low: float, high: float, zero_point: int) -> Quant:
+    """Codes for a range with a zero point that is given."""
+    return Quant(choosing.scale_with(low, high, zero_point), zero_point)
+
+
 def quant_of(low: float, high: float) -> Quant:
     scale, zero = choosing.quantisation(low, high)
     return Quant(scale, zero)
 
 
 class Assigner:
-    """Gives every uint8 tensor of a device graph its :class:`Quant`."""
+    """Gives every uint8 tensor of a device graph its :class:`Quant`: one range a class of
+    tensors whose codes must mean the same (:mod:`k210tasks.compiler.agreement`)."""
 
     def __init__(self, graph: Graph, ranges: Ranges, contract: Quant | None):
         self.graph, self.ranges, self.contract = graph, ranges, contract
+        rescale_parts(graph)
         self.producers = graph.producers()
         self.consumers = graph.consumers()
+        self.codes, self.zeros = agreement.classes(graph)
+        #: classes of codes by the class of zero points that they are in
+        self._members: dict[Tensor, dict[Tensor, None]] = {}
         self._run: dict[Tensor, NDArray[Any]] | None = None
 
     def assign(self) -> None:
-        start = self.graph.input
-        if start.dtype == "uint8":
-            start.quant = self.contract or quant_of(*self._needed(start))
+        needed = self._ranges()
+        zeros = {
+            group: choosing.shared_zero_point([needed[own] for own in members])
+            for group, members in self._members.items()
+        }
+        quants = {own: quant_with(*r, zeros[self.zeros.of(own)]) for own, r in needed.items()}
+        if self.graph.input.dtype == "uint8" and self.contract is not None:
+            quants[self.codes.of(self.graph.input)] = self.contract
+        self._parts(quants)
         for op in self.graph.ops:
-            for tensor in op.outputs:
-                if tensor.dtype == "uint8":
-                    tensor.quant = self._quant(op, tensor)
-            if op.kind == "kpu_concat" and not self.separate(op):
-                self._unify(op)
+            if op.kind == "kpu_conv" and not op.attrs["identity"]:
+                own = self.codes.of(op.output)
+                least = self._reach(op, quants) * FINEST_STEP
+                if quants[own].scale < least:  # next to nothing, or what never woke up
+                    quants[own] = Quant(least, quants[own].zero_point)
+        for tensor in self.graph.tensors():
+            if tensor.dtype == "uint8":
+                tensor.quant = quants[self.codes.of(tensor)]
+        self._settle_copies()
 
-    def _quant(self, op: Op, tensor: Tensor) -> Quant:
-        given = op.input.quant
-        if op.kind == "kpu_conv" and tensor is not op.output:
-            assert op.output.quant is not None
-            return op.output.quant
-        if op.kind in MOVING or (op.kind == "kpu_conv" and op.attrs["identity"]):
-            assert given is not None, op
-            return given
-        if op.kind == "kpu_concat":
-            assert given is not None
-            return given
-        if op.attrs.get("part") == "fine":
-            coarse = op.attrs["of"].quant
-            assert coarse is not None
-            return clamps.fine_quant(coarse)
-        measured = self._needed(tensor)
-        if "clamp" in op.attrs:
-            if "part" in op.attrs:
-                return clamps.coarse_quant(op.attrs["clamp"], measured)
-            measured = clamps.within(op.attrs["clamp"], measured)
-        quant = quant_of(*measured)
-        if op.kind == "kpu_conv":
-            least = self._reach(op) * FINEST_STEP
-            if quant.scale < least:  # an output that is next to nothing, or never woke up
-                wider = max(least / quant.scale, 1.0)
-                quant = quant_of(quant.low * wider, quant.high * wider)
-        return quant
+    def shares_zero(self, tensor: Tensor) -> bool:
+        """Whether maps of other scales have the zero point of this one."""
+        return len(self._members[self.zeros.of(tensor)]) > 1
 
-    def _reach(self, op: Op) -> float:
+    def tells_apart(self, concat: Op) -> bool:
+        """Whether the parts of a joined map may have scales of their own."""
+        return agreement.sharing(self.consumers.get(concat.output, [])) != "codes"
+
+    def _ranges(self) -> dict[Tensor, Range]:
+        """Class -> a range wide enough for every map of it that is computed."""
+        found: dict[Tensor, Range] = {}
+        start = self.graph.input
+        made = [(start, start)] if start.dtype == "uint8" else []
+        for op in self.graph.ops:
+            if op.output.dtype == "uint8" and op.kind != "kpu_concat" and not agreement.moves(op):
+                made.append((op.output, self._origin(op)))
+        for tensor, origin in made:
+            own = self.codes.of(tensor)
+            clamp = self._attrs(tensor).get("clamp")
+            if origin is start and self.contract is not None:
+                low, high = self.contract.low, self.contract.high
+            elif self._attrs(tensor).get("part") == "fine":
+                low, high = 0.0, 0.0  # of no range: it is what another code leaves
+            else:
+                low, high = self._needed(origin)
+                low, high = clamps.within(clamp, (low, high)) if clamp else (low, high)
+            before = found.get(own, (0.0, 0.0))
+            found[own] = min(before[0], low), max(before[1], high)
+            self._members.setdefault(self.zeros.of(own), {})[own] = None
+        return found
+
+    def _attrs(self, tensor: Tensor) -> dict[str, Any]:
+        """Attributes of the op that writes ``tensor``; none of the graph's input."""
+        op = self.producers.get(tensor)
+        return {} if op is None else op.attrs
+
+    def _parts(self, quants: dict[Tensor, Quant]) -> None:
+        """What codes mean that clamp in two parts, the second of what the first leaves."""
+        for op in self.graph.ops:
+            if op.attrs.get("part") == "coarse":
+                measured = self._needed(op.output)
+                quants[self.codes.of(op.output)] = clamps.coarse_quant(op.attrs["clamp"], measured)
+            elif op.attrs.get("part") == "fine":
+                coarse = quants[self.codes.of(op.attrs["of"])]
+                quants[self.codes.of(op.output)] = clamps.fine_quant(coarse)
+
+    def _origin(self, op: Op) -> Tensor:
+        """The tensor whose range ``op``'s output has: of a copy the one that is copied."""
+        tensor = op.output
+        while op.attrs.get("rescales") or agreement.moves(op):
+            tensor = op.input
+            before = self.producers.get(tensor)
+            if before is None or before.kind in ("kpu_concat", "concat"):
+                break
+            op, tensor = before, before.output
+        return tensor
+
+    def _reach(self, op: Op, quants: dict[Tensor, Quant]) -> float:
         """The largest magnitude a layer can compute before its function."""
         before = self.producers.get(op.input)
         joined = before is not None and before.kind == "kpu_concat"
         parts = before.inputs if joined and before is not None else [op.input]
-        quants = [t.quant for t in parts if t.quant is not None]
-        largest = max(max(-q.low, q.high) for q in quants)
+        given = [quants[self.codes.of(t)] for t in parts]
+        largest = max(max(-q.low, q.high) for q in given)
         weights = np.abs(op.attrs["weights"]).sum((1, 2, 3)).max(initial=0.0)
         return float(weights * largest + np.abs(op.attrs["bias"]).max(initial=0.0))
 
@@ -146,7 +193,7 @@ class Assigner:
         op = self.producers.get(tensor)
         if op is None or op.kind != "kpu_conv":
             return None
-        before = self.ranges.of_source(op.attrs.get("pre"))
+        before = self.ranges.before(op)
         return None if before is None else through(op.attrs["fn"], *before)
 
     def _measured(self, tensor: Tensor) -> Range | None:
@@ -158,47 +205,53 @@ class Assigner:
         low, high = self._run[tensor]
         return float(low), float(high)
 
-    def separate(self, concat: Op) -> bool:
-        """Whether the readers of a joined map can tell its parts' scales apart: each folds
-        them into its weights, and offsets too where no padding would see them."""
-        zeros = {t.quant.zero_point for t in concat.inputs if t.quant is not None}
-        readers = self.consumers.get(concat.output, [])
-        for op in readers:
-            if op.kind != "kpu_conv" or op.attrs["identity"]:
-                return False
-            if op.attrs["weights"].shape[2] == 3 and len(zeros) > 1:
-                return False
-        return bool(readers)
+    def _settle_copies(self) -> None:
+        """Let copies that need not scale anything be copies of codes again."""
+        for op in self.graph.ops:
+            if op.attrs.pop("rescales", False):
+                before = self.producers.get(op.input)
+                joined = before is not None and before.kind == "kpu_concat"
+                op.attrs["identity"] = not joined and op.input.quant == op.output.quant
 
-    def _unify(self, concat: Op) -> None:
-        """One range for all parts of a joined map: wide enough for each."""
-        quants = [t.quant for t in concat.inputs if t.quant is not None]
-        if len(set(quants)) == 1:
-            return
-        joined = quant_of(min(q.low for q in quants), max(q.high for q in quants))
-        for part in concat.inputs:
-            writer = self.producers[part]
-            for tensor in writer.outputs:
-                tensor.quant = joined
-            if writer.kind == "kpu_conv":
-                writer.attrs["identity"] = False
-            else:  # an upload: the codes it moves must have been made so
-                self._requantise(writer, joined)
-        concat.output.quant = joined
 
-    def _requantise(self, op: Op, quant: Quant) -> None:
-        """Let the codes that ``op`` moves be made with ``quant``."""
-        source = op.input
-        while (writer := self.producers.get(source)) is not None:
-            source.quant = quant
-            if writer.kind not in MOVING:
-                for tensor in writer.outputs:
-                    if tensor.dtype == "uint8":
-                        tensor.quant = quant
-                if writer.kind == "kpu_conv":
-                    writer.attrs["identity"] = False
-                return
-            source = writer.input
+def rescale_parts(graph: Graph) -> None:
+    """Let the copies among the parts that must share a zero point or more change the scale of
+    what they copy, so that its other readers keep theirs; what is the model's input, whose
+    codes are given, is copied for it. Edits ``graph``."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for concat in [op for op in graph.ops if op.kind == "kpu_concat"]:
+        if agreement.sharing(consumers.get(concat.output, [])) == "nothing":
+            continue
+        for i, part in enumerate(concat.inputs):
+            writer = producers.get(part)
+            if writer is None or (writer.kind != "kpu_conv" and _given(part, graph, producers)):
+                writer = _copy(part, concat.origin)
+                concat.inputs[i] = writer.output
+                graph.ops.insert(graph.ops.index(concat), writer)
+            if writer.kind == "kpu_conv" and writer.attrs["identity"]:
+                writer.attrs.update(identity=False, rescales=True)
+
+
+def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
+    """A layer that copies the codes of a map in KPU RAM."""
+    channels = x.shape[1]
+    attrs = {
+        "weights": np.ones((channels, 1, 1, 1), np.float32),
+        "bias": np.zeros(channels, np.float32),
+        "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
+        "identity": True, "pre": None, "pre_range": None,
+    }  # fmt: skip
+    return Op(
+        "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
+    )
+
+
+def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:
+    """Whether the codes of ``tensor`` are those of the model's input."""
+    op = producers.get(tensor)
+    if op is not None and agreement.moves(op):
+        return any(_given(part, graph, producers) for part in op.inputs)
+    return tensor is graph.input
 
 
 def _extremes(graph: Graph, calibration: Calibration) -> dict[Tensor, NDArray[Any]]:

@@ -8,14 +8,14 @@ reach beyond six.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler import functions
+from k210tasks.compiler import agreement, functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import TensorStats
 from k210tasks.compiler.numerics.steps import (
     BALANCE,
@@ -34,32 +34,27 @@ def assign_steps(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
     for op in graph.ops:
         if op.kind != "kpu_conv" or op.attrs["identity"] or op.output.quant is None:
             continue
-        limit = _homogeneous(op.attrs["fn"])
-        if limit is None or not _only_layers_read(op.output, assigner):
+        bounds = agreement.homogeneous(op.attrs["fn"])
+        if bounds is None or not _only_layers_read(op.output, assigner):
             continue
         extremes = _extremes(op, ranges)
         if extremes is None:
             continue
         low, high, pixels = extremes
         quant = op.output.quant
-        span = (quant.low, min(quant.high, limit))
+        span = (max(quant.low, bounds[0]), min(quant.high, bounds[1]))
+        zero_point = round(quant.zero_point)
+        if not assigner.shares_zero(op.output):
+            zero_point = choosing.quantisation(*span)[1]
         # A depthwise layer takes a channel's scale back in its batch norm, at no cost; in any
         # other it changes how far the weights of one output differ.
         balance = FREE_BALANCE if _depthwise_only(op.output, assigner) else BALANCE
-        steps, zero_point = channel_steps(low, high, span, pixels, balance=balance)
+        steps = channel_steps(low, high, span, zero_point, pixels, balance=balance)
+        if not agreement.keeps_factors(op.attrs["fn"], zero_point, float(steps.max())):
+            continue
         op.output.quant = Quant(float(steps.max()), zero_point)
         op.output.steps = steps
         _hand_on(op.output, assigner)
-
-
-def _homogeneous(fn: functions.Fn) -> float | None:
-    """The upper bound of a function that commutes with positive factors below it, else None."""
-    fn = functions.simplify(fn)
-    clamp = functions.clamp_of(fn)
-    if clamp is not None:
-        low, high = clamp
-        return high if low in (0.0, -math.inf) and high > 0 else None
-    return math.inf if len(fn) == 1 and fn[0][0] == "leaky" else None
 
 
 def _channels_kept(op: Op) -> bool:
@@ -79,7 +74,7 @@ def _only_layers_read(tensor: Tensor, assigner: Assigner) -> bool:
     readers = assigner.consumers.get(tensor, [])
     for op in readers:
         if op.kind == "kpu_concat":
-            if not assigner.separate(op):
+            if not assigner.tells_apart(op):
                 return False
         elif op.kind != "kpu_conv" or not (
             not op.attrs["identity"]

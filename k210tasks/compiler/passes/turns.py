@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from k210tasks.compiler.ir import Graph
+import math
+from collections.abc import Iterator
+
+from k210tasks.compiler import agreement, functions
+from k210tasks.compiler.ir import Graph, Tensor
+from k210tasks.compiler.passes.ranges import Ranges
 
 
-def drop_idle_turns(graph: Graph) -> None:
-    """Remove the turns that change nothing; scales must have been chosen. Edits ``graph``."""
+def drop_idle_turns(graph: Graph, ranges: Ranges) -> None:
+    """Remove the turns that change nothing, whatever was measured; scales must have been
+    chosen. Edits ``graph``.
+
+    What no sample shows is not looked at: a layer that could put out less than zero, and
+    never did, keeps its turns, so that a model has the layers that ``k210 check`` counts.
+    """
+    _, zeros = agreement.classes(graph)
+    below = {zeros.of(tensor) for tensor in _below_zero(graph)}
     for op in list(graph.ops):
-        if (
-            op.kind == "turn"
-            and op.input.quant is not None
-            and not round(op.input.quant.zero_point)
-        ):
+        if op.kind == "turn" and zeros.of(op.input) not in below:
             graph.replace(op.output, op.input)
             graph.ops.remove(op)
+
+
+def _below_zero(graph: Graph) -> Iterator[Tensor]:
+    """The tensors of codes that could hold less than zero, as far as their layers tell."""
+    start = graph.input
+    if start.quant is not None and round(start.quant.zero_point):
+        yield start
+    for op in graph.ops:
+        if op.output.dtype != "uint8" or op.kind == "kpu_concat" or agreement.moves(op):
+            continue
+        fn = functions.simplify(op.attrs.get("fn", ()))
+        if "clamp" in op.attrs:
+            fn = (("clamp", *op.attrs["clamp"]),)
+        if not fn or _least(fn[-1]) < 0:
+            yield op.output
+
+
+def _least(step: functions.Step) -> float:
+    """The least value that a step of a function can put out, as far as its kind tells."""
+    if step[0] == "clamp":
+        return float(step[1])
+    return 0.0 if step[0] in ("logistic", "abs", "square", "exp", "sqrt") else -math.inf

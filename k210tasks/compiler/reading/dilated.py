@@ -1,17 +1,24 @@
-"""Dilated convolutions as older converters wrote them: cut up, convolved, put together."""
+"""Dilated convolutions as older converters wrote them: cut up, convolved, put together; and
+pads written as cuts into one piece."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from k210tasks.compiler.constraints import SourceOp, SourceTensor
 
 _CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+#: what puts an axis into a one-dimensional map, and takes it out
+_WIDENED, _NARROWED = ("EXPAND_DIMS", "RESHAPE"), ("SQUEEZE", "RESHAPE")
 
 
 def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[SourceOp]:
     """``ops`` with every SPACE_TO_BATCH_ND, convolution, BATCH_TO_SPACE_ND that belong together
-    as the one dilated convolution they are; others stay, to be refused by name."""
+    as the one dilated convolution they are, and with those that cut nothing as the pads they
+    are; others stay, to be refused by name."""
+    ops = [_pad(op) or op for op in ops]
     readers: dict[int, list[SourceOp]] = {}
     for op in ops:
         for t in op.inputs:
@@ -19,25 +26,48 @@ def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[Sourc
                 readers.setdefault(t.index, []).append(op)
     kept = {t.index for t in outputs}
 
-    def only_reader(op: SourceOp, name: tuple[str, ...]) -> SourceOp | None:
+    def only_reader(op: SourceOp, names: tuple[str, ...]) -> SourceOp | None:
         index = op.outputs[0].index
         found = readers.get(index, [])
-        fine = len(found) == 1 and index not in kept and found[0].name in name
+        fine = len(found) == 1 and index not in kept and found[0].name in names
         return found[0] if fine and found[0].inputs[0] is op.outputs[0] else None
 
-    replaced: dict[int, SourceOp | None] = {}
+    replaced: dict[int, list[SourceOp]] = {}
     for cut in ops:
         if cut.name != "SPACE_TO_BATCH_ND":
             continue
-        conv = only_reader(cut, _CONVS)
-        join = only_reader(conv, ("BATCH_TO_SPACE_ND",)) if conv is not None else None
-        if conv is not None and join is not None and (one := _as_one(cut, conv, join)):
-            replaced.update({id(cut): None, id(conv): None, id(join): one})
-    kept_ops = (replaced.get(id(op), op) for op in ops)
-    return [op for op in kept_ops if op is not None]
+        chain = [cut]
+        for names in (_WIDENED, _CONVS, _NARROWED, ("BATCH_TO_SPACE_ND",)):
+            after = only_reader(chain[-1], names)
+            if after is not None:
+                chain.append(after)
+            elif names not in (_WIDENED, _NARROWED):
+                break
+        if chain[-1].name == "BATCH_TO_SPACE_ND" and (made := _as_one(chain)):
+            replaced.update({id(op): [] for op in chain[:-1]})
+            replaced[id(chain[-1])] = made
+    return [made for op in ops for made in replaced.get(id(op), [op])]
 
 
-def _as_one(cut: SourceOp, conv: SourceOp, join: SourceOp) -> SourceOp | None:
+def _pad(op: SourceOp) -> SourceOp | None:
+    """A SPACE_TO_BATCH_ND with blocks of one pixel, which only pads."""
+    if op.name != "SPACE_TO_BATCH_ND":
+        return None
+    block, pads = op.const(1), op.const(2)
+    if block is None or pads is None or (block != 1).any() or pads.shape != (block.size, 2):
+        return None
+    every = np.zeros((len(op.shape()), 2), np.int32)
+    every[1 : 1 + len(pads)] = pads
+    const = SourceTensor(_new_index(op, 0), "pads", every.shape, "INT32", every)
+    return SourceOp("PAD", op.index, 1, [op.inputs[0], const], op.outputs)
+
+
+def _as_one(chain: list[SourceOp]) -> list[SourceOp] | None:
+    """The ops that do what ``chain`` does: cut, convolve and join, the convolution of a
+    one-dimensional map with an axis put in before it and taken out behind it."""
+    cut, join = chain[0], chain[-1]
+    conv = next(op for op in chain if op.name in _CONVS)
+    flat = len(chain) == 5
     block, pads = cut.const(1), cut.const(2)
     again, crops = join.const(1), join.const(2)
     if block is None or pads is None or again is None or crops is None:
@@ -45,12 +75,43 @@ def _as_one(cut: SourceOp, conv: SourceOp, join: SourceOp) -> SourceOp | None:
     plain = conv.options.get("stride") == (1, 1) and conv.options.get("dilation") == (1, 1)
     if not plain or conv.options.get("padding") != "VALID":
         return None
-    if block.shape != (2,) or not np.array_equal(block, again) or len(cut.shape()) != 4:
+    rank = 3 if flat else 4
+    if block.shape != (rank - 2,) or not np.array_equal(block, again) or len(cut.shape()) != rank:
         return None
-    inner = pads.reshape(2, 2) - crops.reshape(2, 2)
-    if (inner < 0).any():
+    inner = pads.reshape(-1, 2) - crops.reshape(-1, 2)
+    if (inner < 0).any() or len(chain) == 4:
         return None
-    dilation = (int(block[0]), int(block[1]))
-    options = {**conv.options, "dilation": dilation, "pads": tuple(int(n) for n in inner.ravel())}
-    inputs = [cut.inputs[0], *conv.inputs[1:]]
-    return SourceOp(conv.name, conv.index, conv.version, inputs, join.outputs, options)
+    if not flat:
+        return [_dilated(conv, block.tolist(), inner.ravel().tolist(), cut.inputs[0], join.outputs)]
+    if conv.shape()[1] != 1 or conv.outputs[0].shape[1] != 1:  # not as a row of places
+        return None
+    wide = [_row(t, n, conv) for n, t in enumerate((cut.inputs[0], join.outputs[0]), 1)]
+    before = SourceOp("EXPAND_DIMS", chain[1].index, 1, [cut.inputs[0]], [wide[0]])
+    one = _dilated(conv, [1, *block.tolist()], [0, 0, *inner.ravel().tolist()], wide[0], [wide[1]])
+    return [before, one, SourceOp("SQUEEZE", chain[3].index, 1, [wide[1]], join.outputs)]
+
+
+def _row(t: SourceTensor | None, number: int, conv: SourceOp) -> SourceTensor:
+    """A one-dimensional map (1, places, channels) as one of a single row."""
+    assert t is not None
+    wide = replace(t, shape=(t.shape[0], 1, *t.shape[1:]), name=f"{t.name}/row", open=False)
+    wide.index = _new_index(conv, number)
+    return wide
+
+
+def _new_index(op: SourceOp, number: int) -> int:
+    """An index that no tensor of the file has, nor any other made here."""
+    return -1 - 4 * op.index - number
+
+
+def _dilated(
+    conv: SourceOp,
+    dilation: list[int],
+    pads: list[int],
+    given: SourceTensor | None,
+    outputs: list[SourceTensor],
+) -> SourceOp:
+    options = {**conv.options, "dilation": tuple(dilation), "pads": tuple(pads)}
+    return SourceOp(
+        conv.name, conv.index, conv.version, [given, *conv.inputs[1:]], outputs, options
+    )

@@ -36,6 +36,22 @@ def _window(op: SourceOp) -> Shape | None:
     return (1, *out, channels)
 
 
+def _dense(op: SourceOp) -> Shape | None:
+    rows, columns = op.shape(1)
+    if op.options.get("keep_num_dims"):
+        return (*op.shape()[:-1], rows)
+    return (math.prod(op.shape()) // columns, rows)
+
+
+def _product(op: SourceOp) -> Shape | None:
+    return (*op.shape()[:-1], op.shape(1)[-2 if op.options.get("adj_y") else -1])
+
+
+def _transpose(op: SourceOp) -> Shape | None:
+    perm = op.const(1)
+    return None if perm is None else tuple(op.shape()[int(p)] for p in perm)
+
+
 def _given(which: int) -> Callable[[SourceOp], Shape | None]:
     def shape(op: SourceOp) -> Shape | None:
         const = op.const(which)
@@ -80,6 +96,9 @@ _SHAPES: dict[str, Callable[[SourceOp], Shape | None]] = {
     "RESHAPE": _reshape,
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D"), _window),
     "TRANSPOSE_CONV": _given(0),
+    "FULLY_CONNECTED": _dense,
+    "BATCH_MATMUL": _product,
+    "TRANSPOSE": _transpose,
     **dict.fromkeys(("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"), _resize),
     "TILE": _tile,
     "CONCATENATION": _concat,
@@ -90,7 +109,8 @@ _SHAPES: dict[str, Callable[[SourceOp], Shape | None]] = {
     **dict.fromkeys(
         (
             "RELU", "RELU6", "LEAKY_RELU", "PRELU", "ELU", "HARD_SWISH", "LOGISTIC", "TANH",
-            "SOFTMAX", "QUANTIZE", "DEQUANTIZE",
+            "SOFTMAX", "QUANTIZE", "DEQUANTIZE", "GELU", "ABS", "NEG", "EXP", "SQRT", "RSQRT",
+            "SQUARE", "L2_NORMALIZATION", "RELU_N1_TO_1", "RELU_0_TO_1",
         ),
         _first,
     ),
@@ -98,9 +118,17 @@ _SHAPES: dict[str, Callable[[SourceOp], Shape | None]] = {
 
 
 def close(op: SourceOp) -> None:
-    """Give the output of ``op`` the shape that follows from its inputs, where it was left open."""
+    """Give the output of ``op`` the shape that follows from its inputs, where it was left open.
+
+    What a file says of a tensor with an open batch holds for a first dimension of one; rows of
+    a sequence or a map that were put into it are more.
+    """
     out = op.outputs[0] if op.outputs else None
-    if out is None or not out.dynamic or op.name not in _SHAPES:
+    if out is None or not (out.dynamic or out.open):
+        return
+    if op.name not in _SHAPES:
+        for other in op.outputs:  # not to be believed where the input's was not
+            other.dynamic |= other.open and any(t and t.grown for t in op.inputs)
         return
     if any(t is not None and t.dynamic for t in op.inputs):
         return
@@ -109,4 +137,5 @@ def close(op: SourceOp) -> None:
     except (ArithmeticError, IndexError, KeyError, TypeError, ValueError):
         return  # malformed: refused as what it is
     if shape is not None and min(shape, default=1) > 0:
+        out.grown = out.shape[:1] != shape[:1]
         out.shape, out.dynamic = shape, False
