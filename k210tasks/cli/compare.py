@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +108,17 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.samples.loading import Loader
     from k210tasks.steps.accuracy import class_folders
     from k210tasks.steps.calibrate import each_sample
+    from k210tasks.steps.doubtful import of_layers
+    from k210tasks.steps.doubts import (
+        OPTIONS,
+        NoClassFolders,
+        of_labels,
+        of_pair,
+        sentences,
+        to_json,
+    )
     from k210tasks.steps.jsontext import pretty
-    from k210tasks.steps.judge import Facts, Thresholds, judge
+    from k210tasks.steps.judge import weak_proof
     from k210tasks.steps.measure import measure
     from k210tasks.steps.signature import read_signature
     from k210tasks.steps.table import table
@@ -140,16 +148,20 @@ def run(args: argparse.Namespace) -> int:
             labels=labels,
             progress=progress,
         )
-    stated = asked.stated or found.kind == "tensors"
-    # Nothing is judged here, so no threshold can be missed.
-    doubts = [_as_options(d) for d in judge(result, Thresholds(-1.0), Facts(stated)).warnings]
-    if args.labels:
-        doubts += _useless_labels(result, args.labels)
+    made = [
+        *(of_pair(asked.mean, asked.std) if found.kind == "images" else ()),
+        *of_labels(named, [(out.name, out.shape) for out in contract.outputs]),
+        *of_layers(kmodel),
+    ]
+    doubts = [*made, *weak_proof(result, made)]
+    if args.labels and result["accuracy"] is None and not result["doubts"]:
+        doubts.append(NoClassFolders(named, result["folder"]))
+    told = sentences(doubts, OPTIONS)
     if args.json:
-        print(pretty({**result, "warnings": doubts}), end="")
+        print(pretty({**result, "doubts": to_json(doubts), "warnings": told}), end="")
         return 0
     print("\n".join(table(result)))
-    for doubt in doubts:
+    for doubt in told:
         print(
             textwrap.fill(
                 f"warning: {doubt}",
@@ -256,22 +268,3 @@ def _engine(
         if takes.nbytes != contract.input.nbytes:
             raise OtherModel(str(args.kmodel), takes, str(args.model), signature.input.shape)
     return engine
-
-
-def _as_options(doubt: str) -> str:
-    """A warning that speaks of keys of models.yaml, in the words of a command line."""
-    doubt = doubt.replace("preprocess.mean and preprocess.std", "--mean and --std")
-    doubt = re.sub(r"with mean (\S+) std ([^\s:]+)", r"with --mean \1 --std \2", doubt)
-    return re.sub(
-        r"with labels \[(.*)\]:", lambda m: f"with --labels {m[1].replace(', ', ',')}:", doubt
-    )
-
-
-def _useless_labels(result: Mapping[str, Any], labels: str) -> list[str]:
-    """What to say where labels were given and nothing came of it, nor was said."""
-    if result["accuracy"] is not None or any("no accuracy" in n for n in result["notes"]):
-        return []
-    return [
-        f"no accuracy: images must lie in one folder a class, named as in --labels {labels}, "
-        f"below {result['folder']}"
-    ]

@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         shown = str(error.filename or out)
         raise CannotWrite(shown, error.strerror or str(error)) from error
     log_path.unlink()  # kept where something failed: the error names it
-    print(listing.replace("preprocess.mean and preprocess.std", "--mean and --std"), end="")
+    print(listing, end="")
     print(f"wrote {out}: kmodel {kmodel}, {nbytes} bytes, by {compiler.name}")
     print(f"wrote {contracts.beside(out)}: how it is fed, for firmware and the other verbs")
     return 0
@@ -185,6 +185,7 @@ def _convert(
     from k210tasks.progress import shown
     from k210tasks.steps import calibrate
     from k210tasks.steps import kmodel as kmodel_step
+    from k210tasks.steps.doubts import OPTIONS
     from k210tasks.store.files import write_atomically
 
     asked = preprocess(args)
@@ -213,12 +214,12 @@ def _convert(
         place = Path(scratch)
         inputs: dict[str, Path | Folder] = {"tflite": args.file}
         if folder is not None:
-            calibration = place / "calibration.npz"
+            calibration, seen = place / "calibration.npz", place / "calibration.json"
             calibrate.run(
                 job(
                     "calibrate",
                     {**inputs, "images": folder},
-                    {"calibration": calibration},
+                    {"calibration": calibration, "seen": seen},
                     {
                         "family": compiler.family,
                         "preprocess": contract,
@@ -226,7 +227,7 @@ def _convert(
                     },
                 )
             )
-            inputs["calibration"] = calibration
+            inputs |= {"calibration": calibration, "seen": seen}
         names = ("kmodel", "layers", "listing", "contract")
         outputs = {role: place / role for role in names}
         settings = {
@@ -243,7 +244,7 @@ def _convert(
             "small_maps": args.small_maps,
             "runtime": PROFILES[args.firmware].runtime,
         }
-        kmodel_step.run(job("kmodel", inputs, outputs, settings))
+        kmodel_step.run(job("kmodel", inputs, outputs, settings), OPTIONS)
         data = outputs["kmodel"].read_bytes()
         # The contract first: with another kmodel it is found out, a kmodel without it is not.
         write_atomically(str(contracts.beside(out)), outputs["contract"].read_bytes())

@@ -217,7 +217,9 @@ class Contract:
     ``kmodel``: version of the file. ``profile``: firmware it was made for. ``nbytes`` and
     ``sha256``: of the kmodel file, so that a stale contract is found out. ``main_memory``:
     bytes of working memory the runtime allocates beside the file; None where the format does
-    not say. ``labels``: by class index, empty where there are none.
+    not say. ``labels``: by class index, empty where there are none. ``calibration``: digests of
+    the samples it was calibrated with (:mod:`k210tasks.samples.seen`), none where it needed
+    none; None: not known.
     """
 
     model: str
@@ -229,6 +231,7 @@ class Contract:
     nbytes: int | None = None
     sha256: str | None = None
     main_memory: int | None = None
+    calibration: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; :meth:`from_dict` is its inverse."""
@@ -268,6 +271,7 @@ class Contract:
                 for out in self.outputs
             ],
             "labels": list(self.labels),
+            "calibration": None if self.calibration is None else list(self.calibration),
         }
 
     def to_json(self) -> str:
@@ -324,6 +328,8 @@ class Contract:
             nbytes=kmodel.optional_integer("bytes"),
             sha256=None if kmodel.get("sha256") is None else kmodel.text("sha256"),
             main_memory=kmodel.optional_integer("main_memory"),
+            # Contracts of 0.1.0 have no such key.
+            calibration=top.texts("calibration") if top.has("calibration") else None,
         )
 
     def c_header(self) -> str:
@@ -451,6 +457,10 @@ class _Reader:
         if key not in self._value:
             raise ContractError(f"{self._where}{key}", None, "given")
         return self._value[key]
+
+    def has(self, key: str) -> bool:
+        """Whether it is there and not null."""
+        return self._value.get(key) is not None
 
     def _fail(self, key: str, allowed: str) -> ContractError:
         return ContractError(f"{self._where}{key}", self._value[key], allowed)

@@ -112,6 +112,7 @@ def accuracy_of(measured: Json) -> Accuracy | None:
     worst = min(outputs, key=mean)
     tops = [lenient.number(o.get("top1_agreement")) for o in outputs]
     classes = lenient.mapping(measured.get("accuracy"))
+    held_out = measured.get("held_out")
     return Accuracy(
         cosine=lenient.number(worst.get("cosine_mean")),
         snr_db=lenient.number(worst.get("snr_db")),
@@ -120,7 +121,7 @@ def accuracy_of(measured: Json) -> Accuracy | None:
         float_accuracy=lenient.number(classes.get("float")),
         kmodel_accuracy=lenient.number(classes.get("kmodel")),
         samples=lenient.whole(measured.get("samples")),
-        held_out=measured.get("held_out") is not False,
+        held_out=held_out if isinstance(held_out, bool) else None,
         runtime=_runtime(lenient.mapping(measured.get("runtime"))),
     )
 

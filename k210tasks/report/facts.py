@@ -47,7 +47,7 @@ class Accuracy:
     float_accuracy: float | None = None
     kmodel_accuracy: float | None = None
     samples: int | None = None
-    held_out: bool = True
+    held_out: bool | None = None  # None: not known
     runtime: str = ""  # what the kmodel was simulated as
 
 

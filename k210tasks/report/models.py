@@ -76,7 +76,7 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
         compiler=model.compiler,
         profile=model.firmware,
         kmodel=model.kmodel,
-        outcome=_outcome(model, known, verify, outdated, built=kmodel is not None),
+        outcome=_outcome(model, known, verify, layers, outdated, built=kmodel is not None),
         build=build,
         previous=before,
         no_previous=why,
@@ -115,9 +115,12 @@ def _needed(sram: Json, build: Build | None) -> int | None:
     return build.nbytes + (build.main_bytes or 0)
 
 
-def _outcome(model: Model, known: Known, verify: Json, outdated: bool, *, built: bool) -> Outcome:
+def _outcome(
+    model: Model, known: Known, verify: Json, layers: Json, outdated: bool, *, built: bool
+) -> Outcome:
     headline = lenient.text(verify.get("headline"))
-    warnings = lenient.texts(verify.get("warnings"))
+    # What the kmodel step doubted is among what verify warns of, once it has run.
+    warnings = lenient.texts((verify or layers).get("warnings"))
     for step in STEPS:
         record = known.records.get(step, {})
         if record.get("outcome") == "skipped":

@@ -130,6 +130,11 @@ def index_of(name: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (name, None)
 
 
+def noun_of(kind: str) -> str:
+    """What one sample of that kind is called."""
+    return "image" if kind == "images" else "sample"
+
+
 def scan(folder: str | Path, shown: str | None = None) -> Samples:
     """The samples in ``folder`` and its sub-folders; or a single ``.npy``, which may hold many.
 

@@ -29,6 +29,7 @@ from k210tasks.samples.refusals import (
     PictureUnreadable,
     PictureWrongSize,
     SampleError,
+    WrongColor,
 )
 from k210tasks.samples.tensor_files import read_tensor, samples_in
 
@@ -102,9 +103,7 @@ class Loader:
         height, width, channels = self._picture_shape(shown)
         color = self.preprocess.color or ("gray" if channels == 1 else "rgb")
         if (color == "gray") != (channels == 1):
-            many = "1 channel" if channels == 1 else f"{channels} channels"
-            why = f"has {many} while preprocess.color is {color}"
-            raise NotForPictures(shown, self.shape, why)
+            raise WrongColor(shown, self.shape, color)
         picture = _decode(path, shown, color)
         found = (picture.shape[1], picture.shape[0])
         if found != (width, height):

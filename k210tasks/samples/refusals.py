@@ -64,6 +64,17 @@ class NotForPictures(SampleError):
         )
 
 
+class WrongColor(SampleError):
+    def __init__(self, file: str, shape: tuple[int, ...], color: str) -> None:
+        remedy = "set it to rgb or bgr" if color == "gray" else "set it to gray"
+        super().__init__(
+            file,
+            f"{file} is a picture, and preprocess.color is {color}, but the model's input "
+            f"{times(shape)} has {'3 channels' if color == 'gray' else '1 channel'}; {remedy}, "
+            "or leave it out",
+        )
+
+
 class TensorUnreadable(SampleError):
     def __init__(self, file: str, why: str) -> None:
         super().__init__(file, f"{file} cannot be read as a tensor: {why}; replace or remove it")

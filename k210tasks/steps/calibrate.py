@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from k210tasks.engine.job import Folder, Job, StepFailed
 from k210tasks.samples.folder import Kind, evenly_spaced, kind_of_sample
-from k210tasks.samples.loading import Loader, picture_shape, planar
+from k210tasks.samples.loading import Loader, Sample, picture_shape, planar
 from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.seen import Seen
 from k210tasks.steps.npz import NpzWriter
 from k210tasks.steps.signature import read_model
 
 
 def run(job: Job) -> None:
     """Inputs: tflite, images. Settings: family, preprocess, samples: how many at most. Outputs:
-    calibration."""
+    calibration, seen."""
     tflite, signature = read_model(job.file("tflite"), job.file("tflite").as_posix())
     folder = job.folder("images")
     if not folder.files:
@@ -37,10 +38,18 @@ def run(job: Job) -> None:
         job.log.write(f"{_others(folder)}\n")
         job.say(f"   {job.name}: {_others(folder)}")
     job.log.writelines(f"  {name}\n" for name in folder.files)
+    seen = Seen()
+    samples = seen.each(_samples(loader, folder))
     if job.settings["family"] == "builtin":
-        _measure(job, tflite, loader, folder)
+        _measure(job, tflite, folder, samples)
     else:
-        _collect(job, loader, folder)
+        _collect(job, loader, folder, samples)
+    job.outputs["seen"].write_text(seen.to_json(), "utf-8")
+
+
+def _samples(loader: Loader, folder: Folder) -> Iterator[Sample]:
+    for name in folder.files:
+        yield loader.load(folder.path / name, f"{folder.path.as_posix()}/{name}")
 
 
 def _others(folder: Folder) -> str:
@@ -65,17 +74,13 @@ def each_sample(folder: Folder, loader: Loader, count: int | None = None) -> Fol
     return replace(folder, files=evenly_spaced(names, count))
 
 
-def _collect(job: Job, loader: Loader, folder: Folder) -> None:
+def _collect(job: Job, loader: Loader, folder: Folder, samples: Iterator[Sample]) -> None:
     """Write the samples themselves, as the kmodel will be fed them."""
     pictures = folder_kind(folder) == "images"
 
     def arrays() -> Iterator[NDArray[Any]]:
-        for number, name in enumerate(folder.files):
-            path, shown = folder.path / name, f"{folder.path.as_posix()}/{name}"
-            if pictures:
-                yield loader.pixels(path, shown)
-            else:
-                yield planar(loader.tensor(path, shown))
+        for number, sample in enumerate(samples):
+            yield planar(sample.tensor) if sample.pixels is None else sample.pixels
             job.progress(number + 1, len(folder.files), "reading samples")
 
     shape = planar(np.empty(loader.shape, np.uint8)).shape
@@ -88,17 +93,13 @@ def _collect(job: Job, loader: Loader, folder: Folder) -> None:
         writer.array("files", np.array(folder.files))
 
 
-def _measure(job: Job, tflite: bytes, loader: Loader, folder: Folder) -> None:
+def _measure(job: Job, tflite: bytes, folder: Folder, samples: Iterator[Sample]) -> None:
     """Let the built-in compiler run the float model on every sample."""
     from k210tasks import compiler
 
-    def tensors() -> Iterator[NDArray[np.float32]]:
-        for name in folder.files:
-            yield loader.tensor(folder.path / name, f"{folder.path.as_posix()}/{name}")
-
     calibration = compiler.calibrate(
         tflite,
-        tensors(),
+        (sample.tensor for sample in samples),
         total=len(folder.files),
         fed="pixels" if folder_kind(folder) == "images" else "tensors",
         progress=job.progress,

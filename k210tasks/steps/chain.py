@@ -116,11 +116,12 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
                 "tflite": FileInput(tflite),
                 "images": SamplesInput(model.images, model.calibrate.samples),
             },
-            outputs={"calibration": calibration},
+            outputs={"calibration": calibration, "seen": f"{build}/calibration.json"},
             libraries=(*_PICTURES, _FLOAT_REFERENCE) if compiler.family == "builtin" else _PICTURES,
             doc=f"{model.images} → {calibration}",
         )
         kmodel_inputs["calibration"] = FileInput(calibration)
+        kmodel_inputs["seen"] = FileInput(f"{build}/calibration.json")
         upstream.append("calibrate")
 
     kmodel = f"workspace/{name}.kmodel"
@@ -147,11 +148,8 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     made: dict[str, Input] = {
         "kmodel": FileInput(kmodel),
         "contract": FileInput(contract),
+        "layers": FileInput(f"{build}/layers.json"),
     }
-    # Vendors' files do not tell which tensor a layer computes.
-    layers: dict[str, Input] = (
-        {"layers": FileInput(f"{build}/layers.json")} if compiler.family == "builtin" else {}
-    )
     images = None if model.verify is None else (model.verify.images or model.images)
     judge = Judge(
         run="k210tasks.steps.judge:run",
@@ -181,14 +179,12 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         settings={
             "kmodel": model.kmodel,
             "preprocess": model.preprocess.settings(),
-            "held_out": model.verify.images is not None,
             "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             "labels": None if model.labels is None else list(model.labels),
             "samples": samples,
         },
         inputs={
             **made,
-            **layers,
             "tflite": FileInput(tflite),
             "images": SamplesInput(images, samples),
         },
@@ -229,9 +225,7 @@ def _judge_settings(model: Model, *, measured: bool) -> Settings:
         "verify": "off" if verify is None or not measured else "on",
         "min_cosine": None if verify is None else verify.min_cosine,
         "min_top1": None if verify is None else verify.min_top1,
-        "held_out": verify is not None and verify.images is not None,
         "firmware": model.firmware,
         "kmodel": model.kmodel,
         "sram_free": model.sram_free,
-        "stated": model.preprocess.stated,
     }

@@ -7,8 +7,10 @@ judgement is bad.
 from __future__ import annotations
 
 import json
+import math
 import textwrap
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,18 +21,14 @@ from k210tasks.firmware.sram import Fit, fit
 from k210tasks.profiles import PROFILES
 from k210tasks.report.wording import decimals
 from k210tasks.report.wording import share as percent
-from k210tasks.samples.folder import kind_of_sample
+from k210tasks.samples.folder import noun_of
+from k210tasks.steps import doubts as doubt
+from k210tasks.steps.doubts import MODELS_YAML, Doubt, Words
 from k210tasks.steps.jsontext import pretty
-from k210tasks.steps.label_order import better_order
 
-#: Fewer samples prove little.
-FEW = 10
 _INDENT = " " * 6
-
-UNSTATED = (
-    "mean and std are not stated, 0 and 1 are used: the commonest fault is a wrong pair; "
-    "state preprocess.mean and preprocess.std"
-)
+#: How far above chance, in standard deviations, an accuracy is no chance: 1 in 100.
+CLEARLY = 2.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +43,19 @@ class Thresholds:
 class Facts:
     """What a judgement depends on beside the measurement."""
 
-    stated: bool = True  # mean and std are written down by the user
+    doubts: tuple[Doubt, ...] = ()  # about what the kmodel was made of
     fit: Fit | None = None  # None: not weighed
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``headline``: the measured numbers in a line or two."""
+    """``headline``: the measured numbers in a line or two. ``warnings``: what the doubts say."""
 
     verified: bool | Literal["off"]
     headline: str
     failures: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default_factory=tuple)
+    warnings: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = field(default=(), repr=False)
 
     def message(self, after: str = "") -> str:
         """For the terminal: failures first where there are any, no line over 80 columns.
@@ -69,38 +68,34 @@ class Judgement:
 
 
 def judge(
-    measurement: Mapping[str, Any] | None, thresholds: Thresholds | None, facts: Facts
+    measurement: Mapping[str, Any] | None,
+    thresholds: Thresholds | None,
+    facts: Facts,
+    words: Words = MODELS_YAML,
 ) -> Judgement:
     """``thresholds`` None: ``verify: off``. A measurement has the form of steps/measure.py."""
+    verified: bool | Literal["off"] = "off"
+    headline, failures = "not verified (verify: off)", []
+    found = [*facts.doubts, *_memory(facts.fit)]
     if thresholds is None or measurement is None:
-        told = [facts.fit.sentence] if facts.fit is not None and not facts.fit.fits else []
-        return Judgement("off", "not verified (verify: off)", (), (*told, *_doubts(facts)))
-    failures = [
-        *_non_finite(measurement),
-        *_low_cosine(measurement, thresholds),
-        *_low_top1(measurement, thresholds),
-    ]
-    if facts.fit is not None and not facts.fit.fits:
-        failures.append(facts.fit.sentence)
-    warnings = [*_doubts(facts), *_weak_proof(measurement)]
-    return Judgement(
-        verified=not failures,
-        headline=_headline(measurement),
-        failures=tuple(failures),
-        warnings=tuple(warnings),
-    )
-
-
-def _pictures(measurement: Mapping[str, Any] | None, contract: Contract) -> bool:
-    """Whether the samples were pictures: only then do mean and std matter."""
-    if measurement is not None and measurement["images"]:
-        name = measurement["images"][0]["file"].rsplit("/", 1)[-1]
-        return kind_of_sample(name) == "images"
-    return contract.input.kind == "images"
+        if facts.fit is not None and not facts.fit.fits:
+            found.insert(0, doubt.Told(facts.fit.sentence))
+    else:
+        failures = [
+            *_non_finite(measurement),
+            *_low_cosine(measurement, thresholds),
+            *_low_top1(measurement, thresholds),
+        ]
+        if facts.fit is not None and not facts.fit.fits:
+            failures.append(facts.fit.sentence)
+        verified, headline = not failures, _headline(measurement)
+        found += weak_proof(measurement, facts.doubts)
+    told = tuple(doubt.sentences(found, words))
+    return Judgement(verified, headline, tuple(failures), told, tuple(found))
 
 
 def run(job: Job) -> Verdict:
-    """Inputs: measurement (unless verify is off), contract. Outputs: verify."""
+    """Inputs: measurement (unless verify is off), contract, layers. Outputs: verify."""
     settings = job.settings
     contract = Contract.from_json(job.file("contract").read_bytes())
     profile = PROFILES.get(settings["firmware"])
@@ -114,8 +109,8 @@ def run(job: Job) -> Verdict:
     if settings["verify"] != "off" and "measurement" in job.inputs:
         measurement = json.loads(job.file("measurement").read_text("utf-8"))
         thresholds = Thresholds(settings["min_cosine"], settings["min_top1"])
-    stated = settings["stated"] or not _pictures(measurement, contract)
-    found = judge(measurement, thresholds, Facts(stated, weighed))
+    made = json.loads(job.file("layers").read_text("utf-8"))
+    found = judge(measurement, thresholds, Facts(tuple(doubt.from_json(made["doubts"])), weighed))
     text = verify_json(job.model, measurement, thresholds, found, weighed)
     job.outputs["verify"].write_text(text, "utf-8")
     return Verdict(found.verified is not False, found.message(f"   {job.name}: "))
@@ -154,6 +149,7 @@ def verify_json(
             "sentence": weighed.sentence,
         }
     result |= measurement or {}
+    result["doubts"] = doubt.to_json(found.doubts)
     return pretty(result)
 
 
@@ -170,18 +166,23 @@ def _headline(m: Mapping[str, Any]) -> str:
     tops = [o["top1_agreement"] for o in m["outputs"] if o["top1_agreement"] is not None]
     if tops:
         parts.append(f"top-1 agreement {percent(min(tops))}")
-    parts.append(f"{m['samples']} image{'s'[: m['samples'] != 1]}")
-    if not m["held_out"]:
-        parts[-1] += ", not held out"
-    runtime = m.get("runtime")
-    if runtime and not runtime["recorded"]:
-        parts.append(f"simulated as {runtime['title']} (not recorded)")
+    parts.append(doubt.counted(m["samples"], noun_of(m["kind"])))
     text = where + ", ".join(parts)
     if (accuracy := m["accuracy"]) is not None:
         text += (
             f"; accuracy: float {percent(accuracy['float'])}, kmodel {percent(accuracy['kmodel'])}"
         )
-    return text
+    return f"{text}; {checked_on(m)}"
+
+
+def checked_on(m: Mapping[str, Any]) -> str:
+    """Whether the samples are held out, and what was simulated."""
+    held = {True: "held out", False: "not held out", None: "held out or not is not known"}
+    told = m["runtime"]
+    runtime = m["engine"]  # a vendor's, which is no board's
+    if told is not None:
+        runtime = told["name"] + ("" if told["recorded"] else " (not recorded)")
+    return f"{held[m['held_out']]}, runtime {runtime}"
 
 
 def _non_finite(m: Mapping[str, Any]) -> list[str]:
@@ -240,43 +241,64 @@ def _low_top1(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
     ]
 
 
-def _doubts(facts: Facts) -> list[str]:
-    """What may be wrong whatever was measured."""
-    found = [] if facts.stated else [UNSTATED]
-    weighed = facts.fit
+def _memory(weighed: Fit | None) -> list[Doubt]:
     # What is free is seldom known; a small model is no reason to say so each time.
-    if weighed is not None and weighed.fits and 2 * weighed.needed > weighed.available:
-        found += [weighed.warning] if weighed.warning else []
-    return found
+    if weighed is None or not weighed.fits or 2 * weighed.needed <= weighed.available:
+        return []
+    return [doubt.Told(weighed.warning)] if weighed.warning else []
 
 
-def _weak_proof(m: Mapping[str, Any]) -> list[str]:
-    found = list(m["notes"])
-    if m["samples"] < FEW:
-        count = f"{m['samples']} image{'s'[: m['samples'] != 1]}"
-        found.append(f"only {count}: too few to prove much, {FEW} are the least")
-    if not m["held_out"]:
-        found.append("not held out: measured on the calibration images; name verify.images")
-    accuracy = m["accuracy"]
-    if accuracy is not None and (better := accuracy["better"]) is not None:
-        found.append(
-            f"accuracy {percent(accuracy['float'])}; with mean {_number(better['mean'])} "
-            f"std {_number(better['std'])}: {percent(better['accuracy'])}"
-        )
-    if (other := better_order(m)) is not None:
-        found.append(
-            f"accuracy {percent(accuracy['float'])}; with labels [{', '.join(other[0])}]: "
-            f"{percent(other[1])}; labels are in the order of the model's scores"
-        )
-    return found
+def weak_proof(m: Mapping[str, Any], known: Sequence[Doubt] = ()) -> list[Doubt]:
+    """What makes a measurement prove less than it seems to; ``known``: what is said already."""
+    found = doubt.from_json(m["doubts"])
+    if any(isinstance(d, doubt.LabelsMisfit) for d in known):
+        found = [d for d in found if not isinstance(d, doubt.ClassesMisfit)]
+    samples, noun = m["samples"], noun_of(m["kind"])
+    more: list[Doubt] = []
+    if samples < doubt.FEW:
+        more.append(doubt.FewMeasured(noun, samples))
+    if m["copies"]:
+        more.append(doubt.Copies(noun, m["copies"], samples))
+    if m["shared"]:
+        more.append(doubt.NotHeldOut(noun, m["shared"], samples))
+    if not any(isinstance(d, doubt.Hint) for d in found) and _is_chance(m):
+        right = round(m["accuracy"]["float"] * samples)
+        more.append(doubt.ChanceLevel(noun, right, samples, m["accuracy"]["classes"]))
+    # What measuring found stands where it always stood: why there is no accuracy comes first.
+    hints = [d for d in found if isinstance(d, doubt.Hint)]
+    return [*(d for d in found if d not in hints), *more, *hints]
+
+
+def _is_chance(m: Mapping[str, Any]) -> bool:
+    """Whether the float model's answers could have been dealt out to the samples at random.
+
+    The number right is then the number of hits of a random permutation: its mean and variance
+    follow from how often each class is there and is answered. Where there is but one class,
+    each of the model's is as likely.
+    """
+    accuracy, n = m["accuracy"], int(m["samples"])
+    if accuracy is None or accuracy["float"] == 1:
+        return False
+    at = [output["name"] for output in m["outputs"]].index(accuracy["output"])
+    labels = accuracy["labels"]
+    there, answered = Counter[str](), Counter[str]()
+    for image in m["images"]:
+        there[image["class"]] += 1
+        if (picked := image["top1"][at]) is not None:
+            answered[labels[picked[0]]] += 1
+    right = float(accuracy["float"]) * n
+    if len(there) == 1:
+        share = 1 / int(accuracy["classes"])
+        return right <= n * share + CLEARLY * math.sqrt(n * share * (1 - share)) + 0.5
+    both = [(there[name], answered[name]) for name in there]
+    hits = sum(t * a for t, a in both)
+    spread = hits - sum(t * a * (t + a) for t, a in both) / n + hits**2 / n**2
+    deviation = math.sqrt(max(0.0, spread) / (n - 1))
+    return right <= hits / n + CLEARLY * deviation + 0.5 * (deviation > 0)
 
 
 def _image(m: Mapping[str, Any], file: str | None) -> str:
     return f"{m['folder']}/{file}"
-
-
-def _number(value: float) -> str:
-    return "1/255" if abs(value - 1 / 255) < 1e-9 else f"{value:g}"
 
 
 def fixed(value: float) -> str:

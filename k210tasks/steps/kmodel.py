@@ -12,17 +12,20 @@ from collections.abc import Callable
 
 from k210tasks.engine.job import Job
 from k210tasks.firmware.contract import Contract
+from k210tasks.samples.seen import Seen
 from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.judge import UNSTATED
+from k210tasks.steps.doubtful import doubts_of
+from k210tasks.steps.doubts import MODELS_YAML, Words, sentences
 from k210tasks.steps.made import Made, layers_json, memory_lines, read_kmodel
 from k210tasks.steps.signature import Signature, read_model
 
 
-def run(job: Job) -> None:
-    """Inputs: tflite, calibration. Outputs: kmodel, layers, listing, contract.
+def run(job: Job, words: Words = MODELS_YAML) -> None:
+    """Inputs: tflite, calibration, seen. Outputs: kmodel, layers, listing, contract.
 
     Settings: compiler, kmodel, method, preprocess, input, firmware, labels; for the built-in
-    compiler also effort, weights, opcodes, small_maps, runtime.
+    compiler also effort, weights, opcodes, small_maps, runtime. ``words``: in which the listing
+    warns.
     """
     compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
     tflite = job.file("tflite")
@@ -30,7 +33,7 @@ def run(job: Job) -> None:
     made = _compiler(compiler)(job, signature)
     data = read_kmodel(job)
 
-    preprocess = preprocess_of(job.settings)
+    seen = Seen.from_json(job.file("seen").read_text("utf-8")) if "seen" in job.inputs else None
     labels = job.settings["labels"]
     contract = Contract(
         model=job.model,
@@ -42,10 +45,10 @@ def run(job: Job) -> None:
         nbytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         main_memory=made.main_bytes,
+        calibration=() if seen is None else tuple(seen.digests),
     )
-    warnings = [f"warning: {w}" for w in made.warnings]
-    if not preprocess.stated and made.input.kind == "images":
-        warnings.append(f"warning: {UNSTATED}")
+    doubts = doubts_of(contract, preprocess_of(job.settings), data, seen, made.warnings)
+    warnings = [f"warning: {text}" for text in sentences(doubts, words)]
     lines = [
         made.listing.rstrip("\n"),
         f"Input: {made.input.sentence}",
@@ -55,7 +58,8 @@ def run(job: Job) -> None:
     listing = "\n".join(line for line in lines if line) + "\n"
     job.log.write(listing)
     job.outputs["contract"].write_text(contract.to_json(), "utf-8")
-    job.outputs["layers"].write_text(layers_json(made, compiler, wanted, len(data)), "utf-8")
+    layers = layers_json(made, compiler, wanted, len(data), doubts)
+    job.outputs["layers"].write_text(layers, "utf-8")
     job.outputs["listing"].write_text(listing, "utf-8")
 
 

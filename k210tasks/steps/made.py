@@ -13,12 +13,13 @@ from k210tasks.kmodel import KmodelError, detect
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.loading import picture_shape
 from k210tasks.samples.preprocess import Preprocess
+from k210tasks.steps.doubts import MODELS_YAML, Doubt, sentences, to_json
 from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import PLANAR_OUTPUTS
 from k210tasks.steps.signature import Port, Signature
 
 #: Form of layers.json; a reader refuses what it does not know.
-FORMAT = 1
+FORMAT = 2
 
 
 class WrongKmodel(StepFailed):
@@ -113,7 +114,9 @@ def without_batch(port: Port, *, planar: bool) -> tuple[int, ...]:
     return shape or (1,)
 
 
-def layers_json(made: Made, compiler: str, kmodel: int, nbytes: int) -> str:
+def layers_json(
+    made: Made, compiler: str, kmodel: int, nbytes: int, doubts: Sequence[Doubt]
+) -> str:
     """The text of layers.json."""
     return pretty(
         {
@@ -123,7 +126,8 @@ def layers_json(made: Made, compiler: str, kmodel: int, nbytes: int) -> str:
             "bytes": nbytes,
             "kpu_bytes": made.kpu_bytes,
             "main_bytes": made.main_bytes,
-            "warnings": list(made.warnings),
+            "doubts": to_json(doubts),
+            "warnings": sentences(doubts, MODELS_YAML),
             "layers": made.layers,
         }
     )

@@ -7,7 +7,7 @@ in groups: memory does not grow with their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,11 +18,14 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.reference.float_model import Reference
 from k210tasks.reference.metrics import Tally, max_abs_error, top1
 from k210tasks.samples.loading import Loader, Sample, planar
-from k210tasks.steps.accuracy import Classes, better_pair, find_classes, is_vector
+from k210tasks.samples.seen import Seen
+from k210tasks.steps.accuracy import Classes, find_classes, is_vector
 from k210tasks.steps.answers import WorstAnswers
+from k210tasks.steps.doubts import Doubt, to_json
+from k210tasks.steps.trials import find_hint
 
 #: Form of the measurement; a reader refuses what it does not know.
-FORMAT = 1
+FORMAT = 2
 #: Bytes of samples and outputs held at a time, about.
 GROUP_BYTES = 48 << 20
 #: kmodel versions whose four-dimensional outputs are channels first
@@ -34,6 +37,10 @@ class Engine(Protocol):
     """Something that runs a kmodel."""
 
     name: str
+
+    @property
+    def runtime(self) -> Mapping[str, Any] | None:
+        """``name``, ``title`` and ``recorded`` of what is simulated; None: it does not tell."""
 
     def run(self, inputs: NDArray[Any]) -> Iterable[list[NDArray[Any]]]:
         """The outputs of each of ``inputs`` (N, …), in the order of the file."""
@@ -77,12 +84,13 @@ def measure(
     folder: Folder,
     *,
     labels: Sequence[str] | None = None,
-    held_out: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:
     """Run both on every sample of the folder; the form of the result stands below.
 
-    All numbers in it are finite; what does not apply is None. ``labels`` are by index of the score.
+    All numbers in it are finite; what does not apply is None. ``labels`` are by index of the
+    score. ``shared`` are those samples that the contract names as calibration samples, None
+    where it names none; ``copies`` those that are the same as another one.
 
     Raises:
         SampleError: a sample that cannot be used.
@@ -97,27 +105,38 @@ def measure(
             if not running.records:
                 _same_outputs(reference.names, wanted, outputs)
                 running.start(folder.files, wanted)
-            running.add(name, wanted, outputs)
+            running.add(name, sample, wanted, outputs)
             progress(len(running.records), len(folder.files), "comparing")
     result = {
         "format": FORMAT,
         "engine": engine.name,
         # name, title, recorded of what was simulated; None where the engine does not tell
-        "runtime": getattr(engine, "runtime", None),
+        "runtime": engine.runtime,
         "kmodel": contract.kmodel,
         "folder": folder.path.as_posix(),
-        "held_out": held_out,
+        "kind": running.seen.kind,
         "samples": len(running.records),
+        **_sameness(running.seen.digests, contract.calibration),
         **running.result(),
         "layers": [],
         "answers": running.answers.worst(),
         "images": running.records,
     }
-    accuracy = result["accuracy"]
     if running.classes is not None:
-        pair = better_pair(reference, loader, folder, running.classes, accuracy["float"])
-        accuracy["better"] = pair
+        hint = find_hint(reference, loader, folder, running.classes, running.wrong)
+        result["doubts"] += to_json([] if hint is None else [hint])
     return result
+
+
+def _sameness(digests: Sequence[str], calibration: Collection[str] | None) -> dict[str, Any]:
+    """How many samples are calibration samples, or others' copies; whether they are held out."""
+    known = None if calibration is None else set(calibration)
+    shared = None if known is None else sum(d in known for d in digests)
+    return {
+        "held_out": None if shared is None else shared == 0,
+        "shared": shared,
+        "copies": len(digests) - len(set(digests)),
+    }
 
 
 class _Running:
@@ -131,7 +150,8 @@ class _Running:
         self.classes: Classes | None = None
         self._names, self._contract = names, contract
         self._loader, self._labels = loader, labels
-        self._note: str | None = None
+        self.seen = Seen()
+        self._doubt: Doubt | None = None
         self._shapes: list[tuple[int, ...]] = []
         self._tallies = [Tally() for _ in names]
         self._agree = [0] * len(names)
@@ -140,11 +160,16 @@ class _Running:
     def start(self, files: Sequence[str], wanted: list[NDArray[np.float32]]) -> None:
         """With the outputs of the first sample, whose shapes are those of all."""
         self._shapes = [w.shape for w in wanted]
-        self.classes, self._note = find_classes(files, self._shapes, self._labels)
+        self.classes, self._doubt = find_classes(files, self._shapes, self._labels)
 
     def add(
-        self, name: str, wanted: list[NDArray[np.float32]], outputs: list[NDArray[Any]]
+        self,
+        name: str,
+        sample: Sample,
+        wanted: list[NDArray[np.float32]],
+        outputs: list[NDArray[Any]],
     ) -> None:
+        self.seen.add(sample)
         record: dict[str, Any] = {"file": name, "cosine": [], "max_abs_error": [], "top1": []}
         answers = []
         for i, (out, want) in enumerate(zip(outputs, wanted, strict=True)):
@@ -166,6 +191,11 @@ class _Running:
         self.records.append(record)
         self.answers.add(record, answers)
 
+    @property
+    def wrong(self) -> int:
+        """Samples on which the float model names another class."""
+        return len(self.records) - self._right[0]
+
     def result(self) -> dict[str, Any]:
         accuracy = None
         if self.classes is not None:
@@ -174,14 +204,14 @@ class _Running:
                 "output": self._names[self.classes.output],
                 "float": self._right[0] / len(self.records),
                 "kmodel": self._right[1] / len(self.records),
+                "labels": list(self.classes.labels),
                 "mean": self._loader.preprocess.effective_mean,
                 "std": self._loader.preprocess.effective_std,
-                "better": None,
             }
         return {
             "outputs": [self._output(i) for i in range(len(self._names))],
             "accuracy": accuracy,
-            "notes": [self._note] if self._note else [],
+            "doubts": to_json([] if self._doubt is None else [self._doubt]),
         }
 
     def _output(self, i: int) -> dict[str, Any]:

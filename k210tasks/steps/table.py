@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k210tasks.steps.judge import fixed, percent, worst_output
+from k210tasks.steps.judge import checked_on, fixed, percent, worst_output
 
 #: How many of the worst samples a log lists.
 WORST = 10
@@ -30,14 +30,11 @@ def table(result: Mapping[str, Any]) -> list[str]:
     count_of = f"{result['samples']} sample{'s'[: result['samples'] != 1]}"
     worst = worst_output(result)["cosine_min_file"]
     lines.append(f"{count_of}" + (f", worst {result['folder']}/{worst}" if worst else ""))
-    if (runtime := result.get("runtime")) and runtime["name"] != "host":
-        recorded = "" if runtime["recorded"] else " (not recorded)"
-        lines.append(f"simulated as {runtime['title']}{recorded}")
     if (accuracy := result["accuracy"]) is not None:
         lines.append(
             f"accuracy: float {percent(accuracy['float'])}, kmodel {percent(accuracy['kmodel'])}"
         )
-    return lines
+    return [*lines, checked_on(result)]
 
 
 def details(result: Mapping[str, Any]) -> list[str]:

@@ -22,8 +22,8 @@ from k210tasks.steps.tools import toolchain
 def run(job: Job) -> None:
     """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
 
-    Settings: kmodel, runtime, preprocess, held_out, labels, samples: how many at
-    most, None: all. Outputs: measurement.
+    Settings: kmodel, runtime, preprocess, labels, samples: how many at most, None: all.
+    Outputs: measurement.
     """
     contract = Contract.from_json(job.file("contract").read_bytes())
     folder = job.folder("images")
@@ -47,7 +47,6 @@ def run(job: Job) -> None:
         loader,
         folder,
         labels=job.settings["labels"],
-        held_out=job.settings["held_out"],
         progress=job.progress,
     )
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):

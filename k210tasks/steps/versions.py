@@ -11,7 +11,7 @@ from __future__ import annotations
 VERSIONS: dict[str, int] = {
     "convert": 1,
     "calibrate:builtin": 6,
-    "calibrate:vendor": 1,
+    "calibrate:vendor": 2,
     "kmodel:builtin": 6,
     "kmodel:nncase-1.9.0": 2,
     "kmodel:ncc-0.2.0-beta4": 2,

@@ -22,6 +22,14 @@ LANDMARK = [
 FACES = ["--images", str(FIXTURES / "images/faces"), "--samples", "2"]
 
 
+#: What is said of a model without convolutions.
+def no_kpu(layers: int) -> list[str]:
+    return [
+        f"warning: none of {layers} layers runs on the KPU: the CPU computes everything, many",
+        "  times slower; the KPU takes 1x1 and 3x3 convolutions (SUPPORTED_OPS.md)",
+    ]
+
+
 @real
 def test_a_real_kmodel_4_of_three_outputs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *LANDMARK, *FACES, "--mean", "0.5", "--std", "1", "--json"]) == 0
@@ -41,8 +49,9 @@ def test_which_runtime_is_simulated(
     options: list[str], runtime: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *LANDMARK, *FACES, "--mean", "0.5", "--std", "1", *options]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "simulated" in line]
-    assert said == ([] if runtime == "host" else [f"simulated as {RUNTIMES[runtime].says}"])
+    said = [line for line in capsys.readouterr().out.splitlines() if ", runtime" in line]
+    recorded = "" if RUNTIMES[runtime].recorded else " (not recorded)"
+    assert said == [f"held out or not is not known, runtime {runtime}{recorded}"]
 
 
 @real
@@ -51,7 +60,8 @@ def test_the_wrong_mean_shows(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out.splitlines()
     assert float(out[1].split()[1]) < 0.98
     assert out[4].startswith("2 samples, worst ")
-    assert out[5:7] == [
+    assert out[5:8] == [
+        "held out or not is not known, runtime host",
         "warning: mean and std are not stated, 0 and 1 are used: the commonest fault is a",
         "  wrong pair; state --mean and --std",
     ]
@@ -71,7 +81,10 @@ def test_tensors_into_a_float_input(
     out = capsys.readouterr().out.splitlines()
     assert out[1].split()[:3] == ["output", "1.0000", "1.0000"]
     assert out[1].endswith("100 %")
-    assert len(out) == 3  # tensors have no mean and std to be warned of
+    assert out[3:] == [
+        "held out or not is not known, runtime host",
+        *no_kpu({3: 2, 4: 4}[version]),  # tensors have no mean and std to be warned of
+    ]
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -136,6 +149,62 @@ def test_a_contract_says_what_the_file_does_not(
     )
 
 
+@real
+def test_held_out_is_told_by_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from k210tasks.samples.loading import Loader
+    from k210tasks.samples.preprocess import Preprocess
+    from k210tasks.samples.seen import Seen
+
+    monkeypatch.chdir(tmp_path)
+    calibrated, loader = Seen(), Loader((1, 4), Preprocess())
+    random = np.random.default_rng(3)
+    for i in range(12):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            np.save(tmp_path / f"{name}/{i}.npy", random.normal(size=(1, 4)).astype(np.float32))
+        calibrated.add(loader.load(tmp_path / f"a/{i}.npy"))
+    given = Input((4,), "flat", "float32")
+    contract = Contract("iris", 4, "maixpy", given, (Output("output", (3,)),))
+    contract = replace(contract, calibration=tuple(calibrated.digests))
+    (tmp_path / "contract.json").write_text(contract.to_json())
+    arguments = [str(FIXTURES / "tflite/iris.tflite"), str(FIXTURES / "kmodel/v4/iris.kmodel")]
+
+    def told(images: str) -> list[str]:
+        options = ["--images", images, "--contract", "contract.json"]
+        assert main(["compare", *arguments, *options]) == 0
+        return capsys.readouterr().out.splitlines()[3:]
+
+    assert told("b") == ["held out, runtime maixpy", *no_kpu(4)]
+    (tmp_path / "b/7.npy").write_bytes((tmp_path / "a/3.npy").read_bytes())
+    assert told("b") == [
+        "not held out, runtime maixpy",
+        *no_kpu(4),
+        "warning: not held out: 1 of 12 samples is a calibration sample too, the same in",
+        "  content; give others with --images",
+    ]
+    assert told("a")[-2:] == [
+        "warning: not held out: measured on the calibration samples; give others with",
+        "  --images",
+    ]
+
+
+@real
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("setosa,iris", "too few: in load.py, score 2 has no label;"),
+        ("setosa,iris,lily,rose", "too many: load.py gets all of them, and rose can never be"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    classes: list[str], capsys: pytest.CaptureFixture[str], labels: str, said: str
+) -> None:
+    assert main(["compare", *classes, "--labels", labels]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.fixture
 def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A model of three scores, and samples in the folders of the classes it gives them."""
@@ -161,7 +230,11 @@ def test_labels_in_the_order_of_the_scores(
 ) -> None:
     assert main(["compare", *classes, "--labels", "setosa,iris,lily"]) == 0
     right = capsys.readouterr().out.splitlines()
-    assert right[3:] == ["accuracy: float 100 %, kmodel 100 %"]
+    assert right[3:] == [
+        "accuracy: float 100 %, kmodel 100 %",
+        "held out or not is not known, runtime host",
+        *no_kpu(4),
+    ]
     assert main(["compare", *classes]) == 0
     wrong = capsys.readouterr().out.splitlines()
     assert " ".join(" ".join(wrong[4:]).split()).endswith(

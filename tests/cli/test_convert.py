@@ -25,7 +25,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "m.tflite").write_bytes(dense(np.ones((2, 12)), [1, 2, 2, 3]))
     (tmp_path / "images").mkdir()
     for i in range(12):
-        Image.new("RGB", (2, 2), (i, 2 * i, 3 * i)).save(tmp_path / f"images/{i:02}.png")
+        picture = Image.new("RGB", (2, 2), (i, 2 * i, 3 * i))
+        picture.putpixel((1, 1), (200, 201, 203))
+        picture.save(tmp_path / f"images/{i:02}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -90,6 +92,29 @@ def test_output_samples_color_and_the_warning(
     assert vendor["method"] == "l2"
     assert vendor["samples"][:, :, 0, 0].tolist() == [[6, 4, 2], [18, 12, 6], [30, 20, 10]]
     assert "warning: mean and std are not stated, 0 and 1 are used" in capsys.readouterr().out
+
+
+def test_what_is_doubtful_is_said_in_the_words_of_the_options(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the built-in compiler: one black picture, values in 0..255 units, and no KPU layer."""
+    (place / "black").mkdir()
+    Image.new("RGB", (2, 2)).save(place / "black/1.png")
+    arguments = ["--images", "black", "--mean", "127.5", "--std", "127.5", "--kmodel", "4"]
+    assert main(["convert", "m.tflite", *arguments]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if line.startswith("warning: ")] == [
+        "warning: mean 127.5 cannot be meant: a pixel enters as (pixel/255 - mean)/std, so a mean "
+        "lies between 0 and 1; 127.5 of 255 is --mean 0.5",
+        "warning: std 127.5 cannot be meant: a pixel enters as (pixel/255 - mean)/std, so pixels "
+        "would span 0.0078; 127.5 of 255 is --std 0.5",
+        "warning: calibrated on only 1 image: values that do not occur in them are cut off; 10 "
+        "are the least, about 100 that look like what the board will see are good: --images",
+        "warning: the only calibration image is (nearly) of one colour, as black ones are: the "
+        "ranges chosen on them fit nothing else; give such as the board will see: --images",
+        "warning: none of 3 layers runs on the KPU: the CPU computes everything, many times "
+        "slower; the KPU takes 1x1 and 3x3 convolutions (SUPPORTED_OPS.md)",
+    ]
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -52,7 +52,10 @@ def test_the_files_of_the_chain() -> None:
     found = plans()
     assert list(found) == ["convert", "calibrate", "kmodel", "verify"]
     assert found["convert"].outputs == {"tflite": "workspace/m.tflite"}
-    assert found["calibrate"].outputs == {"calibration": "build/m/calibration.npz"}
+    assert found["calibrate"].outputs == {
+        "calibration": "build/m/calibration.npz",
+        "seen": "build/m/calibration.json",
+    }
     assert found["kmodel"].outputs == {
         "kmodel": "workspace/m.kmodel",
         "layers": "build/m/layers.json",
@@ -132,7 +135,6 @@ def test_without_images_nothing_is_calibrated() -> None:
 def test_the_calibration_images_stand_in_for_verification() -> None:
     verify = plans(verify=Verify())["verify"]
     assert verify.inputs["images"] == SamplesInput("images/m", 100)
-    assert verify.settings["held_out"] is False
 
 
 def test_tools() -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from k210tasks.report import wording
+from k210tasks.report.builds import accuracy_of
 from k210tasks.report.drawings import error_map, flash_drawing, histogram_drawing
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot, Scores
 from k210tasks.report.histograms import BINS, _drawn, histograms
@@ -181,3 +182,12 @@ def test_a_failure_lasts_until_the_step_does_well() -> None:
     assert last_failures([failed, entry("b", "kmodel:m", "skipped")]) == {"kmodel:m": "no"}
     assert last_failures([failed, entry("b", "kmodel:m", "restored")]) == {}
     assert last_failures([{"odd": 1}, failed | {"task": 3}]) == {}
+
+
+@pytest.mark.parametrize("held_out", [True, False, None])
+def test_whether_samples_are_held_out_is_told_or_not_known(held_out: bool | None) -> None:
+    output = {"name": "scores", "cosine_mean": 0.99}
+    runtime = {"name": "arduino", "title": "Maixduino", "recorded": False}
+    found = accuracy_of({"outputs": [output], "held_out": held_out, "runtime": runtime})
+    assert found is not None
+    assert (found.held_out, found.runtime) == (held_out, "Maixduino (not recorded)")

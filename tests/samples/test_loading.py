@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from k210tasks.samples.loading import Loader, normalise, planar, stretch
-from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.preprocess import Color, Preprocess
 from k210tasks.samples.refusals import (
     NotForPictures,
     PictureTooLarge,
@@ -26,6 +26,7 @@ from k210tasks.samples.refusals import (
     TensorWrongLength,
     TensorWrongShape,
     TensorWrongType,
+    WrongColor,
 )
 
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)  # (H, W, C)
@@ -201,8 +202,6 @@ class TestRefusedPictures:
             ((1, 785), None, "has no height, width and channels"),
             ((4, 8, 8, 3), None, "is a batch of 4"),
             ((1, 8, 8, 6), None, "has 6 channels, neither 1 (grey) nor 3 (colour)"),
-            ((1, 8, 8, 3), "gray", "has 3 channels while preprocess.color is gray"),
-            ((1, 8, 8, 1), "bgr", "has 1 channel while preprocess.color is bgr"),
         ],
     )
     def test_inputs_no_picture_fits(
@@ -213,6 +212,22 @@ class TestRefusedPictures:
         assert self.refuse(loader, save(tmp_path / "a.png", RGB), NotForPictures) == (
             f"images/a.png is a picture, but the model's input {times} {why}; "
             "give .npy or raw float32 .bin tensors"
+        )
+
+    @pytest.mark.parametrize(
+        ("channels", "color", "rest"),
+        [
+            (3, "gray", "1x8x8x3 has 3 channels; set it to rgb or bgr, or leave it out"),
+            (1, "bgr", "1x8x8x1 has 1 channel; set it to gray, or leave it out"),
+        ],
+    )
+    def test_colours_the_input_has_not(
+        self, tmp_path: Path, channels: int, color: Color, rest: str
+    ) -> None:
+        loader = Loader((1, 8, 8, channels), Preprocess(color=color))
+        assert self.refuse(loader, save(tmp_path / "a.png", RGB), WrongColor) == (
+            f"images/a.png is a picture, and preprocess.color is {color}, but the model's input "
+            f"{rest}"
         )
 
     @settings(max_examples=60, deadline=None)

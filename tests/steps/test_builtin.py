@@ -44,8 +44,8 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
     place: dict[str, Any] = {
         name.split(".")[0]: tmp_path / name
         for name in (
-            "m.tflite", "calibration.npz", "kmodel.kmodel", "layers.json", "listing.txt",
-            "contract.json", "measurement.json", "verify.json",
+            "m.tflite", "calibration.npz", "seen.json", "kmodel.kmodel", "layers.json",
+            "listing.txt", "contract.json", "measurement.json", "verify.json",
         )
     }  # fmt: skip
     place["tflite"], place["images"] = place.pop("m"), folder(tmp_path / "images")
@@ -62,9 +62,9 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
             )
         )
 
-    step(calibrate, "tflite images", "calibration", family="builtin", preprocess=CONTRACT)
+    step(calibrate, "tflite images", "calibration seen", family="builtin", preprocess=CONTRACT)
     step(
-        kmodel, "tflite calibration", "kmodel layers listing contract",
+        kmodel, "tflite calibration seen", "kmodel layers listing contract",
         compiler="builtin", kmodel=version, method="minmax", preprocess=CONTRACT, input=None,
         firmware="maixpy", labels=None, effort="fast", weights=8, opcodes="beta1",
         small_maps="padded", runtime=None,
@@ -80,16 +80,17 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
 
     step(
         verify, "kmodel tflite contract layers images", "measurement",
-        kmodel=version, preprocess=CONTRACT, held_out=False, labels=None,
+        kmodel=version, preprocess=CONTRACT, labels=None,
     )  # fmt: skip
     found = json.loads(place["measurement"].read_text())
-    assert found["engine"] == "simulator"
+    assert (found["engine"], found["runtime"]["name"]) == ("simulator", "host")
+    assert (found["held_out"], found["shared"], found["copies"]) == (False, found["samples"], 0)
     assert found["outputs"][0]["cosine_min"] > 0.999
     assert [row["cosine_mean"] > 0.999 for row in found["layers"]] == [True]
 
     verdict = step(
-        judge, "measurement contract", "verify", verify="on", min_cosine=0.99, min_top1=None,
-        held_out=False, firmware="maixpy", kmodel=version, sram_free=None, stated=True,
+        judge, "measurement contract layers", "verify", verify="on", min_cosine=0.99, min_top1=None,
+        firmware="maixpy", kmodel=version, sram_free=None,
     )  # fmt: skip
     assert verdict.ok
     assert verdict.message.splitlines()[0].startswith("cosine 0.99")

@@ -32,7 +32,7 @@ def run(tmp_path: Path, tflite: bytes, images: Folder, **settings: Any) -> Path:
             "m",
             log,
             {"tflite": tmp_path / "m.tflite", "images": images},
-            {"calibration": out},
+            {"calibration": out, "seen": tmp_path / "calibration.json"},
             {"family": "vendor", "preprocess": PLAIN} | settings,
         )
     )
@@ -107,7 +107,7 @@ def test_other_files_are_counted_and_said(tmp_path: Path) -> None:
         "m",
         io.StringIO(),
         {"tflite": tmp_path / "m.tflite", "images": folder(tmp_path / "images")},
-        {"calibration": tmp_path / "c.npz"},
+        {"calibration": tmp_path / "c.npz", "seen": tmp_path / "c.json"},
         {"family": "vendor", "preprocess": PLAIN},
     )
     calibrate.run(replace(made, say=said.append))

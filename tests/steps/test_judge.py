@@ -15,14 +15,31 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.firmware.sram import fit
 from k210tasks.profiles import PROFILES
 from k210tasks.steps import judge as module
+from k210tasks.steps.doubts import (
+    ChanceLevel,
+    ClassesMisfit,
+    Copies,
+    Hint,
+    LabelsMisfit,
+    NotHeldOut,
+    Unstated,
+    to_json,
+)
 from k210tasks.steps.judge import Facts, Judgement, Thresholds, fixed, judge, percent
 from tests.steps.jobs import job
 
 STRICT = Thresholds(0.98, 0.98)
+HOST = {"name": "host", "title": "the host build", "recorded": True}
 
 
 def image(file: str, cosine: float | None, pick: tuple[int, int] = (1, 1)) -> dict[str, Any]:
-    return {"file": file, "cosine": [cosine], "max_abs_error": [0.1], "top1": [list(pick)]}
+    return {
+        "file": file,
+        "class": file.split("/")[0],
+        "cosine": [cosine],
+        "max_abs_error": [0.1],
+        "top1": [list(pick)],
+    }
 
 
 def measured(**changes: Any) -> dict[str, Any]:
@@ -44,12 +61,27 @@ def measured(**changes: Any) -> dict[str, Any]:
         "outputs": [output | {k: v for k, v in changes.items() if k in output}],
         "images": [image("cross/7.png", 0.91, (1, 0)), image("circle/1.png", 0.99)],
         "folder": "images/xo",
+        "kind": "images",
+        "engine": "simulator",
+        "runtime": HOST,
         "held_out": True,
-        "notes": [],
+        "shared": 0,
+        "copies": 0,
+        "doubts": [],
         "accuracy": None,
         "layers": [],
     }
     return result | {k: v for k, v in changes.items() if k not in output}
+
+
+def accuracy(float_model: float, kmodel: float) -> dict[str, Any]:
+    return {
+        "float": float_model,
+        "kmodel": kmodel,
+        "classes": 2,
+        "labels": ["circle", "cross"],
+        "output": "scores",
+    }
 
 
 def of(**changes: Any) -> Judgement:
@@ -57,15 +89,15 @@ def of(**changes: Any) -> Judgement:
 
 
 def test_good() -> None:
-    found = of(accuracy={"float": 0.995, "kmodel": 0.99, "better": None})
+    found = of(accuracy=accuracy(0.995, 0.99))
     assert found == Judgement(
         True,
         "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images; "
-        "accuracy: float 99.5 %, kmodel 99 %",
+        "accuracy: float 99.5 %, kmodel 99 %; held out, runtime host",
     )
     assert found.message("   verify:xo: ") == (
         "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images;\n"
-        "        accuracy: float 99.5 %, kmodel 99 %"
+        "        accuracy: float 99.5 %, kmodel 99 %; held out, runtime host"
     )
 
 
@@ -79,7 +111,8 @@ def test_low_cosine_names_the_worst_image() -> None:
     assert found.message("   verify:xo: ") == (
         "output scores: mean cosine 0.9799 is below min_cosine 0.98; worst\n"
         "        image images/xo/cross/7.png (cosine 0.9100)\n"
-        "      cosine 0.9799, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images"
+        "      cosine 0.9799, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images; held out,\n"
+        "        runtime host"
     )
 
 
@@ -132,37 +165,89 @@ def test_all_non_finite() -> None:
 
 
 def test_few_images_and_not_held_out() -> None:
-    found = of(samples=4, held_out=False)
+    found = of(samples=4, held_out=False, shared=4)
     assert found.verified is True
-    assert found.headline.endswith("4 images, not held out")
+    assert found.headline.endswith("4 images; not held out, runtime host")
     assert found.warnings == (
         "only 4 images: too few to prove much, 10 are the least",
-        "not held out: measured on the calibration images; name verify.images",
+        "not held out: measured on the calibration images; name others under verify.images",
     )
     assert "only 1 image: too few" in of(samples=1).warnings[0]
 
 
-def test_the_better_pair_is_named() -> None:
-    better = {"mean": 0.5, "std": 0.5, "accuracy": 0.97}
-    found = of(accuracy={"float": 0.11, "kmodel": 0.11, "better": better})
-    assert found.warnings == ("accuracy 11 %; with mean 0.5 std 0.5: 97 %",)
-    better = {"mean": 0.0, "std": 1 / 255, "accuracy": 0.97}
-    found = of(accuracy={"float": 0.11, "kmodel": 0.11, "better": better})
+def test_what_another_step_found_is_said_too() -> None:
+    hint = Hint(0.11, 0.97, mean=0.0, std=1 / 255)
+    found = of(accuracy=accuracy(0.11, 0.11), doubts=to_json([hint]))
     assert found.warnings == ("accuracy 11 %; with mean 0 std 1/255: 97 %",)
-
-
-def test_unstated_mean_and_std_are_said() -> None:
-    found = judge(measured(), STRICT, Facts(stated=False))
+    assert found.doubts == (hint,)
+    found = judge(measured(), STRICT, Facts((Unstated(),)))
     assert found.verified is True
-    assert found.warnings == (
-        "mean and std are not stated, 0 and 1 are used: the commonest fault is a wrong pair; "
-        "state preprocess.mean and preprocess.std",
-    )
     assert found.message("   verify:xo: ") == (
-        "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images\n"
+        "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images;\n"
+        "        held out, runtime host\n"
         "      warning: mean and std are not stated, 0 and 1 are used: the commonest\n"
         "        fault is a wrong pair; state preprocess.mean and preprocess.std"
     )
+
+
+def test_what_was_simulated_is_named() -> None:
+    arduino = {"name": "maixduino", "title": "Maixduino", "recorded": False}
+    assert of(runtime=arduino).headline.endswith("; held out, runtime maixduino (not recorded)")
+    # A vendor's own simulator is no board's runtime.
+    vendor = of(runtime=None, engine="nncase-1.9.0")
+    assert vendor.headline.endswith("; held out, runtime nncase-1.9.0")
+
+
+def test_labels_that_do_not_fit_are_said_once() -> None:
+    misfit = LabelsMisfit(("a", "b"), "scores", 3)
+    found = judge(measured(doubts=to_json([ClassesMisfit(2, (3,))])), STRICT, Facts((misfit,)))
+    assert found.doubts == (misfit,)
+
+
+def test_samples_that_are_not_held_out_or_count_twice() -> None:
+    found = of(held_out=False, shared=12, copies=3)
+    assert found.headline.endswith("200 images; not held out, runtime host")
+    assert found.doubts == (Copies("image", 3, 200), NotHeldOut("image", 12, 200))
+    unknown = of(held_out=None, shared=None)
+    assert unknown.headline.endswith("; held out or not is not known, runtime host")
+    assert unknown.doubts == ()
+
+
+def answered(*counts: tuple[str, int, int]) -> dict[str, Any]:
+    """A measurement of ``n`` samples of class ``name`` that the float model gives ``pick``."""
+    images = [
+        image(f"{name}/{i}.png", 1.0, (pick, pick)) for name, pick, n in counts for i in range(n)
+    ]
+    labels = sorted({"a", "b", *(name for name, _, _ in counts)})
+    right = sum(n for name, pick, n in counts if labels[pick] == name)
+    share = right / len(images)
+    return measured(
+        images=images,
+        samples=len(images),
+        accuracy=accuracy(share, share) | {"labels": labels, "classes": len(labels)},
+        top1_agreement=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "chance"),
+    [
+        ([("a", 0, 16), ("a", 1, 14), ("b", 0, 15), ("b", 1, 15)], True),
+        ([("a", 0, 90), ("b", 0, 10)], True),  # always the same answer, right on 90 %
+        ([("a", 0, 85), ("a", 1, 5), ("b", 0, 2), ("b", 1, 8)], False),
+        ([("a", 1, 30), ("b", 0, 30)], True),  # always wrong
+        ([("a", 0, 25), ("a", 1, 5), ("b", 0, 5), ("b", 1, 25)], False),
+        ([("a", 0, 3), ("a", 1, 1), ("b", 0, 1), ("b", 1, 3)], True),  # too few to tell
+        ([("a", 0, 10), ("b", 1, 10)], False),
+        ([("a", 0, 1), ("b", 1, 1)], False),  # no mistake: only few
+        ([("a", 0, 16), ("a", 1, 14)], True),  # one class
+        ([("a", 0, 28), ("a", 1, 2)], False),
+    ],
+)
+def test_an_accuracy_no_better_than_chance(counts: list[Any], chance: bool) -> None:
+    found = judge(answered(*counts), Thresholds(0.9), Facts())
+    assert found.verified is True
+    assert any(isinstance(d, ChanceLevel) for d in found.doubts) == chance
 
 
 def test_sram() -> None:
@@ -205,13 +290,14 @@ def test_fixed(value: float, text: str) -> None:
 def run(tmp_path: Path, measurement: dict[str, Any] | None, **changes: Any) -> tuple[Any, Any]:
     contract = Contract("xo", 5, "canmv-kpu5", Input((1, 28, 28)), (Output("s", (2,)),), nbytes=9)
     (tmp_path / "contract.json").write_text(contract.to_json())
-    inputs = {"contract": tmp_path / "contract.json"}
+    (tmp_path / "layers.json").write_text('{"doubts": [{"kind": "unstated"}]}')
+    inputs = {name: tmp_path / f"{name}.json" for name in ("contract", "layers")}
     if measurement is not None:
         (tmp_path / "measurement.json").write_text(json.dumps(measurement))
         inputs["measurement"] = tmp_path / "measurement.json"
     settings = {
-        "verify": "on", "min_cosine": 0.98, "min_top1": None, "held_out": True,
-        "firmware": "canmv-kpu5", "kmodel": 5, "sram_free": None, "stated": True,
+        "verify": "on", "min_cosine": 0.98, "min_top1": None,
+        "firmware": "canmv-kpu5", "kmodel": 5, "sram_free": None,
     }  # fmt: skip
     out = tmp_path / "verify.json"
     verdict = module.run(
@@ -228,12 +314,15 @@ def test_verify_json_is_written_also_when_it_fails(tmp_path: Path) -> None:
     assert written["thresholds"] == {"min_cosine": 0.98, "min_top1": None}
     assert written["images"] == measured()["images"]
     assert written["sram"]["fits"] is True
+    assert written["doubts"] == [{"kind": "unstated"}]
+    assert written["warnings"][0].startswith("mean and std are not stated")
 
 
 def test_off_is_no_failure(tmp_path: Path) -> None:
     verdict, written = run(tmp_path, None, verify="off")
     assert verdict.ok
     assert written["verified"] == "off"
+    assert written["doubts"] == [{"kind": "unstated"}]
 
 
 def test_the_users_sram_free_counts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader, Sample, planar
 from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.seen import Seen
 from k210tasks.steps import measure as module
 from k210tasks.steps.accuracy import find_classes
+from k210tasks.steps.doubts import ClassesMisfit, Hint, StrangeFolder, from_json
 from k210tasks.steps.measure import OutputsDiffer, feed, measure
 from tests.steps.jobs import folder
 from tests.steps.tiny import Tiny, dense, relu
@@ -28,6 +31,7 @@ class Fake:
     """A kmodel played by a function of one input; counts the groups it was given."""
 
     name = "fake"
+    runtime = None
 
     def __init__(self, function: Callable[[np.ndarray], list[np.ndarray]]) -> None:
         self.function = function
@@ -122,8 +126,8 @@ def test_records_name_the_images_and_the_worst_one(tmp_path: Path) -> None:
         return [-out if np.array_equal(x, worse) else out]
 
     reference = Reference(dense(weights, [1, 2, 2, 1]))
-    found = measure(reference, Fake(run), contract((1, 2, 2)), loader, images, held_out=False)
-    assert (found["samples"], found["held_out"], found["engine"]) == (2, False, "fake")
+    found = measure(reference, Fake(run), contract((1, 2, 2)), loader, images)
+    assert (found["samples"], found["runtime"], found["engine"]) == (2, None, "fake")
     output = found["outputs"][0]
     assert output["name"] == "scores"
     assert output["cosine_min_file"] == output["max_abs_error_file"] == "b.png"
@@ -134,7 +138,7 @@ def test_records_name_the_images_and_the_worst_one(tmp_path: Path) -> None:
     assert found["images"][0]["top1"][0][0] == found["images"][0]["top1"][0][1]
     assert found["images"][1]["top1"][0][0] != found["images"][1]["top1"][0][1]
     assert found["accuracy"] is None
-    assert found["notes"] == []
+    assert found["doubts"] == []
 
 
 def test_non_finite_outputs_are_counted_and_agree_with_nothing(tmp_path: Path) -> None:
@@ -194,13 +198,13 @@ class TestClasses:
     def test_a_misspelt_folder_is_said(self) -> None:
         assert find_classes(["cros/1", "circle/2"], [(1, 2)], ["cross", "circle"]) == (
             None,
-            "no accuracy: folder cros is none of the labels cross, circle",
+            StrangeFolder("cros", ("cross", "circle")),
         )
 
     def test_another_number_of_scores_is_said(self) -> None:
         assert find_classes(["a/1", "b/2"], [(1, 10)], None) == (
             None,
-            "no accuracy: 2 classes, but the model gives 10 scores",
+            ClassesMisfit(2, (10,)),
         )
 
     def test_detectors_have_no_scores(self) -> None:
@@ -237,13 +241,41 @@ def test_accuracy_and_the_pair_that_was_meant(tmp_path: Path, mean: float, std: 
     accuracy = found["accuracy"]
     assert accuracy["kmodel"] == 0.5  # always bright
     assert accuracy["float"] == 0.5
-    assert accuracy["better"]["accuracy"] == 1.0
-    assert (accuracy["better"]["mean"], accuracy["better"]["std"]) == (mean, std)
+    assert from_json(found["doubts"]) == [Hint(0.5, 1.0, mean=mean, std=std)]
     assert found["images"][0]["class"] == "bright"
 
     loader = Loader((1, 2, 2, 1), Preprocess(mean=mean, std=std))
-    right = measure(reference, engine, contract((1, 2, 2)), loader, images)["accuracy"]
-    assert (right["float"], right["better"]) == (1.0, None)
+    right = measure(reference, engine, contract((1, 2, 2)), loader, images)
+    assert (right["accuracy"]["float"], right["doubts"]) == (1.0, [])
+
+
+def test_samples_are_known_again_by_what_is_fed(tmp_path: Path) -> None:
+    """Other names and other files do not make other samples; a link and a copy least of all."""
+    pictures(tmp_path / "calibration", (2, 2), ["a.png", "b.png", "c.png"])
+    (tmp_path / "verification").mkdir()
+    with Image.open(tmp_path / "calibration/a.png") as same:
+        same.save(tmp_path / "verification/again.bmp")
+    (tmp_path / "verification/link.png").symlink_to(tmp_path / "calibration/b.png")
+    pictures(tmp_path / "verification", (2, 2), ["new.png"])
+    with Image.open(tmp_path / "verification/new.png") as new:
+        new.save(tmp_path / "verification/new_copy.png")
+    loader = Loader((1, 2, 2, 1), Preprocess())
+    seen = Seen()
+    for name in ("a", "b", "c"):
+        seen.add(loader.load(tmp_path / f"calibration/{name}.png"))
+    reference = Reference(dense(np.ones((2, 4)), [1, 2, 2, 1]))
+    engine = Fake(lambda x: [np.zeros(2)])
+
+    def found(calibration: tuple[str, ...] | None, of: str = "verification") -> tuple[Any, ...]:
+        said = replace(contract((1, 2, 2)), calibration=calibration)
+        result = measure(reference, engine, said, loader, folder(tmp_path / of))
+        return result["held_out"], result["shared"], result["copies"]
+
+    assert found(tuple(seen.digests)) == (False, 2, 1)
+    assert found(tuple(seen.digests), "calibration") == (False, 3, 0)
+    assert found(("0" * 16,)) == (True, 0, 1)
+    assert found(()) == (True, 0, 1)
+    assert found(None) == (None, None, 1)
 
 
 def test_samples_are_taken_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

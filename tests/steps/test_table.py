@@ -20,6 +20,9 @@ def test_the_table_keeps_its_columns() -> None:
         "samples": 1,
         "folder": "images",
         "accuracy": {"float": 0.9, "kmodel": 0.85},
+        "held_out": None,
+        "engine": "simulator",
+        "runtime": {"name": "host", "title": "the host build", "recorded": True},
     }
     assert table(result) == [
         "output       cosine     min  SNR dB  max error    top-1",
@@ -28,6 +31,7 @@ def test_the_table_keeps_its_columns() -> None:
         "  infinite or not a number for 2 samples, first images/b.png",
         "1 sample, worst images/a/1.png",
         "accuracy: float 90 %, kmodel 85 %",
+        "held out or not is not known, runtime host",
     ]
 
 

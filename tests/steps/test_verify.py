@@ -37,7 +37,7 @@ def run(tmp_path: Path, fixtures: Path, images: Folder, kmodel: int = 4) -> tupl
                 "images": images,
             },
             {"measurement": tmp_path / "measurement.json"},
-            {"kmodel": kmodel, "preprocess": PLAIN, "held_out": True, "labels": None},
+            {"kmodel": kmodel, "preprocess": PLAIN, "labels": None},
         )
     )
     return json.loads((tmp_path / "measurement.json").read_text()), log.getvalue()
@@ -61,7 +61,8 @@ def test_real_kmodels_in_our_simulator(
     assert found["outputs"][0]["cosine_min"] > 0.99999
     assert found["outputs"][0]["top1_agreement"] == 1
     assert found["accuracy"]["float"] == found["accuracy"]["kmodel"]
-    assert found["accuracy"]["better"] is None  # tensors come with mean and std applied
+    assert found["doubts"] == []
+    assert (found["held_out"], found["shared"], found["runtime"]["name"]) == (None, None, "host")
     assert "12 samples, worst " in log
     assert "worst samples, by the cosine of their worst output:" in log
 

@@ -1,0 +1,402 @@
+"""What was not checked, or looks wrong, though nothing failed: findings as data, their sentences.
+
+Every finding is a small dataclass of facts. Its sentence is made last, in the words of the
+place where it is read: keys of models.yaml or options of a command line. The chain,
+``k210 convert``, ``k210 compare`` and the report say the same of the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from k210tasks.report.wording import share as percent
+
+#: Fewer samples prove little, and calibrate badly.
+FEW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What settings are called where a sentence is read."""
+
+    mean: str
+    std: str
+    calibration: str  # the folder of calibration samples
+    verification: str  # what to do for other verify samples
+    options: bool = False
+
+    def pair(self, mean: float, std: float) -> str:
+        """A mean and a std as they are written."""
+        dash = "--" if self.options else ""
+        return f"{dash}mean {number(mean)} {dash}std {number(std)}"
+
+    def color(self, color: str) -> str:
+        return f"--color {color}" if self.options else f"color {color}"
+
+    def labels(self, labels: Iterable[str]) -> str:
+        """Labels in the order in which they are to be written."""
+        return f"--labels {','.join(labels)}" if self.options else f"labels [{', '.join(labels)}]"
+
+
+MODELS_YAML = Words(
+    "preprocess.mean", "preprocess.std", "images", "name others under verify.images"
+)
+OPTIONS = Words("--mean", "--std", "--images", "give others with --images", options=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A finding. ``kind`` is its name in JSON."""
+
+    kind: ClassVar[str] = ""
+
+    def sentence(self, words: Words) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Doubt):
+    """What another part of the project, or a vendor's compiler, has put into words."""
+
+    kind: ClassVar[str] = "told"
+    text: str
+
+    def sentence(self, words: Words) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Unstated(Doubt):
+    kind: ClassVar[str] = "unstated"
+
+    def sentence(self, words: Words) -> str:
+        return (
+            "mean and std are not stated, 0 and 1 are used: the commonest fault is a wrong pair; "
+            f"state {words.mean} and {words.std}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeMean(Doubt):
+    """Pixels are divided by 255 first, so no mean of them lies outside 0..1."""
+
+    kind: ClassVar[str] = "strange_mean"
+    mean: float
+
+    def sentence(self, words: Words) -> str:
+        remedy = f"state {words.mean} between 0 and 1"
+        if 1 < self.mean <= 255:
+            remedy = f"{self.mean:g} of 255 is {words.mean} {number(self.mean / 255)}"
+        return (
+            f"mean {self.mean:g} cannot be meant: a pixel enters as (pixel/255 - mean)/std, so a "
+            f"mean lies between 0 and 1; {remedy}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeStd(Doubt):
+    kind: ClassVar[str] = "strange_std"
+    std: float
+
+    def sentence(self, words: Words) -> str:
+        remedy = f"state {words.std} between 1/255, for raw pixels, and {MAX_STD:g}"
+        if MAX_STD < self.std <= 255:
+            remedy = f"{self.std:g} of 255 is {words.std} {number(self.std / 255)}"
+        return (
+            f"std {self.std:g} cannot be meant: a pixel enters as (pixel/255 - mean)/std, so "
+            f"pixels would span {1 / abs(self.std):.2g}; {remedy}"
+            if self.std
+            else f"std 0 cannot be meant: it divides; {remedy}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FewCalibrated(Doubt):
+    """``distinct``: samples that are no copies of others."""
+
+    kind: ClassVar[str] = "few_calibrated"
+    noun: str
+    samples: int
+    distinct: int
+
+    def sentence(self, words: Words) -> str:
+        what = f"calibrated on only {counted(self.samples, self.noun)}"
+        if self.distinct < self.samples:
+            what = (
+                f"calibrated on {counted(self.samples, self.noun)} of which only "
+                f"{self.distinct} differ{'s'[: self.distinct == 1]}"
+            )
+        return (
+            f"{what}: values that do not occur in them are cut off; {FEW} are the least, about "
+            f"100 that look like what the board will see are good: {words.calibration}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FlatCalibration(Doubt):
+    """``flat`` of the samples hold (nearly) one value only, as black pictures do."""
+
+    kind: ClassVar[str] = "flat_calibration"
+    noun: str
+    flat: int
+    samples: int
+
+    def sentence(self, words: Words) -> str:
+        which = "the only" if self.samples == 1 else f"all {self.samples}"
+        if self.flat < self.samples:
+            which = f"{self.flat} of {self.samples}"
+        nouns = self.noun if self.samples == 1 else f"{self.noun}s"
+        what = "of one colour" if self.noun == "image" else "of one value"
+        return (
+            f"{which} calibration {nouns} {'is' if self.flat == 1 else 'are'} (nearly) {what}, as "
+            "black ones are: the ranges chosen on them fit nothing else; give such as the board "
+            f"will see: {words.calibration}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NoKpu(Doubt):
+    """No layer of the file runs on the accelerator."""
+
+    kind: ClassVar[str] = "no_kpu"
+    layers: int
+
+    def sentence(self, words: Words) -> str:
+        which = (
+            "the only layer does not run"
+            if self.layers == 1
+            else f"none of {self.layers} layers runs"
+        )
+        return (
+            f"{which} on the KPU: the CPU computes everything, many times slower; the KPU takes "
+            "1x1 and 3x3 convolutions (SUPPORTED_OPS.md)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsMisfit(Doubt):
+    """``labels`` are other in number than the ``scores`` of ``output``."""
+
+    kind: ClassVar[str] = "labels_misfit"
+    labels: tuple[str, ...]
+    output: str
+    scores: int
+
+    def sentence(self, words: Words) -> str:
+        n = len(self.labels)
+        if n < self.scores:
+            why = f"too few: in load.py, score {n} has no label"
+            if n + 1 < self.scores:
+                why = f"too few: in load.py, scores {n} to {self.scores - 1} have no label"
+        else:
+            more = self.labels[self.scores :]
+            names = ", ".join(more[:3]) + (", …" if len(more) > 3 else "")
+            why = f"too many: load.py gets all of them, and {names} can never be named"
+        return (
+            f"{counted(n, 'label')} for the {self.scores} scores of output {self.output}, {why}; "
+            f"give labels one a score, in the order of the scores"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeFolder(Doubt):
+    """No accuracy, because a folder of samples is no label."""
+
+    kind: ClassVar[str] = "strange_folder"
+    folder: str
+    labels: tuple[str, ...]
+
+    def sentence(self, words: Words) -> str:
+        return f"no accuracy: folder {self.folder} is none of the labels {', '.join(self.labels)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassesMisfit(Doubt):
+    """No accuracy, because there are other classes in number than scores."""
+
+    kind: ClassVar[str] = "classes_misfit"
+    classes: int
+    scores: tuple[int, ...]
+
+    def sentence(self, words: Words) -> str:
+        sizes = " or ".join(map(str, self.scores))
+        return f"no accuracy: {self.classes} classes, but the model gives {sizes} scores"
+
+
+@dataclass(frozen=True, slots=True)
+class NoClassFolders(Doubt):
+    """No accuracy, because samples do not lie in folders named as the labels."""
+
+    kind: ClassVar[str] = "no_class_folders"
+    labels: tuple[str, ...]
+    folder: str
+
+    def sentence(self, words: Words) -> str:
+        return (
+            "no accuracy: images must lie in one folder a class, named as in "
+            f"{words.labels(self.labels)}, below {self.folder}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FewMeasured(Doubt):
+    kind: ClassVar[str] = "few_measured"
+    noun: str
+    samples: int
+
+    def sentence(self, words: Words) -> str:
+        many = counted(self.samples, self.noun)
+        return f"only {many}: too few to prove much, {FEW} are the least"
+
+
+@dataclass(frozen=True, slots=True)
+class Copies(Doubt):
+    """Samples that are the same as another one measured."""
+
+    kind: ClassVar[str] = "copies"
+    noun: str
+    copies: int
+    samples: int
+
+    def sentence(self, words: Words) -> str:
+        return (
+            f"{self.copies} of {counted(self.samples, self.noun)} "
+            f"{'is a copy' if self.copies == 1 else 'are copies'} of others among them: "
+            f"{self.samples - self.copies} differ{'s'[: self.samples - self.copies == 1]}, the "
+            "figures count the others twice"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeldOut(Doubt):
+    """``shared`` of the measured samples served for calibration too."""
+
+    kind: ClassVar[str] = "not_held_out"
+    noun: str
+    shared: int
+    samples: int
+
+    def sentence(self, words: Words) -> str:
+        if self.shared == self.samples:
+            return f"not held out: measured on the calibration {self.noun}s; {words.verification}"
+        return (
+            f"not held out: {self.shared} of {counted(self.samples, self.noun)} "
+            f"{'is a calibration' if self.shared == 1 else 'are calibration'} "
+            f"{self.noun}{'s'[: self.shared != 1]} too, the same in content; {words.verification}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceLevel(Doubt):
+    """The float model is right no more often than answers that do not look at the samples."""
+
+    kind: ClassVar[str] = "chance_level"
+    noun: str
+    right: int
+    samples: int
+    classes: int
+
+    def sentence(self, words: Words) -> str:
+        return (
+            f"the float model is right on {self.right} of {counted(self.samples, self.noun)} in "
+            f"{self.classes} classes, not clearly more than by chance: that the kmodel agrees "
+            "proves nothing; look at the labels, the preprocessing and the model's training"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hint(Doubt):
+    """What would make the float model right more often (steps/explain.py). None: as it is."""
+
+    kind: ClassVar[str] = "hint"
+    stated: float  # accuracy as it is, on the samples tried
+    accuracy: float
+    mean: float | None = None
+    std: float | None = None
+    color: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    def sentence(self, words: Words) -> str:
+        parts = []
+        if self.mean is not None and self.std is not None:
+            parts.append(words.pair(self.mean, self.std))
+        if self.color is not None:
+            grey = "grey pictures (three equal planes)"
+            parts.append(grey if self.color == "gray" else words.color(self.color))
+        if self.labels is not None:
+            parts.append(words.labels(self.labels))
+        text = (
+            f"accuracy {percent(self.stated)}; with {' and '.join(parts)}: {percent(self.accuracy)}"
+        )
+        if self.labels is not None:
+            text += "; labels are in the order of the model's scores"
+        return text
+
+
+_KINDS: dict[str, type[Doubt]] = {
+    c.kind: c
+    for c in (
+        Told, Unstated, StrangeMean, StrangeStd, FewCalibrated, FlatCalibration, NoKpu,
+        LabelsMisfit, StrangeFolder, ClassesMisfit, NoClassFolders, FewMeasured, Copies,
+        NotHeldOut, ChanceLevel, Hint,
+    )
+}  # fmt: skip
+
+#: pixels/255 spread over less than half of the numbers -1..1 suit no model.
+MAX_STD = 2.0
+#: Raw pixels have a std of 1/255; what is much smaller was divided twice.
+MIN_STD = 1 / 512
+
+
+def of_pair(mean: float | None, std: float | None) -> list[Doubt]:
+    """What is to be said of a mean and a std that pictures are fed with; None: not stated."""
+    found: list[Doubt] = [] if mean is not None and std is not None else [Unstated()]
+    if mean is not None and not 0 <= mean <= 1:
+        found.append(StrangeMean(mean))
+    if std is not None and not MIN_STD <= abs(std) <= MAX_STD:
+        found.append(StrangeStd(std))
+    return found
+
+
+def of_labels(labels: Iterable[str], outputs: Iterable[tuple[str, tuple[int, ...]]]) -> list[Doubt]:
+    """Whether labels fit the outputs (name, shape without batch) that are rows of scores."""
+    names = tuple(labels)
+    rows = [(name, max(shape)) for name, shape in outputs if _is_row(shape)]
+    if not names or not rows or any(scores == len(names) for _, scores in rows):
+        return []
+    return [LabelsMisfit(names, *rows[0])]
+
+
+def _is_row(shape: tuple[int, ...]) -> bool:
+    return sum(n > 1 for n in shape) == 1 and (len(shape) < 3 or shape[0] > 1)
+
+
+def to_json(doubts: Iterable[Doubt]) -> list[dict[str, Any]]:
+    """JSON values; :func:`from_json` is the inverse."""
+    return [{"kind": d.kind, **asdict(d)} for d in doubts]
+
+
+def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Doubt]:
+    """Raises KeyError or TypeError for what no version of this table has written."""
+    found = []
+    for row in rows:
+        kind = _KINDS[row["kind"]]
+        given = {f.name: row[f.name] for f in fields(kind)}
+        lists = {name: tuple(v) for name, v in given.items() if isinstance(v, list)}
+        found.append(kind(**{**given, **lists}))
+    return found
+
+
+def sentences(doubts: Iterable[Doubt], words: Words) -> list[str]:
+    return [d.sentence(words) for d in doubts]
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s'[: n != 1]}"
+
+
+def number(value: float) -> str:
+    """As one writes it: 1/255 is no decimal."""
+    return "1/255" if abs(value - 1 / 255) < 1e-9 else f"{value:.4g}"
