@@ -3,7 +3,7 @@
 Three things are commonly wrong: the pair of mean and std, the order of the colours, the
 order of the labels. Each is tried, alone and together with another, on the same pictures;
 the rule says when one of them is named. It is stated for users in
-docs/how-to/accuracy.md, and its error rate is measured by bench/hints.py.
+docs/how-to/accuracy.md, and its error rate is measured by tests/steps/mistakes.py.
 
 All evidence is paired, two explanations on the same pictures. One must make at most half as
 many mistakes as the other, by more than luck (sign test on what it mends and spoils), and give
