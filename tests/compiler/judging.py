@@ -223,7 +223,13 @@ def compile_network(
     if change is not None and calibration is not None:
         change(calibration)
     mean = 0.5 if pixels else 0.0
-    options = Options(kmodel=kmodel, mean=mean, std=mean or 1.0, effort=drawn.effort, pixels=pixels)
+    options = Options(
+        kmodel=kmodel,
+        mean=mean,
+        std=mean or 1.0,
+        effort=drawn.effort,
+        fed="pixels" if pixels else "tensors",
+    )
     return compiler.compile(tflite, calibration, options)
 
 
