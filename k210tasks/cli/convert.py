@@ -236,7 +236,7 @@ def _convert(
             "method": compiler.methods[args.method],
             "preprocess": contract,
             "input": None,
-            "firmware": "",
+            "firmware": args.firmware if PROFILES[args.firmware].loads(kmodel) else "",
             "labels": None,
             "effort": args.effort,
             "weights": 8,

@@ -94,11 +94,12 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.simulator import InputError, Simulator
 
     data = read_bytes(args.file)
+    known = None if args.base else contracts.of_kmodel("run", Path(args.file), data)
+    profile = "" if known is None else known[0].profile
     try:
-        simulator = Simulator(parse(data, args.base), chosen_runtime(args))
+        simulator = Simulator(parse(data, args.base), chosen_runtime(args, profile))
     except KmodelError as error:
         raise UnreadableKmodel(args.file, error) from error
-    known = None if args.base else contracts.of_kmodel("run", Path(args.file), data)
     x = read_input(args, simulator.input, None if known is None else known[0].input)
     start = time.perf_counter()
     try:
@@ -129,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     asked = args.runtime or args.firmware
-    simulated = f" as {simulator.runtime.says}" if asked else ""
+    told = asked or simulator.runtime.name != "host"
+    simulated = f" as {simulator.runtime.says}" if told else ""
     print(
         f"{args.file}: input {simulator.input}, {1000 * seconds:.0f} ms in the simulator{simulated}"
     )

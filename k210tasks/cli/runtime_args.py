@@ -15,7 +15,8 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=tuple(RUNTIMES),
         metavar="NAME",
-        help=f"what executes kmodel 3 and 4: {', '.join(RUNTIMES)} (default: host)",
+        help=f"what executes kmodel 3 and 4: {', '.join(RUNTIMES)} (default: that of the "
+        "contract's firmware, else host)",
     )
     group.add_argument(
         "--firmware",
