@@ -44,6 +44,11 @@ NOT_RUN = {
     "doit -f dev.py": "likewise",
     "tests/all_pythons.sh": "is this suite, once for every Python",
     "python tests/fuzz_kmodel.py --cases 100000": "takes the better part of an hour",
+    "python -m tests.compiler.random_networks --count 5000 --kmodel 3 --seed 1 --runtime maixpy "
+    "-j 2": "takes some ten minutes",
+    "python -m tests.compiler.random_networks --count 5000 --kmodel 4 --seed 1 --runtime maixpy "
+    "-j 2": "likewise",
+    "python tests/check_and_convert.py --networks 500": "takes some minutes",
 }
 
 #: The chapters that need another vendor's tool than the converter, or none; each is several
