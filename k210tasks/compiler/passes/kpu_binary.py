@@ -8,7 +8,7 @@ import numpy as np
 
 from k210tasks.compiler.agreement import MOVING
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Op, Tensor, Within
 from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
 
@@ -35,7 +35,7 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
 
 def _weighted(
     dev: Lowering, joined: Tensor, first: float, second: float, fn: Fn,
-    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Tensor | None = None,
+    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Within | None = None,
 ) -> Tensor:  # fmt: skip
     """``fn(first * a + second * b)`` of two maps behind each other."""
     c = joined.shape[1] // 2

@@ -6,6 +6,7 @@ rounding of a layer can make up for theirs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -149,6 +150,8 @@ def _stages(
     else:
         low_real, high_real = pre_range or _bounds(scale, bias, spread)
         low_real, high_real = min(low_real, 0.0), max(high_real, 0.0)
+        bounds = fn[0][1:] if fn[0][0] == "clamp" else (-math.inf, math.inf)
+        low_real, high_real = (min(max(end, bounds[0]), bounds[1]) for end in (low_real, high_real))
         reach = float((scale * spread + np.abs(bias)).max())
         unit = max((high_real - low_real) / 255, reach * FINEST_STEP, 1e-9)
         made = batch_norm(
@@ -164,7 +167,12 @@ def _stages(
             y = functions.evaluate(fn, v * step)
             return np.nan_to_num(y / out.scale + zero, nan=0.0, posinf=1e9, neginf=-1e9)
 
-        fitted = tables.fit(curve, round(low_real / step), round(high_real / step))
+        fitted = tables.fit(
+            curve,
+            round(low_real / step),
+            round(high_real / step),
+            constant_above=high_real == bounds[1],
+        )
         table = fitted.table
     return table, BatchNorm.of(made.mul, made.shift, made.add)
 

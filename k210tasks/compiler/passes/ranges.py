@@ -239,7 +239,7 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
         "weights": np.ones((channels, 1, 1, 1), np.float32),
         "bias": np.zeros(channels, np.float32),
         "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
-        "identity": True, "pre": None, "pre_range": None,
+        "identity": True, "pre": None, "pre_range": None, "pre_clamp": None,
     }  # fmt: skip
     return Op(
         "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
