@@ -47,6 +47,12 @@ def blocks(net: Net) -> int:
     return net.conv(net.binary("ADD", net.conv(y, 8), x), 4)
 
 
+def held(net: Net) -> int:
+    """A clamp that the file gives the codes of what it clamps, and zeros around it."""
+    x = net.pool(net.conv(net.input, 8), "MAX", (2, 2), act="RELU")
+    return net.conv(net.pad(x, [(0, 0), (2, 3), (3, 2), (0, 0)]), 4)
+
+
 def classes(net: Net) -> int:
     x = net.conv(net.input, 8, act="RELU", gain=4.0)
     return net.softmax(net.dense(net.reduce("MEAN", x, [1, 2], False), 5))
@@ -69,7 +75,7 @@ def results(tflite: bytes, made: Compiled, inputs: list[NDArray]) -> tuple[NDArr
 @pytest.mark.parametrize("kmodel", [3, 4])
 @pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
-@pytest.mark.parametrize("build", [plain, curves, blocks, classes])
+@pytest.mark.parametrize("build", [plain, curves, blocks, classes, held])
 def test_a_quantised_file_is_computed_as_what_its_codes_mean(
     build: Callable[[Net], int], io: str, measured: bool, kmodel: int
 ) -> None:

@@ -129,7 +129,7 @@ class Assigner:
                 made.append((op.output, self._origin(op)))
         for tensor, origin in made:
             own = self.codes.of(tensor)
-            clamp = self._attrs(tensor).get("clamp")
+            clamp = _clamp(self._attrs(tensor))
             if origin is start and self.contract is not None:
                 low, high = self.contract.low, self.contract.high
             elif self._attrs(tensor).get("part") == "fine":
@@ -244,6 +244,13 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
     return Op(
         "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
     )
+
+
+def _clamp(attrs: dict[str, Any]) -> Range | None:
+    """Where the values end that an op can put out: a quantised file tells the range of a clamp
+    that changes no codes as that of what it clamps."""
+    fn = functions.simplify(attrs.get("fn", ()))
+    return attrs.get("clamp") or (fn[-1][1:] if fn and fn[-1][0] == "clamp" else None)
 
 
 def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:
