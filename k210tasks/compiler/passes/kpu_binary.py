@@ -6,13 +6,22 @@ import math
 
 import numpy as np
 
+from k210tasks.compiler import functions
 from k210tasks.compiler.agreement import MOVING
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Graph, Op, Tensor, Within
 from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
+from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
 
-_SQUARE: Fn = (("square",),)
+FINER = 4.0  # how much less far than the whole range the finer codes of a square reach
+
+
+def _square(reach: float) -> tuple[Fn, Fn]:
+    """Two functions whose sum is the square: up to ``reach``, and beyond it. Codes of the second
+    have no error where it is zero, and those of the first are fine."""
+    near: Fn = (("clamp", -reach, reach), ("square",))
+    return near, (("square",), ("add", -(reach**2)), functions.RELU)
 
 
 def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | None:
@@ -34,23 +43,20 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
 
 
 def _weighted(
-    dev: Lowering, joined: Tensor, first: float, second: float, fn: Fn,
+    dev: Lowering, joined: Tensor, factors: tuple[float, ...], fn: Fn,
     like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Within | None = None,
 ) -> Tensor:  # fmt: skip
-    """``fn(first * a + second * b)`` of two maps behind each other."""
-    c = joined.shape[1] // 2
-    eye = np.eye(c, dtype=np.float32)
-    weights = np.concatenate([first * eye, second * eye], 1).reshape(c, 2 * c, 1, 1)
+    """``fn`` of the sum of maps behind each other, each by its factor."""
+    c = joined.shape[1] // len(factors)
+    weights = np.kron(np.array(factors, np.float32), np.eye(c, dtype=np.float32))[..., None, None]
     zeros = np.zeros(c, np.float32)
     return dev.conv(joined, weights, zeros, like=like, fn=fn, computes=computes, pre=pre)
 
 
 def _finish(dev: Lowering, joined: Tensor, m: Map, out: Value, op: Op,
-            first: float, second: float) -> None:  # fmt: skip
+            factors: tuple[float, ...]) -> None:  # fmt: skip
     computes = None if out.source is None else (out.source, *m.offset, *m.stride)
-    tensor = _weighted(
-        dev, joined, first, second, op.attrs["fn"], out, computes, op.attrs.get("pre")
-    )
+    tensor = _weighted(dev, joined, factors, op.attrs["fn"], out, computes, op.attrs.get("pre"))
     out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, m.stride, m.size)
 
 
@@ -59,24 +65,33 @@ def total(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
-    _finish(dev, *both, out, op, 1.0, 1.0 if op.attrs["op"] == "add" else -1.0)
+    _finish(dev, *both, out, op, (1.0, 1.0 if op.attrs["op"] == "add" else -1.0))
     return True
 
 
 def product(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
     """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
-    KPU cannot."""
+    KPU cannot.
+
+    Each square is two maps, where there is room for them: in codes of the whole range a product
+    of small factors would drown.
+    """
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
     joined, m = both
-    squares = [_weighted(dev, joined, 1.0, sign, _SQUARE) for sign in (1.0, -1.0)]
+    parts: tuple[Fn, ...] = _square(1.0)
+    _, c, h, w = joined.shape
+    if 2 * c > MAX_CHANNELS or map_rows(3 * c, h, w) > KPU_RAM_ROWS:
+        parts = ((("square",),),)
+    squares = [_weighted(dev, joined, (1.0, s), fn) for s in (1.0, -1.0) for fn in parts]
     for square in squares:
         writer = dev.producers[square]
         tensors = [square] if writer.kind == "kpu_conv" else writer.inputs  # split by its loads
         for tensor in tensors:
             dev.producers[tensor].attrs["factors"] = True
-    _finish(dev, dev.concat(squares), m, out, op, 0.25, -0.25)
+    factors = (0.25,) * len(parts) + (-0.25,) * len(parts)
+    _finish(dev, dev.concat(squares), m, out, op, factors)
     return True
 
 
@@ -111,6 +126,11 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
         c = op.input.shape[1] // 2
         scale = np.repeat(np.array([s, 1 / s], np.float32), c).reshape(1, -1, 1, 1)
         op.attrs["weights"] = op.attrs["weights"] * scale
+        for at_hand, fitting in zip(
+            _square(1.0), _square(2 * math.sqrt(sizes[0] * sizes[1]) / FINER), strict=True
+        ):
+            if op.attrs["fn"] == at_hand:
+                op.attrs["fn"] = fitting
 
 
 def _size(tensor: Tensor, producers: dict[Tensor, Op], ranges: Ranges) -> float:
