@@ -23,7 +23,7 @@ from k210tasks.compiler.ir import Graph, to_nchw
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.compiler.pipeline import lowered
-from k210tasks.compiler.problems import CompileError, NoCalibration, PassBroke
+from k210tasks.compiler.problems import CompileError, PassBroke
 from k210tasks.kmodel import KmodelError, parse
 from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.runtimes import RUNTIMES
@@ -115,7 +115,9 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
         if drawn.source == "float":
             twin = quantiser.fake_quantised(net, _codes(drawn, ranges))
         else:
-            twin = tflite = quantiser.quantised(net, ranges, floats=drawn.source == "int8")
+            twin = tflite = quantiser.quantised(
+                net, ranges, io="float32" if drawn.source == "int8" else "int8"
+            )
         rounded = all_decibels(reference, outputs_of(FloatModel(twin), drawn.inputs))
     except FloatModelError:  # an op without an int8 form
         return None
@@ -187,9 +189,7 @@ def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False
         except PassBroke:
             raise
         except CompileError as error:
-            # Whether samples will be given, which the message asks for, check does not know.
-            asks = isinstance(error, NoCalibration) and not made.drawn.sampled
-            verdict.kind = "check" if approved and not asks else "refused"
+            verdict.kind = "check" if approved else "refused"
             verdict.reason = str(error)
             return verdict
         if not approved:

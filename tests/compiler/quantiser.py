@@ -197,19 +197,40 @@ class _Int8:
             taken[bias] = self.const(value, "int32", self.codes[inputs[x]][0] * steps, 0)
 
 
-def quantised(net: Net, ranges: Ranges, *, floats: bool) -> bytes:
-    """The int8 file; ``floats``: its input and outputs stay float32."""
+def quantised(net: Net, ranges: Ranges, *outputs: int, io: str = "int8") -> bytes:
+    """The int8 file; ``io``: "int8", "uint8" or "float32", of what type its input and outputs
+    are. Without ``outputs`` those of ``net``, or what its last op puts out."""
     made = _Int8(net, ranges)
     made.mark(net.input, codes_of(*ranges[net.input]))
     new = made.new
-    if floats:
-        fed = new.inputs[0] = new.input = new.tensor(net.shape(net.input), "fed")
+
+    def end(tensor: int, name: str | None = None) -> int:
+        """What stands for ``tensor`` outside."""
+        scale, zero = made.codes[tensor]
+        of_codes = {} if io == "float32" else {"scale": scale, "zero_point": zero + 128}
+        return new.tensor(net.shape(tensor), name, dtype=io, **of_codes)
+
+    if io != "int8":
+        fed = new.inputs[0] = new.input = end(net.input, "fed")
         new.ops.append(("QUANTIZE", [fed], [net.input], None, {}, 1))
     for op in net.ops:
         made.op(op)
-    outputs = list(net.outputs)
-    if floats:
-        for k, tensor in enumerate(outputs):
-            outputs[k] = new.tensor(net.shape(tensor))
-            new.ops.append(("DEQUANTIZE", [tensor], [outputs[k]], None, {}, 1))
-    return new.build(*outputs)
+    ends = _ends(net, outputs)
+    if io != "int8":
+        name = "DEQUANTIZE" if io == "float32" else "QUANTIZE"
+        for k, tensor in enumerate(ends):
+            ends[k] = end(tensor)
+            new.ops.append((name, [tensor], [ends[k]], None, {}, 1))
+    return new.build(*ends)
+
+
+def _ends(net: Net, outputs: tuple[int, ...]) -> list[int]:
+    return list(outputs) or list(net.outputs) or [net.ops[-1][2][0]]
+
+
+def quantised_by(
+    net: Net, samples: list[NDArray[np.float32]], *outputs: int, io: str = "int8"
+) -> bytes:
+    """The int8 file with the ranges that ``samples``, of the input's shape, show."""
+    model = FloatModel(net.build(*_ends(net, outputs)), keep_all=True)
+    return quantised(net, measured(model, samples), *outputs, io=io)

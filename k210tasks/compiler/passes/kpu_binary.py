@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from k210tasks.compiler import functions
-from k210tasks.compiler.agreement import MOVING
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Graph, Op, Tensor, Within
+from k210tasks.compiler.passes.bounds import Bounds
 from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
@@ -116,10 +116,12 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
     """Bring the factors of every product to one size: (s*a + b/s)**2 - (s*a - b/s)**2 is the
     same for any s, but codes are few where one factor drowns in the other. Edits weights."""
     producers = graph.producers()
+    bounds = Bounds(producers, ranges.of)
     for op in graph.ops:
         if not op.attrs.get("factors"):
             continue
-        sizes = [_size(t, producers, ranges) for t in producers[op.input].inputs]
+        ends = [bounds.of(t) or (0.0, 0.0) for t in producers[op.input].inputs]
+        sizes = [max(abs(low), abs(high)) for low, high in ends]
         if not all(sizes):
             continue
         s = math.sqrt(sizes[1] / sizes[0])
@@ -131,15 +133,3 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
         ):
             if op.attrs["fn"] == at_hand:
                 op.attrs["fn"] = fitting
-
-
-def _size(tensor: Tensor, producers: dict[Tensor, Op], ranges: Ranges) -> float:
-    """The largest magnitude of a factor; 0 where it is not known."""
-    while (found := ranges.of(tensor)) is None:
-        op = producers.get(tensor)
-        if op is None:
-            return 0.0
-        if op.kind not in MOVING and op.kind != "quantize" and not op.attrs.get("identity"):
-            return 0.0
-        tensor = op.input
-    return max(abs(found[0]), abs(found[1]))

@@ -1,7 +1,7 @@
 """Which reals the 256 codes of every tensor stand for.
 
 Ranges are measured (calibration), known (an int8 source file, the preprocessing contract)
-or follow from those of another tensor: what only moves or selects codes keeps them.
+or follow from those of other tensors (:mod:`k210tasks.compiler.passes.bounds`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
 from k210tasks.compiler.passes import clamps
+from k210tasks.compiler.passes.bounds import Bounds, Range, through
 from k210tasks.compiler.problems import NoCalibration
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
 #: and sum have to fit their registers, and a channel's own step may be finer still, by the
 #: FINEST of numerics/steps.py
 FINEST_STEP = 2.0**-25
-
-Range = tuple[float, float]
 
 
 class Ranges:
@@ -59,13 +58,6 @@ class Ranges:
         return self.of_source(tensor.source) or tensor.range
 
 
-def through(fn: functions.Fn, low: float, high: float) -> Range:
-    """The range of ``fn`` over [low, high]."""
-    y = functions.evaluate(fn, np.linspace(low, high, 1025))
-    y = y[np.isfinite(y)]
-    return (float(y.min()), float(y.max())) if y.size else (low, high)
-
-
 def quant_with(low: float, high: float, zero_point: int) -> Quant:
     """Codes for a range with a zero point that is given."""
     return Quant(choosing.scale_with(low, high, zero_point), zero_point)
@@ -89,6 +81,7 @@ class Assigner:
         #: classes of codes by the class of zero points that they are in
         self._members: dict[Tensor, dict[Tensor, None]] = {}
         self._run: dict[Tensor, NDArray[Any]] | None = None
+        self._bounds = Bounds(self.producers, self._known)
 
     def assign(self) -> None:
         needed = self._ranges()
@@ -179,14 +172,19 @@ class Assigner:
         return float(weights * largest + np.abs(op.attrs["bias"]).max(initial=0.0))
 
     def _needed(self, tensor: Tensor) -> Range:
-        found = self.ranges.of(tensor)
-        if found is None:
-            found = self._derived(tensor)
+        found = self._known(tensor)
         if found is None:
             found = self._measured(tensor)
+        if found is None:
+            found = self._bounds.of(tensor)
         if found is None or not np.isfinite(found).all():
             raise NoCalibration(tensor.name)
         return found
+
+    def _known(self, tensor: Tensor) -> Range | None:
+        if tensor is self.graph.input and self.contract is not None:
+            return self.contract.low, self.contract.high
+        return self.ranges.of(tensor) or self._derived(tensor)
 
     def _derived(self, tensor: Tensor) -> Range | None:
         """From what the layer's function makes of a range measured before it."""
