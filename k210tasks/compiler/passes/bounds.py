@@ -84,7 +84,9 @@ class Bounds:
         elif op.kind == "binary":
             join = functions.JOINS[op.attrs["op"]]
             with np.errstate(all="ignore"):
-                corners = [float(join(np.float64(a), b)) for a, b in itertools.product(*inputs)]
+                corners = [
+                    float(join(np.array(a), np.array(b))) for a, b in itertools.product(*inputs)
+                ]
             low, high = min(corners), max(corners)
             if op.attrs["op"] == "div" and inputs[1][0] <= 0 <= inputs[1][1]:
                 return None

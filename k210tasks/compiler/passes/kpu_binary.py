@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 
 from k210tasks.compiler import functions
+from k210tasks.compiler.agreement import moves
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Graph, Op, Tensor, Within
 from k210tasks.compiler.passes.bounds import Bounds
@@ -14,14 +16,24 @@ from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Valu
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
 
-FINER = 4.0  # how much less far than the whole range the finer codes of a square reach
+#: of the whole range of what is squared: where one map of its square ends and the next begins
+ENDS = (0.25, 0.5)
+WHOLE = 127  # steps of the largest weight, of which the others are whole numbers
 
 
-def _square(reach: float) -> tuple[Fn, Fn]:
-    """Two functions whose sum is the square: up to ``reach``, and beyond it. Codes of the second
-    have no error where it is zero, and those of the first are fine."""
-    near: Fn = (("clamp", -reach, reach), ("square",))
-    return near, (("square",), ("add", -(reach**2)), functions.RELU)
+def _square(reach: float, count: int) -> tuple[Fn, ...]:
+    """``count`` functions whose sum is the square of values up to ``reach``, each for values of
+    other sizes. Where one is constant its codes have no error, and those of the first are fine."""
+    ends = [reach * end for end in ENDS[: count - 1]]
+    if not ends:
+        return ((("square",),),)
+    near: Fn = (("clamp", -ends[0], ends[0]), ("square",))
+    tops = [b**2 - a**2 for a, b in itertools.pairwise(ends)] + [math.inf]
+    far = [
+        (("square",), ("add", -(a**2)), ("clamp", 0.0, top))
+        for a, top in zip(ends, tops, strict=True)
+    ]
+    return near, *far
 
 
 def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | None:
@@ -73,26 +85,49 @@ def product(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
     """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
     KPU cannot.
 
-    Each square is two maps, where there is room for them: in codes of the whole range a product
-    of small factors would drown.
+    Each square is several maps, where there is room for them: in codes of the whole range a
+    product of small factors would drown.
     """
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
     joined, m = both
-    parts: tuple[Fn, ...] = _square(1.0)
-    _, c, h, w = joined.shape
-    if 2 * c > MAX_CHANNELS or map_rows(3 * c, h, w) > KPU_RAM_ROWS:
-        parts = ((("square",),),)
-    squares = [_weighted(dev, joined, (1.0, s), fn) for s in (1.0, -1.0) for fn in parts]
+    parts = _square(1.0, _most_parts(joined))
+    # Both squares are of the same number where the factor of either sign is zero.
+    difference = (1.0, -1.0) if _often_zero(dev, dev.producers[joined].inputs[1]) else (-1.0, 1.0)
+    squares = [_weighted(dev, joined, w, fn) for w in ((1.0, 1.0), difference) for fn in parts]
     for square in squares:
-        writer = dev.producers[square]
-        tensors = [square] if writer.kind == "kpu_conv" else writer.inputs  # split by its loads
-        for tensor in tensors:
-            dev.producers[tensor].attrs["factors"] = True
+        _mark(dev, square, "square")
     factors = (0.25,) * len(parts) + (-0.25,) * len(parts)
     _finish(dev, dev.concat(squares), m, out, op, factors)
+    assert out.map is not None
+    _mark(dev, out.map.tensor, "product")
     return True
+
+
+def _often_zero(dev: Lowering, tensor: Tensor) -> bool:
+    """Whether a map was clamped at zero."""
+    while (op := dev.producers.get(tensor)) is not None and moves(op):
+        tensor = op.input
+    fn = functions.simplify(op.attrs.get("fn", ())) if op is not None else ()
+    return bool(fn) and fn[-1][0] == "clamp" and fn[-1][1] == 0
+
+
+def _most_parts(joined: Tensor) -> int:
+    """In how many maps each square of the halves of a map has room."""
+    _, c, h, w = joined.shape
+    for count in range(len(ENDS) + 1, 1, -1):
+        if count * c <= MAX_CHANNELS and map_rows((count + 1) * c, h, w) <= KPU_RAM_ROWS:
+            return count
+    return 1
+
+
+def _mark(dev: Lowering, tensor: Tensor, role: str) -> None:
+    """Say of the layers that write ``tensor``, several where its loads split it, what they are
+    of a product."""
+    writer = dev.producers[tensor]
+    for part in [tensor] if writer.kind == "kpu_conv" else writer.inputs:
+        dev.producers[part].attrs["role"] = role
 
 
 def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
@@ -118,7 +153,7 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
     producers = graph.producers()
     bounds = Bounds(producers, ranges.of)
     for op in graph.ops:
-        if not op.attrs.get("factors"):
+        if op.attrs.get("role") != "square":
             continue
         ends = [bounds.of(t) or (0.0, 0.0) for t in producers[op.input].inputs]
         sizes = [max(abs(low), abs(high)) for low, high in ends]
@@ -128,8 +163,33 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
         c = op.input.shape[1] // 2
         scale = np.repeat(np.array([s, 1 / s], np.float32), c).reshape(1, -1, 1, 1)
         op.attrs["weights"] = op.attrs["weights"] * scale
-        for at_hand, fitting in zip(
-            _square(1.0), _square(2 * math.sqrt(sizes[0] * sizes[1]) / FINER), strict=True
-        ):
-            if op.attrs["fn"] == at_hand:
-                op.attrs["fn"] = fitting
+        for count in range(len(ENDS) + 1):
+            reaches = (1.0, 2 * math.sqrt(sizes[0] * sizes[1]))
+            any_reach, fitting = (_square(reach, count + 1) for reach in reaches)
+            if op.attrs["fn"] in any_reach:
+                op.attrs["fn"] = fitting[any_reach.index(op.attrs["fn"])]
+                break
+
+
+def whole_weights(graph: Graph) -> None:
+    """Let the weights of products be whole numbers of steps: what is rounded off those of a sum
+    and of a difference does not cancel, and squares are large beside their difference. Scales
+    must have been chosen. Edits weights."""
+    producers = graph.producers()
+    for op in graph.ops:
+        if op.attrs.get("role") != "square":
+            continue
+        w = op.attrs["weights"].astype(np.float64)
+        c, rows = w.shape[1] // 2, np.arange(len(w))
+        first = np.abs(w[:, :c, 0, 0]).argmax(1)
+        parts = producers[op.input].inputs
+        x, y = (
+            np.abs(w[rows, first + i * c, 0, 0]) * part.scales[first]
+            for i, part in enumerate(parts)
+        )
+        ratio = x / y
+        small = np.maximum(np.rint(WHOLE * np.minimum(ratio, 1 / ratio)), 1) / WHOLE
+        change = np.sqrt(np.where(ratio > 1, 1 / small, small) / ratio)
+        w[rows, first] *= change[:, None, None]
+        w[rows, first + c] /= change[:, None, None]
+        op.attrs["weights"] = w.astype(np.float32)

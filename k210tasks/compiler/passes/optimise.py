@@ -138,7 +138,7 @@ class Optimiser:
         sampled = self._pixels(op)
         inputs = self._inputs(op, layer, sampled)
         w, bias = layer.weights, layer.bias
-        if sampled.target is not None:
+        if sampled.target is not None and "role" not in op.attrs:
             w, bias = solving.adapt(w, bias, inputs, sampled.target)
         rounded = solving.round_layer(
             w,

@@ -211,11 +211,12 @@ def quantise(
     ``contract`` is what the codes of the input mean, None to use its measured range.
     Without calibration data weights go to their nearest codes.
     """
-    from k210tasks.compiler.passes import optimise, steps
+    from k210tasks.compiler.passes import kpu_binary, optimise, steps
 
     assigner = Assigner(graph, ranges, contract)
     assigner.assign()
     steps.assign_steps(graph, assigner, ranges)
+    kpu_binary.whole_weights(graph)
     calibration = ranges.calibration
     optimiser = None
     if calibration is not None:

@@ -6,6 +6,7 @@ or follow from those of other tensors (:mod:`k210tasks.compiler.passes.bounds`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from k210tasks.compiler.problems import NoCalibration
 #: and sum have to fit their registers, and a channel's own step may be finer still, by the
 #: FINEST of numerics/steps.py
 FINEST_STEP = 2.0**-25
+INT8 = 127  # steps of a symmetric weight
 
 
 class Ranges:
@@ -93,6 +95,7 @@ class Assigner:
         if self.graph.input.dtype == "uint8" and self.contract is not None:
             quants[self.codes.of(self.graph.input)] = self.contract
         self._parts(quants)
+        self._shares(quants)
         for op in self.graph.ops:
             if op.kind == "kpu_conv" and not op.attrs["identity"]:
                 own = self.codes.of(op.output)
@@ -149,6 +152,22 @@ class Assigner:
             elif op.attrs.get("part") == "fine":
                 coarse = quants[self.codes.of(op.attrs["of"])]
                 quants[self.codes.of(op.output)] = clamps.fine_quant(coarse)
+
+    def _shares(self, quants: dict[Tensor, Quant]) -> None:
+        """Let the steps of the squares that a product is made of be the same for sum and
+        difference, and whole shares of the coarsest, as weights are: what is rounded or weighed
+        in another way than its counterpart does not cancel."""
+        for op in self.graph.ops:
+            if op.attrs.get("role") != "product":
+                continue
+            owns = [self.codes.of(part) for part in self.producers[op.input].inputs]
+            pairs = list(zip(owns[: len(owns) // 2], owns[len(owns) // 2 :], strict=True))
+            share = max(quants[own].scale for own in owns) / INT8
+            for pair in pairs:
+                coarser = max(quants[own].scale for own in pair)
+                count = math.ceil(coarser / share - 1e-9)
+                for own in pair:
+                    quants[own] = Quant(count * share, quants[own].zero_point)
 
     def _origin(self, op: Op) -> Tensor:
         """The tensor whose range ``op``'s output has: of a copy the one that is copied."""
