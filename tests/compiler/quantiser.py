@@ -224,6 +224,29 @@ def quantised(net: Net, ranges: Ranges, *outputs: int, io: str = "int8") -> byte
     return new.build(*ends)
 
 
+def as_filed(net: Net, ranges: Ranges) -> Net:
+    """The float network with the constants that its int8 file has."""
+    made, twin = _Int8(net, ranges), copy.deepcopy(net)
+    made.mark(net.input, codes_of(*ranges[net.input]))
+    for op in net.ops:
+        made.op(op)
+        for old, new in zip(op[1], made.new.ops[-1][1], strict=True):
+            filed = made.new.tensors[new]
+            if new == old or filed["value"] is None:
+                continue
+            value, scale = filed["value"].astype(np.float64), filed["scale"]
+            if np.ndim(scale):
+                scale = _along(np.atleast_1d(scale), filed["axis"], value.ndim)
+            real = (value - filed["zero_point"]) * scale
+            twin.tensors[old]["value"] = real.astype(np.float32)
+    return twin
+
+
+def stretched(ranges: Ranges, by: float) -> Ranges:
+    """Ranges wider by a factor: other codes, no less fine to speak of."""
+    return {t: (low * by, high * by) for t, (low, high) in ranges.items()}
+
+
 def _ends(net: Net, outputs: tuple[int, ...]) -> list[int]:
     return list(outputs) or list(net.outputs) or [net.ops[-1][2][0]]
 

@@ -88,10 +88,19 @@ def map_after(e: Editor, op: Op) -> bool:
     return True
 
 
+def _clamp_later(fn: functions.Fn) -> functions.Fn:
+    """The same function with the factor or offset after a clamp before it."""
+    if len(fn) < 2 or fn[0][0] != "clamp" or fn[1][0] not in _AFFINE or fn[1] == ("mul", 0):
+        return fn
+    low, high = sorted(float(functions.evaluate(fn[1:2], np.array(end))) for end in fn[0][1:])
+    return (fn[1], ("clamp", low, high), *fn[2:])
+
+
 def affine_into_weights(e: Editor, op: Op) -> bool:
     """A factor or an offset right after a convolution or dense layer goes into its weights."""
     if op.kind not in _WEIGHTED or not op.attrs["fn"]:
         return False
+    op.attrs["fn"] = _clamp_later(op.attrs["fn"])
     name, *parameters = op.attrs["fn"][0]
     if name == "mul":
         op.attrs["weights"] = op.attrs["weights"] * np.float32(parameters[0])
