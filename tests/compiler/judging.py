@@ -132,6 +132,9 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
         net = quantiser.as_filed(net, ranges)
         rounded = _least(rounded, all_decibels(reference, _run(net.build(*net.outputs), drawn)))
     rounded = _least(rounded, _rounded(net, drawn, _codes(drawn, ranges), reference))
+    if any(op[0] == "PAD" and net.input in op[1] for op in net.ops):
+        # Zero is none of the codes of pixels here, so that they or what is around them are rounded.
+        rounded = _least(rounded, _rounded(net, drawn, ranges, reference))
     return Network(seed, drawn, tflite, ranges, reference, rounded)
 
 

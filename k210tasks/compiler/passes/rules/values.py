@@ -11,7 +11,6 @@ from k210tasks.compiler.ir import Op, Tensor, Within
 from k210tasks.compiler.passes.rules.editor import Editor
 
 _WEIGHTED = ("conv", "dense", "deconv")
-_AFFINE = ("mul", "neg", "add")
 _FUSING = ("conv", "dense", "binary", "pool", "deconv", "map")
 
 
@@ -75,7 +74,7 @@ def map_after(e: Editor, op: Op) -> bool:
     if before is None or before.kind not in _FUSING or not e.only_reader(op.input):
         return False
     fn = functions.simplify(before.attrs["fn"])
-    if before.kind in _WEIGHTED and fn and fn[0][0] in _AFFINE:
+    if before.kind in _WEIGHTED and fn and fn[0][0] in functions.AFFINE:
         return False  # that goes into the weights first
     # What stands inside the layer tells most where nothing clamps it, and is known to the
     # clamp where something does; beyond any other function it tells nothing of the sums.
@@ -88,30 +87,16 @@ def map_after(e: Editor, op: Op) -> bool:
     return True
 
 
-def _clamp_later(fn: functions.Fn) -> functions.Fn:
-    """The same function with the factor or offset after a clamp before it."""
-    if len(fn) < 2 or fn[0][0] != "clamp" or fn[1][0] not in _AFFINE or fn[1] == ("mul", 0):
-        return fn
-    low, high = sorted(float(functions.evaluate(fn[1:2], np.array(end))) for end in fn[0][1:])
-    return (fn[1], ("clamp", low, high), *fn[2:])
-
-
 def affine_into_weights(e: Editor, op: Op) -> bool:
     """A factor or an offset right after a convolution or dense layer goes into its weights."""
     if op.kind not in _WEIGHTED or not op.attrs["fn"]:
         return False
-    op.attrs["fn"] = _clamp_later(op.attrs["fn"])
-    name, *parameters = op.attrs["fn"][0]
-    if name == "mul":
-        op.attrs["weights"] = op.attrs["weights"] * np.float32(parameters[0])
-        op.attrs["bias"] = op.attrs["bias"] * np.float32(parameters[0])
-    elif name == "neg":
-        op.attrs["weights"], op.attrs["bias"] = -op.attrs["weights"], -op.attrs["bias"]
-    elif name == "add":
-        op.attrs["bias"] = op.attrs["bias"] + np.float32(parameters[0])
-    else:
+    scale, offset, rest = functions.affine_first(op.attrs["fn"])
+    if len(rest) == len(op.attrs["fn"]):
         return False
-    op.attrs["fn"] = op.attrs["fn"][1:]
+    op.attrs["weights"] = op.attrs["weights"] * np.float32(scale)
+    op.attrs["bias"] = op.attrs["bias"] * np.float32(scale) + np.float32(offset)
+    op.attrs["fn"] = rest
     op.attrs["pre"] = None  # the sums before it are none of the layer's any more
     return True
 
