@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,8 @@ ALL = 1 << 20
 ROUNDING = {"Quantize", "Requantize", "quantize"}
 ATTEMPTS = 50
 #: how much wider ranges are whose codes are tried too
-STRETCHES = (1.0, 1.02, 1.05)
+STRETCHES = (1.0, 1.01, 1.02, 1.03, 1.05)
+PIXEL = 2 / 255  # a step of pixels under mean 0.5, std 0.5: zero is between two codes
 
 Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, elements)
 
@@ -55,9 +56,9 @@ class Network:
 
     ``tflite`` is the file the compiler is given, ``ranges`` and ``reference`` are tensors and
     outputs of the float network, ``rounded`` is the dB of each output with every tensor in
-    eight bits, and in an int8 file also with its constants alone: the least of a few choices of
-    codes, since on a single one the few values of an output may be right by luck, errors of
-    weights and of roundings undoing each other.
+    eight bits, of the mean noise of a few choices of codes; but no more than what the constants
+    of an int8 file leave where nothing else is rounded, and what pixels leave that are padded
+    with zeros: zero is half a step from two of their codes.
     """
 
     seed: int
@@ -128,13 +129,16 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
         return None
     if min(rounded) < TELLING:
         return None
+    exact, own = [], []
     if drawn.source != "float":
         net = quantiser.as_filed(net, ranges)
-        rounded = _least(rounded, all_decibels(reference, _run(net.build(*net.outputs), drawn)))
-    rounded = _least(rounded, _rounded(net, drawn, _codes(drawn, ranges), reference))
-    if any(op[0] == "PAD" and net.input in op[1] for op in net.ops):
-        # Zero is none of the codes of pixels here, so that they or what is around them are rounded.
-        rounded = _least(rounded, _rounded(net, drawn, ranges, reference))
+        exact, own = [net], [rounded]
+    rounded = _rounded(net, drawn, _codes(drawn, ranges), reference, own)
+    if drawn.pictures is not None:
+        exact += [quantiser.padded_beside_zero(net, off) for off in (-PIXEL / 2, PIXEL / 2)]
+    for twin in exact:
+        reached = all_decibels(reference, _run(twin.build(*net.outputs), drawn))
+        rounded = [min(pair) for pair in zip(rounded, reached, strict=True)]
     return Network(seed, drawn, tflite, ranges, reference, rounded)
 
 
@@ -142,18 +146,22 @@ def _run(tflite: bytes, drawn: Drawn) -> Outputs:
     return outputs_of(FloatModel(tflite), drawn.inputs)
 
 
-def _least(a: list[float], b: list[float]) -> list[float]:
-    return [min(pair) for pair in zip(a, b, strict=True)]
-
-
-def _rounded(net: Net, drawn: Drawn, ranges: quantiser.Ranges, reference: Outputs) -> list[float]:
-    """The least dB of each output over :data:`STRETCHES`, of ``net`` with the tensors that are
-    in ``ranges`` rounded."""
-    least = [np.inf] * len(reference)
+def _rounded(
+    net: Net,
+    drawn: Drawn,
+    ranges: quantiser.Ranges,
+    reference: Outputs,
+    more: Sequence[list[float]] = (),
+) -> list[float]:
+    """The dB that each output of ``net`` has with the tensors that are in ``ranges`` rounded, of
+    the mean noise over :data:`STRETCHES` and ``more``: on a single choice of codes the few
+    values of an output may be right by luck, their errors undoing each other."""
+    found = list(more)
     for by in STRETCHES:
         twin = quantiser.fake_quantised(net, quantiser.stretched(ranges, by))
-        least = _least(least, all_decibels(reference, _run(twin, drawn)))
-    return least
+        found.append(all_decibels(reference, _run(twin, drawn)))
+    noise = np.power(10.0, -np.array(found) / 10).mean(0)
+    return list(-10 * np.log10(noise))
 
 
 def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:

@@ -242,6 +242,16 @@ def as_filed(net: Net, ranges: Ranges) -> Net:
     return twin
 
 
+def padded_beside_zero(net: Net, value: float) -> Net:
+    """The network with ``value`` instead of zeros where it pads its input."""
+    twin = copy.deepcopy(net)
+    for k, (name, inputs, outputs, *_) in enumerate(net.ops):
+        if name == "PAD" and inputs[0] == net.input:
+            around = twin.const(np.float32(value))
+            twin.ops[k] = ("PADV2", [*inputs, around], outputs, "PadV2Options", {}, 2)
+    return twin
+
+
 def stretched(ranges: Ranges, by: float) -> Ranges:
     """Ranges wider by a factor: other codes, no less fine to speak of."""
     return {t: (low * by, high * by) for t, (low, high) in ranges.items()}
