@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.numerics import layer as solving
 from k210tasks.compiler.numerics import tables, weights
 from k210tasks.compiler.numerics.fixed import batch_norm
 from k210tasks.compiler.passes.ranges import FINEST_STEP, Assigner, Ranges
@@ -23,6 +24,9 @@ from k210tasks.kpu.tables import Activation, BatchNorm
 
 if TYPE_CHECKING:
     from k210tasks.compiler.passes.optimise import Optimiser
+
+
+MIDDLE = 127.5  # of all codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,13 +73,15 @@ class Layer:
 
     ``weights`` float64 [OC, K], K over input channels and taps (depthwise: over taps);
     ``bias`` float64 [OC] in reals, with what a zero point that is no whole code adds;
-    ``zero`` is the whole input zero point the accumulator subtracts.
+    ``zero`` is the whole input zero point the accumulator subtracts, ``middles`` [K] (depthwise:
+    [OC, K]) the middle of all codes less the zero point of each input.
     """
 
     op: Op
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
     zero: int
+    middles: NDArray[np.float64]
 
     @property
     def out(self) -> Quant:
@@ -96,7 +102,11 @@ def prepare(op: Op, producers: dict[Tensor, Op]) -> Layer:
     if shift.any():
         total = w.sum((2, 3))
         bias = bias - (total[:, 0] * shift if depthwise else total @ shift)
-    return Layer(op, w.reshape(len(w), -1), bias, zero)
+    taps = w.shape[2] * w.shape[3]
+    middles = np.repeat(MIDDLE - codes.zero_point, taps)
+    return Layer(
+        op, w.reshape(len(w), -1), bias, zero, middles.reshape(-1, taps) if depthwise else middles
+    )
 
 
 def finish(
@@ -238,8 +248,8 @@ def _numbers(layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: in
     if optimiser is not None:
         rounded, bias = optimiser.choose(op, layer, bits)
     else:
-        zero, scale = weights.grid(layer.weights, bits=bits)
-        rounded, bias = weights.round_nearest(layer.weights, zero, scale, bits=bits), layer.bias
+        inputs = solving.Inputs.unmeasured(layer.middles)
+        rounded, bias = solving.round_layer(layer.weights, inputs, bits=bits), layer.bias
     return finish(layer, rounded, bias, ranges.before(op))
 
 
