@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.options import Fed, Options, SmallMaps
-from k210tasks.compiler.passes.ranges import Range, Ranges, through
+from k210tasks.compiler.passes.bounds import Range, through
+from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.pipeline import finished, prepared
 from k210tasks.compiler.problems import CompileError, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps

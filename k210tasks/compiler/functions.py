@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Step = tuple[Any, ...]
 Fn = tuple[Step, ...]
 
+AFFINE = ("mul", "neg", "add")
+
 RELU: Step = ("clamp", 0.0, math.inf)
 RELU6: Step = ("clamp", 0.0, 6.0)
 RELU_N1_TO_1: Step = ("clamp", -1.0, 1.0)
@@ -114,6 +116,27 @@ def simplify(fn: Fn) -> Fn:
         else:
             steps.append(step)
     return tuple(steps)
+
+
+def affine_first(fn: Fn) -> tuple[float, float, Fn]:
+    """``(scale, offset, rest)``: a function as ``rest(scale * x + offset)``, with as much of it in
+    factor and offset as can be; what comes after a clamp may come before it."""
+    scale, offset = 1.0, 0.0
+    fn = simplify(fn)
+    while fn:
+        clamp = fn[0] if fn[0][0] == "clamp" and len(fn) > 1 else None
+        step = fn[1] if clamp else fn[0]
+        if step[0] not in AFFINE or step == ("mul", 0):
+            break
+        factor = step[1] if step[0] == "mul" else -1.0 if step[0] == "neg" else 1.0
+        more = step[1] if step[0] == "add" else 0.0
+        scale, offset = scale * factor, offset * factor + more
+        if clamp:
+            ends = sorted(end * factor + more for end in clamp[1:])
+            fn = (("clamp", *ends), *fn[2:])
+        else:
+            fn = fn[1:]
+    return scale, offset, fn
 
 
 def clamp_of(fn: Fn) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,15 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"{self.name}{list(self.shape)}"
+
+
+class Within(NamedTuple):
+    """A tensor that a layer no longer writes: its sums, clamped to ``low..high`` where its
+    function clamps first, before the rest of the function."""
+
+    tensor: Tensor
+    low: float
+    high: float
 
 
 @dataclass(eq=False, slots=True)

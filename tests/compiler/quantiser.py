@@ -197,19 +197,73 @@ class _Int8:
             taken[bias] = self.const(value, "int32", self.codes[inputs[x]][0] * steps, 0)
 
 
-def quantised(net: Net, ranges: Ranges, *, floats: bool) -> bytes:
-    """The int8 file; ``floats``: its input and outputs stay float32."""
+def quantised(net: Net, ranges: Ranges, *outputs: int, io: str = "int8") -> bytes:
+    """The int8 file; ``io``: "int8", "uint8" or "float32", of what type its input and outputs
+    are. Without ``outputs`` those of ``net``, or what its last op puts out."""
     made = _Int8(net, ranges)
     made.mark(net.input, codes_of(*ranges[net.input]))
     new = made.new
-    if floats:
-        fed = new.inputs[0] = new.input = new.tensor(net.shape(net.input), "fed")
+
+    def end(tensor: int, name: str | None = None) -> int:
+        """What stands for ``tensor`` outside."""
+        scale, zero = made.codes[tensor]
+        of_codes = {} if io == "float32" else {"scale": scale, "zero_point": zero + 128}
+        return new.tensor(net.shape(tensor), name, dtype=io, **of_codes)
+
+    if io != "int8":
+        fed = new.inputs[0] = new.input = end(net.input, "fed")
         new.ops.append(("QUANTIZE", [fed], [net.input], None, {}, 1))
     for op in net.ops:
         made.op(op)
-    outputs = list(net.outputs)
-    if floats:
-        for k, tensor in enumerate(outputs):
-            outputs[k] = new.tensor(net.shape(tensor))
-            new.ops.append(("DEQUANTIZE", [tensor], [outputs[k]], None, {}, 1))
-    return new.build(*outputs)
+    ends = _ends(net, outputs)
+    if io != "int8":
+        name = "DEQUANTIZE" if io == "float32" else "QUANTIZE"
+        for k, tensor in enumerate(ends):
+            ends[k] = end(tensor)
+            new.ops.append((name, [tensor], [ends[k]], None, {}, 1))
+    return new.build(*ends)
+
+
+def as_filed(net: Net, ranges: Ranges) -> Net:
+    """The float network with the constants that its int8 file has."""
+    made, twin = _Int8(net, ranges), copy.deepcopy(net)
+    made.mark(net.input, codes_of(*ranges[net.input]))
+    for op in net.ops:
+        made.op(op)
+        for old, new in zip(op[1], made.new.ops[-1][1], strict=True):
+            filed = made.new.tensors[new]
+            if new == old or filed["value"] is None:
+                continue
+            value, scale = filed["value"].astype(np.float64), filed["scale"]
+            if np.ndim(scale):
+                scale = _along(np.atleast_1d(scale), filed["axis"], value.ndim)
+            real = (value - filed["zero_point"]) * scale
+            twin.tensors[old]["value"] = real.astype(np.float32)
+    return twin
+
+
+def padded_beside_zero(net: Net, value: float) -> Net:
+    """The network with ``value`` instead of zeros where it pads its input."""
+    twin = copy.deepcopy(net)
+    for k, (name, inputs, outputs, *_) in enumerate(net.ops):
+        if name == "PAD" and inputs[0] == net.input:
+            around = twin.const(np.float32(value))
+            twin.ops[k] = ("PADV2", [*inputs, around], outputs, "PadV2Options", {}, 2)
+    return twin
+
+
+def stretched(ranges: Ranges, by: float) -> Ranges:
+    """Ranges wider by a factor: other codes, no less fine to speak of."""
+    return {t: (low * by, high * by) for t, (low, high) in ranges.items()}
+
+
+def _ends(net: Net, outputs: tuple[int, ...]) -> list[int]:
+    return list(outputs) or list(net.outputs) or [net.ops[-1][2][0]]
+
+
+def quantised_by(
+    net: Net, samples: list[NDArray[np.float32]], *outputs: int, io: str = "int8"
+) -> bytes:
+    """The int8 file with the ranges that ``samples``, of the input's shape, show."""
+    model = FloatModel(net.build(*_ends(net, outputs)), keep_all=True)
+    return quantised(net, measured(model, samples), *outputs, io=io)

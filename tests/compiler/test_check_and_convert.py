@@ -14,7 +14,7 @@ from k210tasks.compiler.problems import TooMuchMemory
 from tests.check_and_convert import disagreement
 from tests.compiler.chains import networks
 from tests.compiler.helpers import fixture, pixels, scaled
-from tests.compiler.int8 import quantised
+from tests.compiler.quantiser import quantised_by
 from tests.compiler.test_agreement import STRUCTURES
 from tests.compiler.tflite_builder import Net
 
@@ -33,7 +33,7 @@ def test_of_joined_and_split_maps(build: Callable[[Net], int], kmodel: int, inte
     end = build(net)
     tflite = net.build(end)
     if integers and not any(op[0] in ("NEG", "ADD") for op in net.ops):
-        tflite = quantised(net, [scaled(p, 0.0) for p in pixels((1, 12, 12, 3))], end)
+        tflite = quantised_by(net, [scaled(p, 0.0) for p in pixels((1, 12, 12, 3))], end)
     assert disagreement(tflite, kmodel) is None
 
 

@@ -15,7 +15,7 @@ from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import decibels
-from tests.compiler.int8 import quantised
+from tests.compiler.quantiser import quantised_by
 from tests.compiler.tflite_builder import Net
 
 SHAPE = (1, 12, 12, 3)
@@ -47,6 +47,29 @@ def blocks(net: Net) -> int:
     return net.conv(net.binary("ADD", net.conv(y, 8), x), 4)
 
 
+def held(net: Net) -> int:
+    """A clamp that the file gives the codes of what it clamps, and zeros around it."""
+    x = net.pool(net.conv(net.input, 8), "MAX", (2, 2), act="RELU")
+    return net.conv(net.pad(x, [(0, 0), (2, 3), (3, 2), (0, 0)]), 4)
+
+
+def gated(net: Net) -> int:
+    """Squares of sums, which kmodel 3 multiplies by, are of no tensor that the file tells of."""
+    x = net.conv(net.input, 8, act="RELU", gain=4.0)
+    gate = net.dense(net.reduce("MEAN", x, [1, 2], False), 8)
+    gate = net.binary("ADD", gate, net.const(np.linspace(-1, 1, 8, dtype=np.float32)))
+    gate = net.reshape(net.unary("LOGISTIC", gate), (1, 1, 1, 8))
+    return net.conv(net.binary("MUL", x, gate), 4)
+
+
+def split(net: Net) -> int:
+    """Nor is a function in several ops of parts of a map."""
+    x = net.conv(net.input, 8, gain=4.0)
+    halves = [net.strided_slice(x, [0, 0, 0, k], [1, 12, 12, k + 4], [1, 1, 1, 1]) for k in (0, 4)]
+    x = net.concat([net.binary("MUL", h, net.unary("LOGISTIC", h)) for h in halves], 3)
+    return net.conv(x, 4)
+
+
 def classes(net: Net) -> int:
     x = net.conv(net.input, 8, act="RELU", gain=4.0)
     return net.softmax(net.dense(net.reduce("MEAN", x, [1, 2], False), 5))
@@ -69,13 +92,13 @@ def results(tflite: bytes, made: Compiled, inputs: list[NDArray]) -> tuple[NDArr
 @pytest.mark.parametrize("kmodel", [3, 4])
 @pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
-@pytest.mark.parametrize("build", [plain, curves, blocks, classes])
+@pytest.mark.parametrize("build", [plain, curves, blocks, classes, held, gated, split])
 def test_a_quantised_file_is_computed_as_what_its_codes_mean(
     build: Callable[[Net], int], io: str, measured: bool, kmodel: int
 ) -> None:
     net = Net(SHAPE)
     inputs = samples()
-    tflite = quantised(net, inputs, build(net), io=io)
+    tflite = quantised_by(net, inputs, build(net), io=io)
     calibration = compiler.calibrate(tflite, inputs) if measured else None
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
     wanted, got = results(tflite, made, inputs)
@@ -88,7 +111,7 @@ def test_a_quantised_file_is_computed_as_what_its_codes_mean(
 @pytest.mark.parametrize("io", ["int8", "uint8"])
 def test_the_codes_of_the_input_are_those_of_the_file(io: str) -> None:
     net = Net(SHAPE)
-    tflite = quantised(net, samples(), plain(net), io=io)
+    tflite = quantised_by(net, samples(), plain(net), io=io)
     made = compiler.compile(tflite, None, Options(kmodel=4, effort="fast"))
     given = FloatModel(tflite).input
     scale, zero = given["quantization"]
@@ -100,13 +123,13 @@ def test_the_codes_of_the_input_are_those_of_the_file(io: str) -> None:
 def test_without_samples_a_picture_is_what_the_file_says() -> None:
     net = Net(SHAPE)
     end = plain(net)
-    signed = quantised(net, samples(), end, io="float32")
+    signed = quantised_by(net, samples(), end, io="float32")
     made = compiler.compile(signed, None, Options(kmodel=4, effort="fast"))
     assert made.input["scale"] == pytest.approx(2 / 255, rel=0.01)  # not a pixel's 1/255
     assert made.input["zero_point"] == pytest.approx(127.5, abs=1)
     as_asked = compiler.compile(signed, None, Options(kmodel=4, effort="fast", mean=0.5, std=0.5))
     assert as_asked.input["zero_point"] == 127.5  # the same, said more exactly
-    pixels = quantised(net, samples(0.0), end, io="float32")
+    pixels = quantised_by(net, samples(0.0), end, io="float32")
     made = compiler.compile(pixels, None, Options(kmodel=4, effort="fast"))
     assert made.input["scale"] == pytest.approx(1 / 255, rel=0.01)
     assert made.input["zero_point"] == 0
@@ -115,7 +138,7 @@ def test_without_samples_a_picture_is_what_the_file_says() -> None:
 def test_tensors_measured_on_a_file_with_float_input_stay_floats() -> None:
     net = Net(SHAPE)
     inputs = samples()
-    tflite = quantised(net, inputs, plain(net), io="float32")
+    tflite = quantised_by(net, inputs, plain(net), io="float32")
     made = compiler.compile(tflite, compiler.calibrate(tflite, inputs), Options(kmodel=4))
     assert made.input["dtype"] == "float32"
 
@@ -123,7 +146,7 @@ def test_tensors_measured_on_a_file_with_float_input_stay_floats() -> None:
 def test_calibration_of_a_file_without_floats_survives_its_file(tmp_path) -> None:
     net = Net(SHAPE)
     inputs = samples()
-    tflite = quantised(net, inputs, plain(net))
+    tflite = quantised_by(net, inputs, plain(net))
     calibration = compiler.calibrate(tflite, inputs)
     path = tmp_path / "calibration.npz"
     calibration.to_npz(path)

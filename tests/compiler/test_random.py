@@ -18,7 +18,7 @@ MUTATED = range(1, 16)
 @pytest.mark.parametrize("kmodel", [3, 4])
 @pytest.mark.parametrize("tens", range(len(SEEDS) // 10))
 def test_a_network_computes_what_litert_does_or_is_refused(tens: int, kmodel: int) -> None:
-    verdicts = [judge(seed, kmodel) for seed in SEEDS[10 * tens : 10 * tens + 10]]
+    verdicts = [judge(seed, kmodel, "maixpy") for seed in SEEDS[10 * tens : 10 * tens + 10]]
     assert not [told(v) for v in verdicts if v.fault]
 
 

@@ -15,7 +15,7 @@ from k210tasks.samples.loading import planar
 from k210tasks.simulator import Simulator
 from k210tasks.steps.layer_snr import _picked, _real
 from tests.compiler.helpers import MEAN, decibels, pixels, scaled
-from tests.compiler.int8 import quantised
+from tests.compiler.quantiser import quantised_by
 from tests.compiler.tflite_builder import Net
 
 
@@ -70,7 +70,7 @@ def test_every_row_says_where_its_tensor_is(
     end = build(net)
     pictures = pixels((1, 8, 8, 3))
     inputs = [scaled(p) for p in pictures]
-    tflite = quantised(net, inputs, end) if integers else net.build(end)
+    tflite = quantised_by(net, inputs, end) if integers else net.build(end)
     calibration = compiler.calibrate(tflite, inputs)
     options = Options(kmodel=kmodel, mean=MEAN, effort="fast")
     made = compiler.compile(tflite, calibration, options)

@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 RIDGE = 3.0  # pull towards the float weights, as a share of the inputs' mean power
 DAMPING = 0.01  # added to H before rounding, as a share of its mean diagonal
 WIDE = 640  # weights per output channel from which on H is kept in blocks
+SPREAD = 255 / math.sqrt(12)  # standard deviation of codes that are all alike often
 BLOCK = 576  # and their size: whole 3x3 windows of 64 channels
 
 
@@ -61,6 +62,23 @@ class Inputs:
                 for k in range(0, taps, each)
             ],
         )
+
+    @classmethod
+    def unmeasured(cls, middle: Floats) -> Inputs:
+        """Of maps that no sample shows: all codes alike often, each by itself. ``middle`` [K], or
+        for a depthwise layer [C, K], is the mean of the codes minus zero point. It makes
+        what is rounded off the weights add up to nothing where inputs have one sign."""
+        if middle.ndim == 2:
+            eye = np.broadcast_to(np.eye(middle.shape[1]), (len(middle), *2 * middle.shape[1:]))
+            return cls(
+                np.empty((len(middle), 0, middle.shape[1])),
+                [SPREAD**2 * eye + middle[:, :, None] * middle[:, None, :]],
+            )
+        taps = len(middle)
+        each = taps if taps <= WIDE else BLOCK
+        parts = [middle[k : k + each] for k in range(0, taps, each)]
+        h = [SPREAD**2 * np.eye(len(part)) + np.outer(part, part) for part in parts]
+        return cls(np.empty((0, taps)), h)
 
     @property
     def power(self) -> NDArray[np.float64]:

@@ -146,15 +146,17 @@ def fit(
     weights: NDArray[np.float64] | None = None,
     points: int = 1024,
     candidates: int = 192,
+    constant_above: bool = False,
 ) -> Fit:
     """The table nearest to ``curve`` for batch-norm results ``low..high``.
 
     ``curve`` maps results (float64 array) to real-valued output codes, zero point
     included; it is clipped to 0..255 here. ``weights`` (``points`` values, equidistant
     over the range) say how often a result occurs; a tenth of the weight stays spread
-    evenly, so that rare values are not left to chance. Least squares by dynamic
-    programming over segment starts, then every slope and byte is settled on the exact
-    integer arithmetic. The errors returned are measured with that arithmetic on all
+    evenly, so that rare values are not left to chance. ``constant_above``: the curve ends at
+    ``high``, and any result beyond has its code; else the last slope goes on. Least squares
+    by dynamic programming over segment starts, then every slope and byte is settled on the
+    exact integer arithmetic. The errors returned are measured with that arithmetic on all
     results of the range, or on 65536 evenly spaced ones where it holds more.
     """
     low, high = max(low, LOWEST + 1), min(high, PARKED - 1)
@@ -166,7 +168,10 @@ def fit(
     if weights is not None and len(weights) == len(grid) and weights.sum() > 0:
         weight = 0.9 * weights / weights.sum() + 0.1 * weight
     starts = _candidates(grid, target, candidates)
-    segments, left = _best_chain(grid, target, weight, starts)
+    most = SEGMENTS - 1 - constant_above
+    segments, left = _best_chain(grid, target, weight, starts, most)
+    if constant_above:
+        segments.append(Segment(high, 0, 0, round(float(target[-1]))))
     made = table(segments, left)
     return Fit(made, *_measure(made, curve, low, high))
 
@@ -196,8 +201,10 @@ def _best_chain(
     target: NDArray[np.float64],
     weight: NDArray[np.float64],
     starts: list[int],
+    most: int,
 ) -> tuple[list[Segment], int]:
-    """Segments of least weighted squared error, by dynamic programming over the starts."""
+    """At most ``most`` segments of least weighted squared error, by dynamic programming over
+    the starts."""
     count = len(starts)
     ends = np.array([*starts[1:], len(grid)])  # a segment from start i may end at ends[j], j >= i
     left = round(float(target[0]))
@@ -226,10 +233,10 @@ def _best_chain(
             cost[i, i:] = np.where(better, best, cost[i, i:])
             slopes[i, i:] = np.where(better, k, slopes[i, i:])
             biases[i, i:] = np.where(better, bias, biases[i, i:])
-    total = np.full((SEGMENTS, count + 1), np.inf)  # [segments used, starts covered]
+    total = np.full((most + 1, count + 1), np.inf)  # [segments used, starts covered]
     total[0, 0] = 0.0
-    previous = np.zeros((SEGMENTS, count + 1), np.int64)
-    for used in range(1, SEGMENTS):
+    previous = np.zeros((most + 1, count + 1), np.int64)
+    for used in range(1, most + 1):
         reach = total[used - 1, :count, None] + cost  # from start i to the end of j
         previous[used, 1:] = np.argmin(reach, axis=0)
         total[used, 1:] = np.min(reach, axis=0)

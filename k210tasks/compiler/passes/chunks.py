@@ -76,7 +76,9 @@ def pooled(dev: Lowering, m: Map, kind: int, shift: tuple[int, int]) -> Tensor |
             first=first + (computes[5] if computes else 0),
             identity=op.attrs["identity"],
         )
-        dev.producers[full].attrs.update({k: op.attrs[k] for k in ("pre", "pre_range")})
+        dev.producers[full].attrs.update(
+            {k: op.attrs[k] for k in ("pre", "pre_range", "pre_clamp")}
+        )
         dev.producers[full].attrs["shows"] = op.attrs.get("shows") if computes else None
         parts.append(dev.copy(full, pool=kind, tap=shift))
     return parts[0] if len(parts) == 1 else dev.concat(parts)

@@ -9,7 +9,7 @@ import numpy as np
 
 from k210tasks.compiler import executor, functions
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.ir import Op, Tensor, Within
 from k210tasks.compiler.passes import transposes
 from k210tasks.compiler.passes.lowering import (
     MAX_CHANNELS,
@@ -125,8 +125,8 @@ def _pays(fn: Fn) -> bool:
     return len(fn) > 1 or any(step[0] not in (*UNARY, "add", "mul", "clamp") for step in fn)
 
 
-def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
-    """A function of each value."""
+def function(dev: Lowering, v: Value, out: Value, fn: Fn, inner: Within | None = None) -> None:
+    """A function of each value; ``inner``: a tensor of the source between its steps."""
     fn = functions.simplify(fn)
     if dev.tables and (v.codes is not None or v.on_kpu) and _pays(fn):
         out.codes = dev.emit("requantize", [dev.as_codes(v)], out.shape, out, fn=fn)
@@ -138,18 +138,24 @@ def function(dev: Lowering, v: Value, out: Value, fn: Fn) -> None:
         out.unclamped = (dev.as_floats(v), fn[0])
     elif v3_carries(fn, dev.runtime):
         out.floats = _floats(dev, "map", [dev.as_floats(v)], out.shape, out, fn=fn)
+    elif len(fn) > 1 and fn[0][0] == "clamp" and _floats_first(dev, v):
+        # Codes of the floats would be spent on what the clamp cuts off.
+        held = Value(v.shape, f"{v.name}/clamped", unclamped=(dev.as_floats(v), fn[0]))
+        if inner is not None and inner[1:] == fn[0][1:]:
+            held.source, held.range = inner.tensor.source, inner.tensor.range
+        function(dev, held, out, fn[1:])
     else:
         # Byte to byte: any function, at the price of codes.
         out.codes = dev.emit("requantize", [dev.as_codes(v)], out.shape, out, fn=fn)
 
 
-def _then(dev: Lowering, out: Value, fn: Fn, x: Tensor) -> None:
-    """Finish ``out`` with ``x`` put through ``fn``."""
+def _then(dev: Lowering, out: Value, fn: Fn, x: Tensor, inner: Within | None = None) -> None:
+    """Finish ``out`` with ``x`` put through ``fn``; ``inner`` as in :func:`function`."""
     if not fn:
         x.name, x.source, x.range = out.name, out.source, out.range
         out.floats = x
         return
-    function(dev, Value(x.shape, x.name, floats=x), out, fn)
+    function(dev, Value(x.shape, x.name, floats=x), out, fn, inner)
 
 
 def _clamp_first(fn: Fn) -> tuple[Fn, Fn]:
@@ -205,7 +211,7 @@ def dense(dev: Lowering, v: Value, out: Value, op: Op) -> None:
     x = _floats(
         dev, "dense", [dev.as_floats(v)], out.shape, weights=a["weights"], bias=a["bias"], fn=own
     )
-    _then(dev, out, rest, x)
+    _then(dev, out, rest, x, a.get("pre"))
 
 
 def pool(dev: Lowering, v: Value, out: Value, op: Op) -> None:
@@ -215,10 +221,11 @@ def pool(dev: Lowering, v: Value, out: Value, op: Op) -> None:
         raw = out if not a["fn"] else Value(out.shape, f"{out.name}/max")
         raw.codes = dev.emit("pool", [dev.as_codes(v)], out.shape, raw, fn=(), **attrs)
         if a["fn"]:
-            function(dev, raw, out, a["fn"])
+            function(dev, raw, out, a["fn"], a.get("pre"))
         return
     own, rest = _clamp_first(a["fn"]) if dev.version == 4 else ((), a["fn"])
-    _then(dev, out, rest, _floats(dev, "pool", [dev.as_floats(v)], out.shape, fn=own, **attrs))
+    x = _floats(dev, "pool", [dev.as_floats(v)], out.shape, fn=own, **attrs)
+    _then(dev, out, rest, x, a.get("pre"))
 
 
 def binary(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> None:
@@ -230,7 +237,8 @@ def binary(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> None:
     inputs = [dev.as_floats(a), dev.as_floats(b)]
     if dev.version == 3 and any(t.value is not None for t in inputs):
         raise NeedsKmodel4(dev.label, "adding a constant map")
-    _then(dev, out, rest, _floats(dev, "binary", inputs, out.shape, op=op.attrs["op"], fn=own))
+    x = _floats(dev, "binary", inputs, out.shape, op=op.attrs["op"], fn=own)
+    _then(dev, out, rest, x, op.attrs.get("pre"))
 
 
 def concat(dev: Lowering, parts: list[Value], out: Value, op: Op) -> None:

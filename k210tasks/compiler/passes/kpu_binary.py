@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 
-from k210tasks.compiler.agreement import MOVING
+from k210tasks.compiler import functions
+from k210tasks.compiler.agreement import moves
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Op, Tensor, Within
+from k210tasks.compiler.passes.bounds import Bounds
 from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
+from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
 
-_SQUARE: Fn = (("square",),)
+#: of the whole range of what is squared: where one map of its square ends and the next begins
+ENDS = (0.25, 0.5)
+WHOLE = 127  # steps of the largest weight, of which the others are whole numbers
+
+
+def _square(reach: float, count: int) -> tuple[Fn, ...]:
+    """``count`` functions whose sum is the square of values up to ``reach``, each for values of
+    other sizes. Where one is constant its codes have no error, and those of the first are fine."""
+    ends = [reach * end for end in ENDS[: count - 1]]
+    if not ends:
+        return ((("square",),),)
+    near: Fn = (("clamp", -ends[0], ends[0]), ("square",))
+    tops = [b**2 - a**2 for a, b in itertools.pairwise(ends)] + [math.inf]
+    far = [
+        (("square",), ("add", -(a**2)), ("clamp", 0.0, top))
+        for a, top in zip(ends, tops, strict=True)
+    ]
+    return near, *far
 
 
 def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | None:
@@ -34,23 +55,20 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
 
 
 def _weighted(
-    dev: Lowering, joined: Tensor, first: float, second: float, fn: Fn,
-    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Tensor | None = None,
+    dev: Lowering, joined: Tensor, factors: tuple[float, ...], fn: Fn,
+    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Within | None = None,
 ) -> Tensor:  # fmt: skip
-    """``fn(first * a + second * b)`` of two maps behind each other."""
-    c = joined.shape[1] // 2
-    eye = np.eye(c, dtype=np.float32)
-    weights = np.concatenate([first * eye, second * eye], 1).reshape(c, 2 * c, 1, 1)
+    """``fn`` of the sum of maps behind each other, each by its factor."""
+    c = joined.shape[1] // len(factors)
+    weights = np.kron(np.array(factors, np.float32), np.eye(c, dtype=np.float32))[..., None, None]
     zeros = np.zeros(c, np.float32)
     return dev.conv(joined, weights, zeros, like=like, fn=fn, computes=computes, pre=pre)
 
 
 def _finish(dev: Lowering, joined: Tensor, m: Map, out: Value, op: Op,
-            first: float, second: float) -> None:  # fmt: skip
+            factors: tuple[float, ...]) -> None:  # fmt: skip
     computes = None if out.source is None else (out.source, *m.offset, *m.stride)
-    tensor = _weighted(
-        dev, joined, first, second, op.attrs["fn"], out, computes, op.attrs.get("pre")
-    )
+    tensor = _weighted(dev, joined, factors, op.attrs["fn"], out, computes, op.attrs.get("pre"))
     out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, m.stride, m.size)
 
 
@@ -59,25 +77,57 @@ def total(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
-    _finish(dev, *both, out, op, 1.0, 1.0 if op.attrs["op"] == "add" else -1.0)
+    _finish(dev, *both, out, op, (1.0, 1.0 if op.attrs["op"] == "add" else -1.0))
     return True
 
 
 def product(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
     """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
-    KPU cannot."""
+    KPU cannot.
+
+    Each square is several maps, where there is room for them: in codes of the whole range a
+    product of small factors would drown.
+    """
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
     joined, m = both
-    squares = [_weighted(dev, joined, 1.0, sign, _SQUARE) for sign in (1.0, -1.0)]
+    parts = _square(1.0, _most_parts(joined))
+    # Both squares are of the same number where the factor of either sign is zero.
+    difference = (1.0, -1.0) if _often_zero(dev, dev.producers[joined].inputs[1]) else (-1.0, 1.0)
+    squares = [_weighted(dev, joined, w, fn) for w in ((1.0, 1.0), difference) for fn in parts]
     for square in squares:
-        writer = dev.producers[square]
-        tensors = [square] if writer.kind == "kpu_conv" else writer.inputs  # split by its loads
-        for tensor in tensors:
-            dev.producers[tensor].attrs["factors"] = True
-    _finish(dev, dev.concat(squares), m, out, op, 0.25, -0.25)
+        _mark(dev, square, "square")
+    factors = (0.25,) * len(parts) + (-0.25,) * len(parts)
+    _finish(dev, dev.concat(squares), m, out, op, factors)
+    assert out.map is not None
+    _mark(dev, out.map.tensor, "product")
     return True
+
+
+def _often_zero(dev: Lowering, tensor: Tensor) -> bool:
+    """Whether a map was clamped at zero."""
+    while (op := dev.producers.get(tensor)) is not None and moves(op):
+        tensor = op.input
+    fn = functions.simplify(op.attrs.get("fn", ())) if op is not None else ()
+    return bool(fn) and fn[-1][0] == "clamp" and fn[-1][1] == 0
+
+
+def _most_parts(joined: Tensor) -> int:
+    """In how many maps each square of the halves of a map has room."""
+    _, c, h, w = joined.shape
+    for count in range(len(ENDS) + 1, 1, -1):
+        if count * c <= MAX_CHANNELS and map_rows((count + 1) * c, h, w) <= KPU_RAM_ROWS:
+            return count
+    return 1
+
+
+def _mark(dev: Lowering, tensor: Tensor, role: str) -> None:
+    """Say of the layers that write ``tensor``, several where its loads split it, what they are
+    of a product."""
+    writer = dev.producers[tensor]
+    for part in [tensor] if writer.kind == "kpu_conv" else writer.inputs:
+        dev.producers[part].attrs["role"] = role
 
 
 def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
@@ -101,25 +151,45 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
     """Bring the factors of every product to one size: (s*a + b/s)**2 - (s*a - b/s)**2 is the
     same for any s, but codes are few where one factor drowns in the other. Edits weights."""
     producers = graph.producers()
+    bounds = Bounds(producers, ranges.of)
     for op in graph.ops:
-        if not op.attrs.get("factors"):
+        if op.attrs.get("role") != "square":
             continue
-        sizes = [_size(t, producers, ranges) for t in producers[op.input].inputs]
+        ends = [bounds.of(t) or (0.0, 0.0) for t in producers[op.input].inputs]
+        sizes = [max(abs(low), abs(high)) for low, high in ends]
         if not all(sizes):
             continue
         s = math.sqrt(sizes[1] / sizes[0])
         c = op.input.shape[1] // 2
         scale = np.repeat(np.array([s, 1 / s], np.float32), c).reshape(1, -1, 1, 1)
         op.attrs["weights"] = op.attrs["weights"] * scale
+        for count in range(len(ENDS) + 1):
+            reaches = (1.0, 2 * math.sqrt(sizes[0] * sizes[1]))
+            any_reach, fitting = (_square(reach, count + 1) for reach in reaches)
+            if op.attrs["fn"] in any_reach:
+                op.attrs["fn"] = fitting[any_reach.index(op.attrs["fn"])]
+                break
 
 
-def _size(tensor: Tensor, producers: dict[Tensor, Op], ranges: Ranges) -> float:
-    """The largest magnitude of a factor; 0 where it is not known."""
-    while (found := ranges.of(tensor)) is None:
-        op = producers.get(tensor)
-        if op is None:
-            return 0.0
-        if op.kind not in MOVING and op.kind != "quantize" and not op.attrs.get("identity"):
-            return 0.0
-        tensor = op.input
-    return max(abs(found[0]), abs(found[1]))
+def whole_weights(graph: Graph) -> None:
+    """Let the weights of products be whole numbers of steps: what is rounded off those of a sum
+    and of a difference does not cancel, and squares are large beside their difference. Scales
+    must have been chosen. Edits weights."""
+    producers = graph.producers()
+    for op in graph.ops:
+        if op.attrs.get("role") != "square":
+            continue
+        w = op.attrs["weights"].astype(np.float64)
+        c, rows = w.shape[1] // 2, np.arange(len(w))
+        first = np.abs(w[:, :c, 0, 0]).argmax(1)
+        parts = producers[op.input].inputs
+        x, y = (
+            np.abs(w[rows, first + i * c, 0, 0]) * part.scales[first]
+            for i, part in enumerate(parts)
+        )
+        ratio = x / y
+        small = np.maximum(np.rint(WHOLE * np.minimum(ratio, 1 / ratio)), 1) / WHOLE
+        change = np.sqrt(np.where(ratio > 1, 1 / small, small) / ratio)
+        w[rows, first] *= change[:, None, None]
+        w[rows, first + c] /= change[:, None, None]
+        op.attrs["weights"] = w.astype(np.float32)

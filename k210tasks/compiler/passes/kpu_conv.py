@@ -166,7 +166,7 @@ def _emit(
     before = op.attrs.get("pre")
     source = out.source
     if source is None and before is not None:
-        source = before.source
+        source = before.tensor.source
     computes = None if source is None else (source, *target.offset, *target.stride)
     tensor = dev.conv(
         target.tensor,

@@ -179,17 +179,22 @@ def _pool(s: Legaliser, op: Op) -> None:
 def _apply(s: Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None:
     """A function of each value of ``v``."""
     c = v.shape[1] if len(v.shape) > 1 else 1
-    ones, zeros = np.ones((c, 1, 1, 1), np.float32), np.zeros(c, np.float32)
+    # A factor and an offset are exact in a layer's weights, and errors in its table.
+    scale, offset, rest = functions.affine_first(fn)
+    weights = np.full((c, 1, 1, 1), scale, np.float32)
+    bias = np.full(c, offset, np.float32)
+    if (scale, offset) != (1.0, 0.0):
+        op = Op(op.kind, op.inputs, op.outputs, {**op.attrs, "pre": None}, op.origin)
     if v.vector is not None:
         tensor, pixel = v.vector
         computes = None if out.source is None else (out.source, *pixel, 1, 1)
-        y = s.dev.conv(tensor, ones, zeros, like=out, depthwise=True, fn=fn, computes=computes)
+        y = s.dev.conv(tensor, weights, bias, like=out, depthwise=True, fn=rest, computes=computes)
         out.vector = (y, pixel)
     elif len(v.shape) == 4 and (v.map is not None or s.wants_kpu(op.output) or (
         s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn, s.dev.runtime))
     ):  # fmt: skip
-        if not kpu_conv.conv(s.dev, v, out, op, ones, zeros, depthwise=True, stride=(1, 1),
-                             pads=(0, 0, 0, 0), fn=fn):  # fmt: skip
+        if not kpu_conv.conv(s.dev, v, out, op, weights, bias, depthwise=True, stride=(1, 1),
+                             pads=(0, 0, 0, 0), fn=rest):  # fmt: skip
             cpu.function(s.dev, v, out, fn)
     else:
         cpu.function(s.dev, v, out, fn)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler.functions import Fn, Step
-from k210tasks.compiler.ir import DType, Op, Place, Tensor
+from k210tasks.compiler.ir import DType, Op, Place, Tensor, Within
 from k210tasks.compiler.passes import chunks, clamps
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
 from k210tasks.kpu.layout import layout
@@ -154,15 +154,15 @@ class Lowering:
         computes: tuple[int, ...] | None = None,
         first: int = 0,
         identity: bool = False,
-        pre: Tensor | None = None,
+        pre: Within | None = None,
     ) -> Tensor:
         """A KPU layer on the whole tensor ``x``, its output channels split where one layer
         cannot load them all.
 
         ``computes`` (source tensor, offsets, strides): before its pool the layer computes,
         at ``offset + (y, x) * stride``, pixel (y, x) of that tensor of the source file, or
-        of the tensor ``pre``, before the layer's function; ``first`` is the channel of it
-        that the layer's channel 0 is.
+        of the tensor ``pre``, inside the layer's function; ``first`` is the channel of it that
+        the layer's channel 0 is.
         """
         out, inner, k, _ = weights.shape
         stride = (1, 2, 2, 4, 4, 2, 2, 4, 1, 1)[pool]
@@ -189,8 +189,9 @@ class Lowering:
                 pool=pool,
                 computes=None if computes is None else (*computes, first + begin),
                 identity=identity,
-                pre=None if pre is None else pre.source,
-                pre_range=None if pre is None else pre.range,
+                pre=None if pre is None else pre.tensor.source,
+                pre_range=None if pre is None else pre.tensor.range,
+                pre_clamp=None if pre is None else (pre.low, pre.high),
             )
             parts.append(part)
         return parts[0] if len(parts) == 1 else self.concat(parts, like)

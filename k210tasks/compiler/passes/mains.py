@@ -77,6 +77,8 @@ def _copy(x: Tensor, main: Tensor, op: Op) -> Op:
         "computes": None,
         "identity": True,
         "pre": None,
+        "pre_range": None,
+        "pre_clamp": None,
         "spare": 1,
     }
     return Op("kpu_conv", [x], [same, main], attrs, op.origin)

@@ -138,7 +138,7 @@ class Optimiser:
         sampled = self._pixels(op)
         inputs = self._inputs(op, layer, sampled)
         w, bias = layer.weights, layer.bias
-        if sampled.target is not None:
+        if sampled.target is not None and "role" not in op.attrs:
             w, bias = solving.adapt(w, bias, inputs, sampled.target)
         rounded = solving.round_layer(
             w,
@@ -197,10 +197,11 @@ class Optimiser:
             return None
         tensors, pre = self.calibration.tensors, op.attrs.get("pre")
         stats = tensors.get(pre) if pre is not None else None
-        low, high = -math.inf, math.inf
+        low, high = op.attrs["pre_clamp"] or (-math.inf, math.inf)
         leak = None
         if stats is None or stats.values is None:
             stats = tensors.get(op.attrs["computes"][0])
+            low, high = -math.inf, math.inf
             fn = functions.simplify(op.attrs["fn"])
             clamp = functions.clamp_of(fn)
             if clamp is not None:

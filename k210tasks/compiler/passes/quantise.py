@@ -6,6 +6,7 @@ rounding of a layer can make up for theirs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.numerics import layer as solving
 from k210tasks.compiler.numerics import tables, weights
 from k210tasks.compiler.numerics.fixed import batch_norm
 from k210tasks.compiler.passes.ranges import FINEST_STEP, Assigner, Ranges
@@ -22,6 +24,9 @@ from k210tasks.kpu.tables import Activation, BatchNorm
 
 if TYPE_CHECKING:
     from k210tasks.compiler.passes.optimise import Optimiser
+
+
+MIDDLE = 127.5  # of all codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,13 +73,15 @@ class Layer:
 
     ``weights`` float64 [OC, K], K over input channels and taps (depthwise: over taps);
     ``bias`` float64 [OC] in reals, with what a zero point that is no whole code adds;
-    ``zero`` is the whole input zero point the accumulator subtracts.
+    ``zero`` is the whole input zero point the accumulator subtracts, ``middles`` [K] (depthwise:
+    [OC, K]) the middle of all codes less the zero point of each input.
     """
 
     op: Op
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
     zero: int
+    middles: NDArray[np.float64]
 
     @property
     def out(self) -> Quant:
@@ -95,7 +102,11 @@ def prepare(op: Op, producers: dict[Tensor, Op]) -> Layer:
     if shift.any():
         total = w.sum((2, 3))
         bias = bias - (total[:, 0] * shift if depthwise else total @ shift)
-    return Layer(op, w.reshape(len(w), -1), bias, zero)
+    taps = w.shape[2] * w.shape[3]
+    middles = np.repeat(MIDDLE - codes.zero_point, taps)
+    return Layer(
+        op, w.reshape(len(w), -1), bias, zero, middles.reshape(-1, taps) if depthwise else middles
+    )
 
 
 def finish(
@@ -149,6 +160,8 @@ def _stages(
     else:
         low_real, high_real = pre_range or _bounds(scale, bias, spread)
         low_real, high_real = min(low_real, 0.0), max(high_real, 0.0)
+        bounds = fn[0][1:] if fn[0][0] == "clamp" else (-math.inf, math.inf)
+        low_real, high_real = (min(max(end, bounds[0]), bounds[1]) for end in (low_real, high_real))
         reach = float((scale * spread + np.abs(bias)).max())
         unit = max((high_real - low_real) / 255, reach * FINEST_STEP, 1e-9)
         made = batch_norm(
@@ -164,7 +177,12 @@ def _stages(
             y = functions.evaluate(fn, v * step)
             return np.nan_to_num(y / out.scale + zero, nan=0.0, posinf=1e9, neginf=-1e9)
 
-        fitted = tables.fit(curve, round(low_real / step), round(high_real / step))
+        fitted = tables.fit(
+            curve,
+            round(low_real / step),
+            round(high_real / step),
+            constant_above=high_real == bounds[1],
+        )
         table = fitted.table
     return table, BatchNorm.of(made.mul, made.shift, made.add)
 
@@ -203,11 +221,12 @@ def quantise(
     ``contract`` is what the codes of the input mean, None to use its measured range.
     Without calibration data weights go to their nearest codes.
     """
-    from k210tasks.compiler.passes import optimise, steps
+    from k210tasks.compiler.passes import kpu_binary, optimise, steps
 
     assigner = Assigner(graph, ranges, contract)
     assigner.assign()
     steps.assign_steps(graph, assigner, ranges)
+    kpu_binary.whole_weights(graph)
     calibration = ranges.calibration
     optimiser = None
     if calibration is not None:
@@ -229,8 +248,8 @@ def _numbers(layer: Layer, optimiser: Optimiser | None, ranges: Ranges, bits: in
     if optimiser is not None:
         rounded, bias = optimiser.choose(op, layer, bits)
     else:
-        zero, scale = weights.grid(layer.weights, bits=bits)
-        rounded, bias = weights.round_nearest(layer.weights, zero, scale, bits=bits), layer.bias
+        inputs = solving.Inputs.unmeasured(layer.middles)
+        rounded, bias = solving.round_layer(layer.weights, inputs, bits=bits), layer.bias
     return finish(layer, rounded, bias, ranges.before(op))
 
 

@@ -1,11 +1,12 @@
 """Which reals the 256 codes of every tensor stand for.
 
 Ranges are measured (calibration), known (an int8 source file, the preprocessing contract)
-or follow from those of another tensor: what only moves or selects codes keeps them.
+or follow from those of other tensors (:mod:`k210tasks.compiler.passes.bounds`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from k210tasks.compiler.numerics import ranges as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
 from k210tasks.compiler.passes import clamps
+from k210tasks.compiler.passes.bounds import Bounds, Range, through
 from k210tasks.compiler.problems import NoCalibration
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
 #: and sum have to fit their registers, and a channel's own step may be finer still, by the
 #: FINEST of numerics/steps.py
 FINEST_STEP = 2.0**-25
-
-Range = tuple[float, float]
+INT8 = 127  # steps of a symmetric weight
 
 
 class Ranges:
@@ -59,13 +60,6 @@ class Ranges:
         return self.of_source(tensor.source) or tensor.range
 
 
-def through(fn: functions.Fn, low: float, high: float) -> Range:
-    """The range of ``fn`` over [low, high]."""
-    y = functions.evaluate(fn, np.linspace(low, high, 1025))
-    y = y[np.isfinite(y)]
-    return (float(y.min()), float(y.max())) if y.size else (low, high)
-
-
 def quant_with(low: float, high: float, zero_point: int) -> Quant:
     """Codes for a range with a zero point that is given."""
     return Quant(choosing.scale_with(low, high, zero_point), zero_point)
@@ -89,6 +83,7 @@ class Assigner:
         #: classes of codes by the class of zero points that they are in
         self._members: dict[Tensor, dict[Tensor, None]] = {}
         self._run: dict[Tensor, NDArray[Any]] | None = None
+        self._bounds = Bounds(self.producers, self._known)
 
     def assign(self) -> None:
         needed = self._ranges()
@@ -100,6 +95,7 @@ class Assigner:
         if self.graph.input.dtype == "uint8" and self.contract is not None:
             quants[self.codes.of(self.graph.input)] = self.contract
         self._parts(quants)
+        self._shares(quants)
         for op in self.graph.ops:
             if op.kind == "kpu_conv" and not op.attrs["identity"]:
                 own = self.codes.of(op.output)
@@ -129,7 +125,7 @@ class Assigner:
                 made.append((op.output, self._origin(op)))
         for tensor, origin in made:
             own = self.codes.of(tensor)
-            clamp = self._attrs(tensor).get("clamp")
+            clamp = _clamp(self._attrs(tensor))
             if origin is start and self.contract is not None:
                 low, high = self.contract.low, self.contract.high
             elif self._attrs(tensor).get("part") == "fine":
@@ -157,6 +153,22 @@ class Assigner:
                 coarse = quants[self.codes.of(op.attrs["of"])]
                 quants[self.codes.of(op.output)] = clamps.fine_quant(coarse)
 
+    def _shares(self, quants: dict[Tensor, Quant]) -> None:
+        """Let the steps of the squares that a product is made of be the same for sum and
+        difference, and whole shares of the coarsest, as weights are: what is rounded or weighed
+        in another way than its counterpart does not cancel."""
+        for op in self.graph.ops:
+            if op.attrs.get("role") != "product":
+                continue
+            owns = [self.codes.of(part) for part in self.producers[op.input].inputs]
+            pairs = list(zip(owns[: len(owns) // 2], owns[len(owns) // 2 :], strict=True))
+            share = max(quants[own].scale for own in owns) / INT8
+            for pair in pairs:
+                coarser = max(quants[own].scale for own in pair)
+                count = math.ceil(coarser / share - 1e-9)
+                for own in pair:
+                    quants[own] = Quant(count * share, quants[own].zero_point)
+
     def _origin(self, op: Op) -> Tensor:
         """The tensor whose range ``op``'s output has: of a copy the one that is copied."""
         tensor = op.output
@@ -179,14 +191,19 @@ class Assigner:
         return float(weights * largest + np.abs(op.attrs["bias"]).max(initial=0.0))
 
     def _needed(self, tensor: Tensor) -> Range:
-        found = self.ranges.of(tensor)
-        if found is None:
-            found = self._derived(tensor)
+        found = self._known(tensor)
         if found is None:
             found = self._measured(tensor)
+        if found is None:
+            found = self._bounds.of(tensor)
         if found is None or not np.isfinite(found).all():
             raise NoCalibration(tensor.name)
         return found
+
+    def _known(self, tensor: Tensor) -> Range | None:
+        if tensor is self.graph.input and self.contract is not None:
+            return self.contract.low, self.contract.high
+        return self.ranges.of(tensor) or self._derived(tensor)
 
     def _derived(self, tensor: Tensor) -> Range | None:
         """From what the layer's function makes of a range measured before it."""
@@ -239,11 +256,18 @@ def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
         "weights": np.ones((channels, 1, 1, 1), np.float32),
         "bias": np.zeros(channels, np.float32),
         "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
-        "identity": True, "pre": None, "pre_range": None,
+        "identity": True, "pre": None, "pre_range": None, "pre_clamp": None,
     }  # fmt: skip
     return Op(
         "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
     )
+
+
+def _clamp(attrs: dict[str, Any]) -> Range | None:
+    """Where the values end that an op can put out: a quantised file tells the range of a clamp
+    that changes no codes as that of what it clamps."""
+    fn = functions.simplify(attrs.get("fn", ()))
+    return attrs.get("clamp") or (fn[-1][1:] if fn and fn[-1][0] == "clamp" else None)
 
 
 def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:

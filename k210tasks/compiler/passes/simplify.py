@@ -7,7 +7,7 @@ Rules run until none applies. What each does is its docstring.
 from __future__ import annotations
 
 from k210tasks.compiler.ir import Graph
-from k210tasks.compiler.passes.ranges import through
+from k210tasks.compiler.passes.bounds import through
 from k210tasks.compiler.passes.rules import layers, moves, values
 from k210tasks.compiler.passes.rules.editor import Editor, Rule
 

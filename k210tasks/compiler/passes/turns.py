@@ -20,15 +20,21 @@ def drop_idle_turns(graph: Graph, ranges: Ranges) -> None:
     _, zeros = agreement.classes(graph)
     below = {zeros.of(tensor) for tensor in _below_zero(graph)}
     for op in list(graph.ops):
-        if op.kind == "turn" and zeros.of(op.input) not in below:
+        if op.kind == "turn" and zeros.of(op.input) not in below and not _zero(op.input):
             graph.replace(op.output, op.input)
             graph.ops.remove(op)
+
+
+def _zero(tensor: Tensor) -> int:
+    """The code of zero."""
+    assert tensor.quant is not None
+    return round(tensor.quant.zero_point)
 
 
 def _below_zero(graph: Graph) -> Iterator[Tensor]:
     """The tensors of codes that could hold less than zero, as far as their layers tell."""
     start = graph.input
-    if start.quant is not None and round(start.quant.zero_point):
+    if start.quant is not None and _zero(start):
         yield start
     for op in graph.ops:
         if op.output.dtype != "uint8" or op.kind == "kpu_concat" or agreement.moves(op):

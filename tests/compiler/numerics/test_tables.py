@@ -107,3 +107,14 @@ def test_weights_move_the_error_to_rare_results():
 def test_too_many_segments_are_refused():
     with pytest.raises(ValueError, match="16 segments, a table holds 15 and the left end"):
         tables.table([tables.Segment(i, 0, 0, 0) for i in range(16)], 0)
+
+
+def test_what_a_curve_is_constant_from_keeps_its_code_however_far_beyond():
+    def curve(v):
+        return np.minimum(255 * np.tanh(np.minimum(v, 3000) / 3000), 255) + 0.4
+
+    open_end, ended = (tables.fit(curve, 0, 3000, constant_above=c) for c in (False, True))
+    beyond = np.array([3001, 30_000, 2**34], np.int64)
+    assert set(ended.table.apply(beyond)) == {round(float(curve(np.array(3000.0))))}
+    assert set(open_end.table.apply(beyond)) != set(ended.table.apply(beyond))
+    assert ended.rms_error <= 1.3 * open_end.rms_error

@@ -11,6 +11,7 @@ import pytest
 
 from k210tasks import compiler
 from k210tasks.compiler import Options
+from k210tasks.compiler.numerics import weights
 from k210tasks.compiler.passes import optimise, quantise, steps
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
@@ -70,7 +71,11 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
     ours = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
 
     def plainly(layer, optimiser, ranges, bits):
-        return numbers(layer, None, ranges, bits)
+        if layer.op.attrs["identity"]:
+            return numbers(layer, None, ranges, bits)
+        zero, scale = weights.grid(layer.weights, bits=bits)
+        nearest = weights.round_nearest(layer.weights, zero, scale, bits=bits)
+        return quantise.finish(layer, nearest, layer.bias, ranges.before(layer.op))
 
     numbers = quantise._numbers
     monkeypatch.setattr(quantise, "_numbers", plainly)

@@ -66,7 +66,7 @@ def scaling_after_conv(e: Editor, op: Op) -> bool:
     scale = op.attrs["weights"].reshape(-1)
     before.attrs["weights"] = before.attrs["weights"] * scale.reshape(-1, 1, 1, 1)
     before.attrs["bias"] = before.attrs["bias"] * scale + op.attrs["bias"]
-    before.attrs["fn"] = op.attrs["fn"]
+    before.attrs["fn"], before.attrs["pre"] = op.attrs["fn"], op.attrs.get("pre")
     e.absorb(op, before)
     return True
 
@@ -141,7 +141,6 @@ def scaling_after_dense(e: Editor, op: Op) -> bool:
         return False
     dense.attrs["weights"] = dense.attrs["weights"] * scale[:, None]
     dense.attrs["bias"] = dense.attrs["bias"] * scale + offset
-    dense.attrs["pre"] = None
     e.absorb(op, dense)
     return True
 
@@ -177,6 +176,7 @@ def whole_map_conv(e: Editor, op: Op) -> bool:
         "weights": op.attrs["weights"].reshape(op.output.size, -1),
         "bias": op.attrs["bias"],
         "fn": op.attrs["fn"],
+        "pre": op.attrs.get("pre"),
     }
     e.insert_before(op, Op("dense", [flat], [vector], attrs, op.origin))
     op.kind, op.inputs, op.attrs = "reshape", [vector], {}

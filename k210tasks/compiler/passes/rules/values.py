@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from k210tasks.compiler import executor, functions
-from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.ir import Op, Tensor, Within
 from k210tasks.compiler.passes.rules.editor import Editor
 
+_WEIGHTED = ("conv", "dense", "deconv")
 _FUSING = ("conv", "dense", "binary", "pool", "deconv", "map")
 
 
@@ -72,28 +73,31 @@ def map_after(e: Editor, op: Op) -> bool:
     before = e.before(op.input)
     if before is None or before.kind not in _FUSING or not e.only_reader(op.input):
         return False
-    before.attrs.setdefault("pre", op.input if not before.attrs["fn"] else None)
-    before.attrs["fn"] = functions.simplify(before.attrs["fn"] + op.attrs["fn"])
+    fn = functions.simplify(before.attrs["fn"])
+    if before.kind in _WEIGHTED and fn and fn[0][0] in functions.AFFINE:
+        return False  # that goes into the weights first
+    # What stands inside the layer tells most where nothing clamps it, and is known to the
+    # clamp where something does; beyond any other function it tells nothing of the sums.
+    clamp = functions.clamp_of(fn)
+    inner = before.attrs.get("pre")
+    if clamp is not None and (inner is None or inner[1:] != (-math.inf, math.inf)):
+        before.attrs["pre"] = Within(op.input, *clamp)
+    before.attrs["fn"] = functions.simplify(fn + op.attrs["fn"])
     e.absorb(op, before)
     return True
 
 
 def affine_into_weights(e: Editor, op: Op) -> bool:
     """A factor or an offset right after a convolution or dense layer goes into its weights."""
-    if op.kind not in ("conv", "dense", "deconv") or not op.attrs["fn"]:
+    if op.kind not in _WEIGHTED or not op.attrs["fn"]:
         return False
-    name, *parameters = op.attrs["fn"][0]
-    if name == "mul":
-        op.attrs["weights"] = op.attrs["weights"] * np.float32(parameters[0])
-        op.attrs["bias"] = op.attrs["bias"] * np.float32(parameters[0])
-    elif name == "neg":
-        op.attrs["weights"], op.attrs["bias"] = -op.attrs["weights"], -op.attrs["bias"]
-    elif name == "add":
-        op.attrs["bias"] = op.attrs["bias"] + np.float32(parameters[0])
-    else:
+    scale, offset, rest = functions.affine_first(op.attrs["fn"])
+    if len(rest) == len(op.attrs["fn"]):
         return False
-    op.attrs["fn"] = op.attrs["fn"][1:]
-    op.attrs["pre"] = None
+    op.attrs["weights"] = op.attrs["weights"] * np.float32(scale)
+    op.attrs["bias"] = op.attrs["bias"] * np.float32(scale) + np.float32(offset)
+    op.attrs["fn"] = rest
+    op.attrs["pre"] = None  # the sums before it are none of the layer's any more
     return True
 
 
