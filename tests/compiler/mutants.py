@@ -24,6 +24,7 @@ from tests.compiler.judging import (
     all_decibels,
     bounds,
     compile_network,
+    missed,
     network,
     outputs_of,
     simulate,
@@ -167,8 +168,7 @@ class _Trial:
     bounds: list[float]
 
     def misses(self, got: Outputs) -> bool:
-        reached = all_decibels(self.made.reference, got)
-        return any(r < b for r, b in zip(reached, self.bounds, strict=True))
+        return missed(self.made.reference, got, self.bounds)
 
     def finds(self, mutant: bytes) -> bool | None:
         """Whether the bounds are missed; None where nothing is changed or the file refused."""
