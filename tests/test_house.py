@@ -17,9 +17,10 @@ HOUSE = Path(k210tasks.__file__).parent
 #: on top of all. The chains and bodies of ``steps`` use the plans and jobs of ``engine``, which
 #: knows no step: hence their order.
 ROOMS = (
-    "plugin", "cli", "graph", "steps", "engine", "report", "board", "app", "manifest",
+    "plugin", "cli", "graph", "steps", "engine", "report", "artifacts", "board", "app", "manifest",
     "toolchains", "store", "firmware", "compiler", "reference", "samples", "simulator", "kmodel",
-    "profiles", "kpu", "progress", "process_wide", "errors", "version",
+    "profiles", "kpu", "wording", "npz", "jsondata", "progress", "process_wide", "errors",
+    "version",
 )  # fmt: skip
 
 #: Circles that are not undone yet. May only become shorter.

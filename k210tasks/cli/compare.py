@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from k210tasks.cli import contracts
 from k210tasks.cli.contract_args import add_contract, count, preprocess
 from k210tasks.cli.given import UnreadableKmodel, read_bytes
+from k210tasks.cli.output import wrapped
 from k210tasks.cli.runtime_args import add_runtime, chosen_runtime
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
-    from k210tasks.firmware.contract import Contract
+    from k210tasks.firmware.contract import Contract, ContractError
     from k210tasks.samples.folder import Kind
     from k210tasks.samples.preprocess import Preprocess
     from k210tasks.steps.engines import NncaseSimulator, ProjectSimulator
@@ -55,8 +55,8 @@ class CodesUnknown(K210Error):
 
 
 class UnusableContract(K210Error):
-    def __init__(self, path: str, error: Exception) -> None:
-        super().__init__(f"{path}: {str(error).removeprefix('contract.json: ')}")
+    def __init__(self, path: str, error: ContractError) -> None:
+        super().__init__(f"{path}: {error.why}")
 
 
 class OtherContract(K210Error):
@@ -101,7 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from k210tasks.artifacts.doubts import (
+        OPTIONS,
+        NoClassFolders,
+        of_labels,
+        of_pair,
+        sentences,
+    )
     from k210tasks.engine.job import Folder
+    from k210tasks.jsondata import plain, pretty
     from k210tasks.progress import shown
     from k210tasks.reference.float_model import Reference
     from k210tasks.samples.folder import scan
@@ -109,15 +119,6 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.steps.accuracy import class_folders
     from k210tasks.steps.calibrate import each_sample
     from k210tasks.steps.doubtful import of_layers
-    from k210tasks.steps.doubts import (
-        OPTIONS,
-        NoClassFolders,
-        of_labels,
-        of_pair,
-        sentences,
-        to_json,
-    )
-    from k210tasks.steps.jsontext import pretty
     from k210tasks.steps.judge import weak_proof
     from k210tasks.steps.measure import measure
     from k210tasks.steps.signature import read_signature
@@ -154,23 +155,16 @@ def run(args: argparse.Namespace) -> int:
         *of_layers(kmodel),
     ]
     doubts = [*made, *weak_proof(result, made)]
-    if args.labels and result["accuracy"] is None and not result["doubts"]:
-        doubts.append(NoClassFolders(named, result["folder"]))
+    if args.labels and result.accuracy is None and not result.doubts:
+        doubts.append(NoClassFolders(named, result.folder))
     told = sentences(doubts, OPTIONS)
     if args.json:
-        print(pretty({**result, "doubts": to_json(doubts), "warnings": told}), end="")
+        facts = plain(replace(result, doubts=tuple(doubts)))
+        print(pretty({**facts, "warnings": told}), end="")
         return 0
     print("\n".join(table(result)))
     for doubt in told:
-        print(
-            textwrap.fill(
-                f"warning: {doubt}",
-                80,
-                subsequent_indent="  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
+        print(wrapped(f"warning: {doubt}"))
     return 0
 
 

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k210tasks.errors import K210Error
+from k210tasks.jsondata import loads
 
 if TYPE_CHECKING:
     from k210tasks.firmware.contract import Contract
@@ -39,12 +39,12 @@ def refuse_foreign(path: Path) -> None:
     """Raise :class:`NotOurs` for a file, or anything else, that is no contract of any version."""
     if not (path.exists() or path.is_symlink()):
         return
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        raise NotOurs(path) from None
     ours = {"version", "model", "kmodel", "profile", "input", "outputs", "labels"}
-    if not isinstance(found, dict) or not ours <= found.keys():
+    try:
+        found = loads(dict[str, Any], path.read_bytes())
+    except (OSError, ValueError):
+        raise NotOurs(path) from None
+    if not ours <= found.keys():
         raise NotOurs(path)
 
 
@@ -54,13 +54,13 @@ def of_kmodel(verb: str, kmodel: Path, data: bytes) -> tuple[Contract, Path] | N
     ``data``: the bytes of ``kmodel``. A contract of other bytes, and what cannot be read, is
     not used; that is said on stderr, as by ``k210 VERB``.
     """
-    from k210tasks.firmware.contract import Contract
+    from k210tasks.firmware.contract import Contract, ContractError
 
     for path in _places(kmodel):
         try:
             contract = Contract.from_json(path.read_bytes())
-        except (OSError, K210Error) as error:
-            why = str(error).removeprefix("contract.json: ")
+        except (OSError, ContractError) as error:
+            why = error.why if isinstance(error, ContractError) else str(error)
             print(f"k210 {verb}: {path} is not used: {why}", file=sys.stderr)
             continue
         if contract.sha256 == hashlib.sha256(data).hexdigest():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from k210tasks.cli import contracts
 from k210tasks.cli.contract_args import add_contract, add_small_maps, count, preprocess
@@ -15,6 +15,7 @@ from k210tasks.errors import K210Error
 if TYPE_CHECKING:
     from k210tasks.engine.job import Folder
     from k210tasks.manifest.compilers import Compiler
+    from k210tasks.manifest.model import Model
 
 EXAMPLE = "k210 convert workspace/nn_xo.tflite --images images/nn_xo/calibration --mean 0 --std 1"
 
@@ -125,6 +126,7 @@ def _default() -> str:
 
 def run(args: argparse.Namespace) -> int:
     from k210tasks.manifest.compilers import COMPILERS
+    from k210tasks.manifest.model import Calibrate, Model
     from k210tasks.profiles import PROFILES
     from k210tasks.steps.signature import read_model
 
@@ -148,10 +150,24 @@ def run(args: argparse.Namespace) -> int:
         raise ImagesNeeded(compiler.name)
     folder = _folder(args.images, args.samples) if args.images is not None else None
     contracts.refuse_foreign(contracts.beside(out))
+    model = Model(
+        name=source.stem,
+        source=str(source),
+        source_kind="tflite",
+        compiler=compiler.name,
+        firmware=args.firmware,
+        kmodel=kmodel,
+        images=None if folder is None else str(args.images),
+        preprocess=preprocess(args),
+        calibrate=Calibrate(args.method, args.samples),
+        verify=None,
+        effort=args.effort,
+        small_maps=args.small_maps,
+    )
     log_path = out.with_name(f"{out.name}.log")
     try:
         with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
-            listing, nbytes = _convert(args, compiler, kmodel, folder, out, log)
+            listing, nbytes = _convert(model, folder, out, log)
     except OSError as error:
         shown = str(error.filename or out)
         raise CannotWrite(shown, error.strerror or str(error)) from error
@@ -170,81 +186,50 @@ def _folder(images: Path, samples: int) -> Folder:
     return Folder.of(images, evenly_spaced(found.files, samples), found.ignored)
 
 
-def _convert(
-    args: argparse.Namespace,
-    compiler: Compiler,
-    kmodel: int,
-    folder: Folder | None,
-    out: Path,
-    log: TextIO,
-) -> tuple[str, int]:
+def _convert(model: Model, folder: Folder | None, out: Path, log: TextIO) -> tuple[str, int]:
     """Calibrate and compile as the chain does; the listing and the size of what was written."""
     from k210tasks import toolchains
+    from k210tasks.artifacts.doubts import OPTIONS
     from k210tasks.engine.job import Job
     from k210tasks.profiles import PROFILES
     from k210tasks.progress import shown
     from k210tasks.steps import calibrate
     from k210tasks.steps import kmodel as kmodel_step
-    from k210tasks.steps.doubts import OPTIONS
+    from k210tasks.steps.chain import model_plans
     from k210tasks.store.files import write_atomically
 
-    asked = preprocess(args)
-    contract = {
-        "color": asked.color,
-        "mean": asked.mean,
-        "std": asked.std,
-        "resize": asked.resize,
-    }
-    name = args.file.stem
-
-    with tempfile.TemporaryDirectory() as scratch, shown(f"convert {name}") as progress:
-        if compiler.toolchain is not None:
-            toolchains.get(compiler.toolchain).install(progress.tell, progress)
-
-        def job(
-            step: str,
-            inputs: dict[str, Path | Folder],
-            outputs: dict[str, Path],
-            settings: dict[str, Any],
-        ) -> Job:
-            return Job(
-                f"{step} {name}", name, settings, inputs, outputs, log, Path(log.name), progress
-            )
-
-        place = Path(scratch)
-        inputs: dict[str, Path | Folder] = {"tflite": args.file}
-        if folder is not None:
-            calibration, seen = place / "calibration.npz", place / "calibration.json"
-            calibrate.run(
-                job(
-                    "calibrate",
-                    {**inputs, "images": folder},
-                    {"calibration": calibration, "seen": seen},
-                    {
-                        "family": compiler.family,
-                        "preprocess": contract,
-                        "samples": args.samples,
-                    },
-                )
-            )
-            inputs |= {"calibration": calibration, "seen": seen}
-        names = ("kmodel", "layers", "listing", "contract")
-        outputs = {role: place / role for role in names}
-        settings = {
-            "compiler": compiler.name,
-            "kmodel": kmodel,
-            "method": compiler.methods[args.method],
-            "preprocess": contract,
-            "input": None,
-            "firmware": args.firmware if PROFILES[args.firmware].loads(kmodel) else "",
-            "labels": None,
-            "effort": args.effort,
-            "weights": 8,
-            "opcodes": "beta1",
-            "small_maps": args.small_maps,
-            "runtime": PROFILES[args.firmware].runtime,
+    plans = {plan.step: plan for plan in model_plans(model)}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        shown(f"convert {model.name}") as progress,
+    ):
+        for tool in plans["kmodel"].tools:
+            toolchains.get(tool).install(progress.tell, progress)
+        made = {
+            path: Path(scratch, f"{plan.step}.{role}")
+            for plan in plans.values()
+            for role, path in plan.outputs.items()
         }
-        kmodel_step.run(job("kmodel", inputs, outputs, settings), OPTIONS)
+
+        def job(step: str, **settings: object) -> Job:
+            """A job of the chain, its own files in the scratch folder."""
+            plan = plans[step]
+            inputs: dict[str, Path | Folder] = {
+                role: made.get(given.path, Path(given.path)) for role, given in plan.inputs.items()
+            }
+            if folder is not None and "images" in inputs:
+                inputs["images"] = folder
+            outputs = {role: made[path] for role, path in plan.outputs.items()}
+            told = {**plan.settings, **settings}
+            name = f"{step} {model.name}"
+            return Job(name, model.name, told, inputs, outputs, log, Path(log.name), progress)
+
+        if folder is not None:
+            calibrate.run(job("calibrate"))
+        loads = PROFILES[model.firmware].loads(model.kmodel)
+        compiling = job("kmodel", firmware=model.firmware if loads else "")
+        kmodel_step.run(compiling, OPTIONS)
+        outputs = compiling.outputs
         data = outputs["kmodel"].read_bytes()
         # The contract first: with another kmodel it is found out, a kmodel without it is not.
         write_atomically(str(contracts.beside(out)), outputs["contract"].read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli import contracts
+from k210tasks.cli.output import Json
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -91,10 +92,13 @@ def _build(name: str, file: str) -> Build:
 
 def _of_file(path: Path, title: str) -> Build:
     """What the file tells, and what is known of it where it is the build of a project."""
+    from k210tasks.artifacts.layer_table import LayerTable
+    from k210tasks.artifacts.measurement import Measurement
     from k210tasks.cli.given import UnreadableKmodel, read_bytes
+    from k210tasks.jsondata import known
     from k210tasks.kmodel import KmodelError, detect, parse
-    from k210tasks.report import lenient
     from k210tasks.report.builds import build_of
+    from k210tasks.report.recorded import read_bytes as read
 
     data = read_bytes(str(path))
     try:
@@ -103,12 +107,12 @@ def _of_file(path: Path, title: str) -> Build:
     except KmodelError as error:
         raise UnreadableKmodel(str(path), error) from error
     found = contracts.of_kmodel("diff", path, data)
-    layers = verify = lenient.mapping(None)
+    table = measured = None
     if found is not None and found[1].name == "contract.json":  # of a project's build
-        layers = lenient.read_json(found[1].with_name("layers.json"))
-        verify = lenient.read_json(found[1].with_name("verify.json"))
+        table = known(LayerTable, read(found[1].with_name("layers.json")))
+        measured = known(Measurement, read(found[1].with_name("verify.json")))
     main = None if found is None else found[0].main_memory
-    return build_of(title, data, layers, verify, main_bytes=main)
+    return build_of(title, data, table, measured, main_bytes=main)
 
 
 def _previous(name: str, file: str) -> tuple[Build, Build]:
@@ -142,7 +146,7 @@ def _model(name: str, file: str) -> tuple[Any, str]:
 # -- how it is shown ---------------------------------------------------------------------------
 
 
-def as_json(before: Build, after: Build, found: Comparison) -> dict[str, Any]:
+def as_json(before: Build, after: Build, found: Comparison) -> Json:
     """Every figure, and every layer that differs."""
     return {
         "format": 1,
@@ -157,8 +161,8 @@ def as_json(before: Build, after: Build, found: Comparison) -> dict[str, Any]:
     }
 
 
-def _layer_json(change: LayerChange) -> dict[str, Any]:
-    def side(layer: Any) -> dict[str, Any] | None:
+def _layer_json(change: LayerChange) -> Json:
+    def side(layer: Any) -> Json | None:
         if layer is None:
             return None
         keys = ("index", "name", "input", "output", "kernel", "pool", "weight_bytes", "snr_db")

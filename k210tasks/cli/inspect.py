@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from k210tasks.cli import contracts
+from k210tasks.cli.output import Json, wrapped
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from k210tasks.kmodel.listing import Port, Summary
 
 EXAMPLE = "k210 inspect workspace/nn_xo.kmodel"
-WIDTH = 80
 
 
 class NotListed(K210Error):
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(report(args.file, found))
     if known is not None:
-        print(_wrapped(f"contract: {known[1]}: {known[0].input.sentence}"))
+        print(wrapped(f"contract: {known[1]}: {known[0].input.sentence}"))
     return 0
 
 
@@ -109,7 +108,7 @@ def lint_for(path: str, data: bytes, base: int, firmware: str, as_json: bool) ->
     count = f"{len(findings)} finding{'s'[: len(findings) != 1]}" if findings else "nothing found"
     print(f"{path}: {count} for {firmware}, whose runtime is {runtime.says}")
     for finding in findings:
-        print(textwrap.fill(str(finding), WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        print(wrapped(str(finding)))
     return bool(findings)
 
 
@@ -120,12 +119,6 @@ def with_contract(found: Summary, contract: Contract) -> Summary:
         return found
     port = replace(found.inputs[0], scale=given.scale, zero_point=given.zero_point)
     return replace(found, inputs=(port,))
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(
-        text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
-    )
 
 
 def look(path: str, data: bytes, base: int = 0) -> Summary:
@@ -150,7 +143,7 @@ def loaders(version: int) -> list[str]:
     return [p.name for p in PROFILES.values() if p.loads(version)]
 
 
-def as_json(path: str, found: Summary) -> dict[str, Any]:
+def as_json(path: str, found: Summary) -> Json:
     """What ``--json`` prints: the fields of the summary, and the firmware that loads it."""
     import dataclasses
 
@@ -187,7 +180,7 @@ def report(path: str, found: Summary) -> str:
         ("loaded by", ", ".join(loaders(found.version))),
         *(("note", note) for note in found.notes),
     ):
-        lines.append(_wrapped(f"{label}: {text}"))
+        lines.append(wrapped(f"{label}: {text}"))
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from k210tasks.cli.output import Json
 from k210tasks.errors import K210Error
 from k210tasks.firmware import kfpkg
 from k210tasks.firmware.describe import describe, kmodels
@@ -26,9 +27,9 @@ def show(path: str, data: bytes, as_text_json: bool, model_facts: ModelFacts) ->
     return 0
 
 
-def part_facts(part: kfpkg.Part, model_facts: ModelFacts) -> dict[str, Any]:
+def part_facts(part: kfpkg.Part, model_facts: ModelFacts) -> Json:
     """One part as JSON; ``model`` is what ``model_facts`` gives."""
-    facts: dict[str, Any] = {
+    facts: Json = {
         "address": part.address,
         "bytes": len(part.data),
         "bin": part.bin,

@@ -6,6 +6,11 @@ import codecs
 import contextlib
 import os
 import sys
+import textwrap
+from typing import Any
+
+#: what --json prints
+Json = dict[str, Any]
 
 #: What our own texts hold beyond ASCII, for an output that cannot write it.
 _PLAIN = {
@@ -39,6 +44,13 @@ def take_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="k210tasks.plain")  # type: ignore[union-attr]
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """At most 80 columns, later lines indented; paths and words are not broken."""
+    return textwrap.fill(
+        text, 80, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def flush() -> None:

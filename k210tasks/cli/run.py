@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli import contracts
 from k210tasks.cli.given import CannotRead, CannotWrite, UnreadableKmodel, read_bytes
+from k210tasks.cli.output import Json
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -253,20 +254,20 @@ def save(path: str, outputs: list[NDArray[Any]]) -> None:
     """Write the outputs to ``path`` at once: a failure leaves no half-written file."""
     import io
 
-    import numpy as np
-
+    from k210tasks.npz import NpzWriter
     from k210tasks.store.files import write_atomically
 
-    arrays: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(outputs)}
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    with NpzWriter(file) as writer:
+        for i, y in enumerate(outputs):
+            writer.array(f"output_{i}", y)
     try:
         write_atomically(path, file.getvalue())
     except OSError as error:
         raise CannotWrite(path, error.strerror or str(error)) from error
 
 
-def facts(index: int, y: NDArray[np.generic]) -> dict[str, Any]:
+def facts(index: int, y: NDArray[np.generic]) -> Json:
     """What is said of one output."""
     import numpy as np
 

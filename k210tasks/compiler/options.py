@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 SmallMaps = Literal["padded", "kpu"]
 Progress = Callable[[int, int, str], None]
@@ -43,25 +43,64 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a layer's map a tensor of the source is: the layer's channels are those from
+    ``channel`` on, pixel (y, x) is at ``offset`` + (y, x) * ``step``, for (y, x) below ``size``."""
+
+    offset: tuple[int, int]
+    step: tuple[int, int]
+    size: tuple[int, int]
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledLayer:
+    """One layer of the file. ``source``: ops it comes from. ``output``: name of what it puts out.
+    Shapes with the batch. ``tensor``: index of the source's tensor that it computes, ``at`` the
+    given place; None where it computes none as it is. ``scale``: what a step of its codes is
+    worth, one number, or one a channel.
+    """
+
+    index: int
+    name: str
+    source: tuple[str, ...]
+    output: str
+    runs_on: Literal["KPU", "CPU"]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    estimated_us: float | None = None
+    tensor: int | None = None
+    at: Place | None = None
+    scale: float | tuple[float, ...] | None = None
+    zero_point: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output: ``shape`` without the batch, maps C, H, W; scale and zero point of
+    codes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32"] = "float32"
+    scale: float | None = None
+    zero_point: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """A kmodel and what is known of it.
 
-    ``layers``: one row a layer of the file (JSON values): name, ops of the source, shapes,
-    where it runs, estimated KPU time, ``tensor``, the source tensor it computes, and ``at``,
-    where: the layer's channels are those from ``channel`` on, pixel (y, x) is at ``offset`` +
-    (y, x) * ``step`` of its map, for (y, x) below ``size``.
     ``fed``: what ``input`` takes, raw pixels or (codes of) the tensor's own numbers.
-    ``listing``: one line a layer, for people. ``input``: dtype, shape without the batch,
-    scale and zero_point of codes. ``outputs``: name, shape without the batch (maps C, H, W),
-    dtype; in the order of the file, which is the source's.
+    ``listing``: one line a layer, for people. ``outputs``: in the order of the file, which is
+    the source's.
     """
 
     kmodel: bytes
-    layers: list[dict[str, Any]]
+    layers: tuple[CompiledLayer, ...]
     listing: str
-    input: dict[str, Any]
+    input: Port
     fed: Fed
-    outputs: list[dict[str, Any]]
+    outputs: tuple[Port, ...]
     kpu_bytes: int
     main_bytes: int
-    warnings: list[str] = field(default_factory=list)

@@ -6,14 +6,22 @@ import gc
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
-from k210tasks.compiler.options import Compiled, Fed, Options, Progress, SmallMaps
+from k210tasks.compiler.options import (
+    Compiled,
+    CompiledLayer,
+    Fed,
+    Options,
+    Place,
+    Port,
+    Progress,
+    SmallMaps,
+)
 from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
@@ -271,66 +279,52 @@ def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
         tensor = op.output if op.output.place == "kpu" else op.outputs[-1]
         shapes = tuple("x".join(map(str, t.shape)) for t in (op.input, tensor))
         lines.append(f"{row.index}: {row.name} {shapes[0]} -> {shapes[1]}\n")
+        at, quant = _place(op, tensor), tensor.quant
+        steps = None if tensor.steps is None else tuple(float(s) for s in tensor.steps)
         rows.append(
-            {
-                "index": row.index,
-                "name": row.name,
-                "source": list(op.origin),
-                "output": tensor.name,
-                "runs_on": "KPU" if op.kind == "kpu_conv" else "CPU",
-                "input_shape": list(op.input.shape),
-                "output_shape": list(tensor.shape),
-                "estimated_us": row.kpu.estimated_us if row.kpu else None,
-                **_computed(op, tensor),
-                "scale": _scales(tensor),
-                "zero_point": tensor.quant.zero_point if tensor.quant else None,
-            }
+            CompiledLayer(
+                index=row.index,
+                name=row.name,
+                source=tuple(op.origin),
+                output=tensor.name,
+                runs_on="KPU" if op.kind == "kpu_conv" else "CPU",
+                input_shape=op.input.shape,
+                output_shape=tensor.shape,
+                estimated_us=row.kpu.estimated_us if row.kpu else None,
+                tensor=None if at is None else tensor.source,
+                at=at,
+                scale=None if quant is None else steps or quant.scale,
+                zero_point=None if quant is None else quant.zero_point,
+            )
         )
-    outputs = [
-        {"name": t.name, "shape": _without_batch(t.shape), "dtype": "float32"}
-        for t in source.outputs
-    ]
     return Compiled(
         kmodel=made.kmodel,
-        layers=rows,
+        layers=tuple(rows),
         listing="".join(lines),
         input=_input(made.graph.input, source),
         fed=fed,
-        outputs=outputs,
+        outputs=tuple(Port(t.name, _without_batch(t.shape)) for t in source.outputs),
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
 
 
-def _without_batch(shape: tuple[int, ...]) -> list[int]:
+def _without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
     """An output's shape as the file of the kmodel has it; rows of a matrix are no batch."""
-    return list((nchw(shape)[1:] if shape[:1] == (1,) else shape) or (1,))
+    return tuple((nchw(shape)[1:] if shape[:1] == (1,) else shape) or (1,))
 
 
-def _computed(op: Op, tensor: Tensor) -> dict[str, Any]:
-    """The source's tensor that a KPU layer computes, and where in the layer's map it is."""
+def _place(op: Op, tensor: Tensor) -> Place | None:
+    """Where in a KPU layer's map the source's tensor is that it computes."""
     if op.kind != "kpu_conv" or tensor.source is None or op.attrs.get("shows") is None:
-        return {"tensor": None, "at": None}
-    offset, step, size = op.attrs["shows"]
-    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
-    at = {"offset": list(offset), "step": list(step), "size": list(size), "channel": first}
-    return {"tensor": tensor.source, "at": at}
-
-
-def _scales(tensor: Tensor) -> float | list[float] | None:
-    """What a step of a tensor's codes is worth: one number, or one a channel."""
-    if tensor.quant is None:
         return None
-    return tensor.quant.scale if tensor.steps is None else [float(s) for s in tensor.steps]
+    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
+    offset, step, size = op.attrs["shows"]
+    return Place(offset, step, size, first)
 
 
-def _input(tensor: Tensor, source: Source) -> dict[str, Any]:
-    given = source.inputs[0]
-    quant = tensor.quant
-    return {
-        "name": given.name,
-        "dtype": tensor.dtype,
-        "shape": list(tensor.shape[1:]),
-        "scale": quant.scale if quant else None,
-        "zero_point": quant.zero_point if quant else None,
-    }
+def _input(tensor: Tensor, source: Source) -> Port:
+    name, shape, quant = source.inputs[0].name, tensor.shape[1:], tensor.quant
+    if tensor.dtype != "uint8" or quant is None:
+        return Port(name, shape)
+    return Port(name, shape, "uint8", quant.scale, quant.zero_point)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from k210tasks.engine.decide import decide, key_of
 from k210tasks.engine.plan import FileInput, StepPlan
 from k210tasks.engine.project import Project
-from k210tasks.engine.reasons import AfterTask, InputMissing, Reason
+from k210tasks.engine.reasons import AfterTask, InputMissing, Json, Reason
 from k210tasks.errors import K210Error
 
 #: status -> how it is said
@@ -37,8 +36,8 @@ class Foreseen:
     reasons: tuple[Reason, ...] = ()
     trouble: str = ""  # why it cannot run
 
-    def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+    def to_json(self) -> Json:
+        found: Json = {
             "task": self.task,
             "status": self.status,
             "reasons": [reason.to_json() for reason in self.reasons],
@@ -94,7 +93,7 @@ def _one(
     if stored is None:
         return Foreseen(plan.task, "runs", reasons)
     for role, path in plan.outputs.items():
-        digest = stored["outputs"].get(role, {}).get("")
+        digest = stored.outputs.get(role, {}).get("")
         if digest:
             known[path] = digest
     return Foreseen(plan.task, "restored", reasons)

@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from k210tasks.engine.plan import Settings
 from k210tasks.errors import K210Error
+from k210tasks.jsondata import read
 from k210tasks.progress import Progress, no_progress
 from k210tasks.toolchains.catalogue import ToolchainOverride
+
+T = TypeVar("T")
 
 
 class StepFailed(K210Error):
@@ -59,6 +62,10 @@ class Job:
     toolchains: Mapping[str, ToolchainOverride] = field(default_factory=dict)
     lock_path: Path | None = None  # k210.lock
     say: Callable[[str], None] = no_saying  # one line to the user
+
+    def told(self, kind: type[T]) -> T:
+        """The settings as the type the step declares for them."""
+        return read(kind, self.settings)
 
     def file(self, role: str) -> Path:
         """The input file of that role."""

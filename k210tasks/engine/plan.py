@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from k210tasks.store import records
 
 #: What shapes a result beside its inputs; JSON values only, lists not tuples.
-Settings = Mapping[str, Any]
+Settings = records.Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
+#: what --json prints
+Json = dict[str, Any]
 #: reasons shown per step before "and N more"
 SHOWN = 6
 
@@ -20,7 +22,7 @@ SHOWN = 6
 class Reason:
     """A cause; ``str(reason)`` is a phrase without a full stop."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The cause as JSON values; ``why`` is the name of its class."""
         return {"why": type(self).__name__, **asdict(self), "text": str(self)}
 

@@ -33,7 +33,7 @@ from k210tasks.progress import Progress, no_progress
 from k210tasks.store.history import Did, Line
 from k210tasks.store.locks import lock
 from k210tasks.store.records import Judged, Place, Record, file_name, outputs_of
-from k210tasks.store.results import DamagedObject
+from k210tasks.store.results import DamagedObject, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +115,20 @@ class Runner:
         key: str = "",
         message: str = "",
     ) -> None:
-        line: Line = {
-            "run": self.project.run_id,
-            "time": round(time.time(), 3),
-            "task": plan.id,
-            "step": plan.step,
-            "subject": plan.subject,
-            "did": did,
-            "seconds": round(time.monotonic() - started, 3),
-            "ok": ok,
-        }
-        if key:
-            line["key"] = key
-        if message:
-            line["message"] = message
-        self.project.history.add(line)
+        self.project.history.add(
+            Line(
+                run=self.project.run_id,
+                time=round(time.time(), 3),
+                task=plan.id,
+                step=plan.step,
+                subject=plan.subject,
+                did=did,
+                seconds=round(time.monotonic() - started, 3),
+                ok=ok,
+                key=key,
+                message=message,
+            )
+        )
 
     def _skip(self, plan: StepPlan, error: K210Error) -> Outcome | None:
         """An optional step whose toolchain cannot be had, or which follows such a one."""
@@ -238,12 +237,12 @@ class Runner:
     def _restore(self, plan: StepPlan, key: str, record: Record | None) -> dict[str, Place] | None:
         """The outputs, put back from the store; None: not there, or damaged (said)."""
         found = self.project.store.find(key)
-        if found is None or set(found["outputs"]) != set(plan.outputs):
+        if found is None or set(found.outputs) != set(plan.outputs):
             return None
         with work_folder(self.project) as work:
             made: dict[str, dict[str, str]] = {}
             try:
-                for role, files in found["outputs"].items():
+                for role, files in found.outputs.items():
                     made[role] = {}
                     for relative, digest in files.items():
                         target = temporary(work, role, plan.outputs[role], relative)
@@ -255,7 +254,7 @@ class Runner:
                 self.project.store.drop(key)
                 self.tell(f"   {plan.task}: damaged in the store: {error}; computing it again")
                 return None
-            return place(self.project, plan, plan.outputs, found["outputs"], made, work, record)
+            return place(self.project, plan, plan.outputs, found.outputs, made, work, record)
 
     # -- computing ---------------------------------------------------------------------
 
@@ -284,8 +283,14 @@ class Runner:
                 log.write(f"done in {time.monotonic() - begun:.2f} s\n")
             check_inputs(project, plan, decision)
             try:
-                about = {"task": plan.id, "project": project.root, "time": round(time.time(), 3)}
-                project.store.put(key, contents, places, about)
+                result = Result(
+                    key=key,
+                    outputs=contents,
+                    task=plan.id,
+                    project=project.root,
+                    time=round(time.time(), 3),
+                )
+                project.store.put(result, places)
             except OSError as error:
                 self.tell(f"   {plan.task}: not kept in the store: {error}")
             self._note(plan, "computed", started, key=key)

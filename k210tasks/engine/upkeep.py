@@ -57,10 +57,10 @@ def collect(
         _forget_folders(project)
 
     def keep(result: Result) -> bool:
-        owner = result.get("project", project.root)
+        owner = result.project or project.root
         if owner != project.root and os.path.isdir(owner):
             return True
-        return result["key"] in used
+        return result.key in used
 
     return project.store.collect(keep, dry_run=dry_run)
 

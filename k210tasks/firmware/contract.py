@@ -13,9 +13,10 @@ import json
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from k210tasks.errors import K210Error
+from k210tasks.jsondata import Misfit, Rule, plain, read
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.preprocess import Color
 
@@ -33,17 +34,19 @@ _ITEM_BYTES: dict[str, int] = {"uint8": 1, "float32": 4}
 
 
 class ContractError(K210Error):
-    """A contract.json that cannot be used."""
+    """A contract.json that cannot be used; ``why``: without the file's name."""
 
     def __init__(self, where: str, found: object, allowed: str) -> None:
-        super().__init__(f"contract.json: {where} is {found!r}; it must be {allowed}")
+        self.why = f"{where} is {found!r}; it must be {allowed}"
+        super().__init__(f"contract.json: {self.why}")
 
 
 class NotJson(ContractError):
     """No contract at all."""
 
     def __init__(self, why: str) -> None:
-        K210Error.__init__(self, f"contract.json: it is no JSON written by k210tasks: {why}")
+        self.why = f"it is no JSON written by k210tasks: {why}"
+        K210Error.__init__(self, f"contract.json: {self.why}")
 
 
 class ScaleUnknown(K210Error):
@@ -210,6 +213,109 @@ class Output:
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
+_Size = Annotated[int, Rule("a whole number, 0 or more", lambda n: n >= 0)]
+_Shape = Annotated[
+    tuple[int, ...], Rule("a list of sizes, each 1 or more", lambda s: all(n > 0 for n in s))
+]
+_Texts = Annotated[tuple[str, ...], Rule("a list of strings", lambda texts: True)]
+
+
+@dataclass(frozen=True, slots=True)
+class KmodelFile:
+    """The kmodel in contract.json."""
+
+    version: _Size
+    bytes: _Size | None
+    sha256: str | None
+    main_memory: _Size | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """An output in contract.json. ``bytes`` are told for those who read it."""
+
+    name: str
+    shape: _Shape
+    dtype: Dtype
+    bytes: int = 0
+    scale: float | None
+    zero_point: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """The input in contract.json. ``bytes`` and ``fed`` are told for those who read it."""
+
+    name: str
+    shape: _Shape
+    layout: Layout
+    dtype: Dtype
+    bytes: int = 0
+    kind: Kind
+    model_shape: _Shape
+    fed: str = ""
+    color: Color | None
+    mean: float | None
+    std: float | None
+    stated: bool | None
+    scale: float | None
+    zero_point: float | None
+
+    @property
+    def input(self) -> Input:
+        if self.kind == "tensors":
+            mean, std, stated = 0.0, 1.0, True
+        elif self.mean is None or self.std is None or self.stated is None:
+            raise Misfit(None, "given for pictures", "input.mean, input.std or input.stated")
+        else:
+            mean, std, stated = self.mean, self.std, self.stated
+        return Input(
+            self.shape, self.layout, self.dtype, mean, std, stated, self.scale, self.zero_point,
+            self.color, self.name, self.kind, self.model_shape,
+        ).plain  # fmt: skip
+
+
+_Current = Annotated[int, Rule(f"{VERSION}; build the model again", lambda n: n == VERSION)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    version: _Current
+
+
+@dataclass(frozen=True, slots=True)
+class ContractFile:
+    """contract.json as it is written. Those of 0.1.0 have no ``calibration``."""
+
+    model: str
+    kmodel: KmodelFile
+    profile: str
+    input: InputFile
+    outputs: tuple[OutputFile, ...]
+    labels: _Texts
+    calibration: _Texts | None = None
+    version: int = VERSION
+
+    @property
+    def contract(self) -> Contract:
+        """Raises :class:`Misfit` where an input of pictures does not tell mean and std."""
+        return Contract(
+            model=self.model,
+            kmodel=self.kmodel.version,
+            profile=self.profile,
+            input=self.input.input,
+            outputs=tuple(
+                Output(out.name, out.shape, out.dtype, out.scale, out.zero_point)
+                for out in self.outputs
+            ),
+            labels=self.labels,
+            nbytes=self.kmodel.bytes,
+            sha256=self.kmodel.sha256,
+            main_memory=self.kmodel.main_memory,
+            calibration=self.calibration,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Contract:
     """Everything a firmware needs to know about one kmodel file.
@@ -233,50 +339,48 @@ class Contract:
     main_memory: int | None = None
     calibration: tuple[str, ...] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values only; :meth:`from_dict` is its inverse."""
-        given = self.input
-        return {
-            "version": VERSION,
-            "model": self.model,
-            "kmodel": {
-                "version": self.kmodel,
-                "bytes": self.nbytes,
-                "sha256": self.sha256,
-                "main_memory": self.main_memory,
-            },
-            "profile": self.profile,
-            "input": {
-                "name": given.name,
-                "shape": list(given.shape),
-                "layout": given.layout,
-                "dtype": given.dtype,
-                "bytes": given.nbytes,
-                "kind": given.kind,
-                "model_shape": list(given.tensor_shape),
-                "fed": given.sentence,
-                **_of_pictures(given),
-                "scale": _optional_float(given.scale),
-                "zero_point": _optional_float(given.zero_point),
-            },
-            "outputs": [
-                {
-                    "name": out.name,
-                    "shape": list(out.shape),
-                    "dtype": out.dtype,
-                    "bytes": out.nbytes,
-                    "scale": _optional_float(out.scale),
-                    "zero_point": _optional_float(out.zero_point),
-                }
+    def to_file(self) -> ContractFile:
+        """As it is written."""
+        given, pictures = self.input, self.input.kind == "images"
+        return ContractFile(
+            model=self.model,
+            kmodel=KmodelFile(self.kmodel, self.nbytes, self.sha256, self.main_memory),
+            profile=self.profile,
+            input=InputFile(
+                name=given.name,
+                shape=given.shape,
+                layout=given.layout,
+                dtype=given.dtype,
+                bytes=given.nbytes,
+                kind=given.kind,
+                model_shape=given.tensor_shape,
+                fed=given.sentence,
+                color=given.color if pictures else None,
+                mean=float(given.mean) if pictures else None,
+                std=float(given.std) if pictures else None,
+                stated=given.stated if pictures else None,
+                scale=_optional_float(given.scale),
+                zero_point=_optional_float(given.zero_point),
+            ),
+            outputs=tuple(
+                OutputFile(
+                    name=out.name,
+                    shape=out.shape,
+                    dtype=out.dtype,
+                    bytes=out.nbytes,
+                    scale=_optional_float(out.scale),
+                    zero_point=_optional_float(out.zero_point),
+                )
                 for out in self.outputs
-            ],
-            "labels": list(self.labels),
-            "calibration": None if self.calibration is None else list(self.calibration),
-        }
+            ),
+            labels=self.labels,
+            calibration=self.calibration,
+        )
 
     def to_json(self) -> str:
         """The text of contract.json: sorted keys, ASCII, one newline at the end."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        value = plain(self.to_file())
+        return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(text: str | bytes) -> Contract:
@@ -285,52 +389,12 @@ class Contract:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise NotJson(str(error)) from None
-        return Contract.from_dict(value)
-
-    @staticmethod
-    def from_dict(value: object) -> Contract:
-        top = _Reader(value, "the file")
-        if (version := top.get("version")) != VERSION:
-            raise ContractError("version", version, f"{VERSION}; build the model again")
-        kmodel = _Reader(top.get("kmodel"), "kmodel")
-        given = _Reader(top.get("input"), "input")
-        outputs = top.list("outputs")
-        kind: Kind = given.one_of("kind", get_args(Kind))
-        return Contract(
-            model=top.text("model"),
-            kmodel=kmodel.integer("version"),
-            profile=top.text("profile"),
-            input=Input(
-                shape=given.shape("shape"),
-                layout=given.one_of("layout", get_args(Layout)),
-                dtype=given.one_of("dtype", get_args(Dtype)),
-                mean=given.number("mean") if kind == "images" else 0.0,
-                std=given.number("std") if kind == "images" else 1.0,
-                stated=kind == "tensors" or given.one_of("stated", (True, False)),
-                scale=given.optional_number("scale"),
-                zero_point=given.optional_number("zero_point"),
-                color=given.one_of("color", (*get_args(Color), None)),
-                name=given.text("name"),
-                kind=kind,
-                model_shape=given.shape("model_shape"),
-            ).plain,
-            outputs=tuple(
-                Output(
-                    name=out.text("name"),
-                    shape=out.shape("shape"),
-                    dtype=out.one_of("dtype", get_args(Dtype)),
-                    scale=out.optional_number("scale"),
-                    zero_point=out.optional_number("zero_point"),
-                )
-                for out in (_Reader(o, f"outputs[{i}]") for i, o in enumerate(outputs))
-            ),
-            labels=top.texts("labels"),
-            nbytes=kmodel.optional_integer("bytes"),
-            sha256=None if kmodel.get("sha256") is None else kmodel.text("sha256"),
-            main_memory=kmodel.optional_integer("main_memory"),
-            # Contracts of 0.1.0 have no such key.
-            calibration=top.texts("calibration") if top.has("calibration") else None,
-        )
+        try:
+            read(_Version, value)  # before what other versions have otherwise
+            return read(ContractFile, value).contract
+        except Misfit as misfit:
+            where = misfit.where or "the file"
+            raise ContractError(where, misfit.found, misfit.allowed) from None
 
     def c_header(self) -> str:
         """The contract as preprocessor lines every C and C++ compiler takes, ASCII only."""
@@ -428,87 +492,5 @@ def number(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _of_pictures(given: Input) -> dict[str, Any]:
-    """What only pictures have; null for tensors."""
-    if given.kind == "tensors":
-        return dict.fromkeys(("color", "mean", "std", "stated"))
-    return {
-        "color": given.color,
-        "mean": float(given.mean),
-        "std": float(given.std),
-        "stated": given.stated,
-    }
-
-
 def _optional_float(value: float | None) -> float | None:
     return None if value is None else float(value)
-
-
-class _Reader:
-    """Fields of one JSON object, each checked; the name of the object goes into the errors."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ContractError(where, value, "an object")
-        self._value: dict[str, Any] = value
-        self._where = "" if where == "the file" else f"{where}."
-
-    def get(self, key: str) -> Any:
-        if key not in self._value:
-            raise ContractError(f"{self._where}{key}", None, "given")
-        return self._value[key]
-
-    def has(self, key: str) -> bool:
-        """Whether it is there and not null."""
-        return self._value.get(key) is not None
-
-    def _fail(self, key: str, allowed: str) -> ContractError:
-        return ContractError(f"{self._where}{key}", self._value[key], allowed)
-
-    def text(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str):
-            raise self._fail(key, "a string")
-        return value
-
-    def list(self, key: str) -> list[Any]:
-        value = self.get(key)
-        if not isinstance(value, list):
-            raise self._fail(key, "a list")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.list(key)
-        if not all(isinstance(item, str) for item in value):
-            raise self._fail(key, "a list of strings")
-        return tuple(value)
-
-    def integer(self, key: str) -> int:
-        value = self.get(key)
-        if type(value) is not int or value < 0:
-            raise self._fail(key, "a whole number, 0 or more")
-        return value
-
-    def optional_integer(self, key: str) -> int | None:
-        return None if self.get(key) is None else self.integer(key)
-
-    def number(self, key: str) -> float:
-        value = self.get(key)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self._fail(key, "a finite number")
-        return float(value)
-
-    def optional_number(self, key: str) -> float | None:
-        return None if self.get(key) is None else self.number(key)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        value = self.list(key)
-        if not all(type(size) is int and size > 0 for size in value):
-            raise self._fail(key, "a list of sizes, each 1 or more")
-        return tuple(value)
-
-    def one_of(self, key: str, allowed: tuple[Any, ...]) -> Any:
-        value = self.get(key)
-        if not any(type(value) is type(item) and value == item for item in allowed):
-            raise self._fail(key, " or ".join(json.dumps(item) for item in allowed))
-        return value

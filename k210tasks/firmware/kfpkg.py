@@ -17,36 +17,46 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, TypedDict, cast
+from typing import Annotated, Any, Literal
 
 from k210tasks.firmware.errors import KfpkgError
+from k210tasks.jsondata import Rule, loads, plain
 from k210tasks.profiles import FLASH_BYTES
 
 #: The list the flasher reads, and our own record beside it, which it ignores.
 LIST_NAME = "flash-list.json"
 RECORD_NAME = "k210tasks.json"
-RECORD_VERSION = 1
 
 
-class PartRecord(TypedDict):
+def _can_be_shown(text: str) -> bool:
+    """Whether a terminal would show it; control characters it would obey."""
+    return not any(unicodedata.category(character).startswith("C") for character in text)
+
+
+_Shown = Annotated[str, Rule("a text without control characters", _can_be_shown)]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
     """What we know of a part beyond what the list says of the member ``bin``."""
 
-    bin: str
-    source: str | None
+    bin: _Shown
+    source: _Shown | None
     is_model: bool
     kmodel: int | None
-    sha256: str
+    sha256: str = ""
 
 
-class ImageRecord(TypedDict):
-    """Our own record, of version :data:`RECORD_VERSION`."""
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """Our own record."""
 
-    version: int
-    name: str | None
-    profile: str | None
-    parts: list[PartRecord]
+    name: _Shown | None
+    profile: _Shown | None
+    parts: tuple[PartRecord, ...]
+    version: Literal[1] = 1
 
 
 #: A reader's limits: no image holds more than the flash, or nearly as many parts.
@@ -126,24 +136,16 @@ def read(data: bytes, where: str = "the kfpkg") -> Kfpkg:
     members = _members(data, where)
     listed = _read_list(members, where)
     record = _read_record(members)
-    told = {p["bin"]: p for p in record["parts"]} if record else {}
+    told = {part.bin: part for part in record.parts} if record else {}
     parts = []
     for address, name, prefix in listed:
-        about = told.get(name)
-        parts.append(
-            Part(
-                address,
-                members[name],
-                prefix,
-                name,
-                source=about["source"] if about else None,
-                is_model=bool(about and about["is_model"]),
-                kmodel=about["kmodel"] if about else None,
-            )
-        )
+        part, about = Part(address, members[name], prefix, name), told.get(name)
+        if about is not None:
+            part = replace(part, source=about.source, is_model=about.is_model, kmodel=about.kmodel)
+        parts.append(part)
     if record is None:
         return Kfpkg(tuple(parts))
-    return Kfpkg(tuple(parts), record["name"], record["profile"])
+    return Kfpkg(tuple(parts), record.name, record.profile)
 
 
 # writing
@@ -188,21 +190,11 @@ def _flash_list(parts: Sequence[Part], names: Sequence[str]) -> bytes:
 
 
 def _record(image: Kfpkg, parts: Sequence[Part], names: Sequence[str]) -> bytes:
-    record: ImageRecord = {
-        "version": RECORD_VERSION,
-        "name": image.name,
-        "profile": image.profile,
-        "parts": [
-            {
-                "bin": name,
-                "source": part.source,
-                "is_model": part.is_model,
-                "kmodel": part.kmodel,
-                "sha256": part.sha256,
-            }
-            for name, part in zip(names, parts, strict=True)
-        ],
-    }
+    told = tuple(
+        PartRecord(name, part.source, part.is_model, part.kmodel, part.sha256)
+        for name, part in zip(names, parts, strict=True)
+    )
+    record = plain(ImageRecord(image.name, image.profile, told))
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode("ascii")
 
 
@@ -290,11 +282,6 @@ def _check_name(info: zipfile.ZipInfo, where: str) -> None:
         raise KfpkgError(where, f"holds the symbolic link {name!r}", _HOSTILE)
 
 
-def _can_be_shown(text: str) -> bool:
-    """Whether a terminal would show it; control characters it would obey."""
-    return not any(unicodedata.category(character).startswith("C") for character in text)
-
-
 def _read_list(members: dict[str, bytes], where: str) -> list[tuple[int, str, bool]]:
     """Address, member and prefix of each part, as the stock flasher would see them."""
     if LIST_NAME not in members:
@@ -338,17 +325,6 @@ def _read_record(members: dict[str, bytes]) -> ImageRecord | None:
     Only for show and for finding a model again: a wrong one never decides what is flashed.
     """
     try:
-        record = json.loads(members.get(RECORD_NAME, b"{}")[:MAX_JSON_BYTES])
-        known = record["version"] == RECORD_VERSION
-        fields = [
-            *((record[key], str) for key in ("name", "profile")),
-            *((p["bin"], str) for p in record["parts"]),
-            *((p["source"], str) for p in record["parts"]),
-            *((p["is_model"], bool) for p in record["parts"]),
-            *((p["kmodel"], int) for p in record["parts"]),
-        ]
-        right = all(value is None or isinstance(value, kind) for value, kind in fields)
-        right &= all(_can_be_shown(value) for value, _ in fields if isinstance(value, str))
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return loads(ImageRecord, members.get(RECORD_NAME, b"{}")[:MAX_JSON_BYTES])
+    except ValueError:
         return None
-    return cast("ImageRecord", record) if known and right else None

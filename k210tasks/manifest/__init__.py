@@ -29,13 +29,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k210tasks.manifest.diagnostics import ManifestError, Problem
 from k210tasks.manifest.model import Manifest
 from k210tasks.manifest.presence import Missing, Scan
 from k210tasks.manifest.presence import check as _check
 from k210tasks.samples import folder as samples
+
+if TYPE_CHECKING:
+    from k210tasks.manifest.kinds import JsonSchema
 
 __all__ = ["Manifest", "ManifestError", "Problem", "check_files", "json_schema", "load"]
 
@@ -94,7 +97,7 @@ def check_files(manifest: Manifest, scan: Scan = samples.scan) -> dict[str, samp
     return found
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> JsonSchema:
     """The JSON Schema of models.yaml (draft 2020-12)."""
     from k210tasks.manifest import keys_page
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from k210tasks.manifest import names, schema
 from k210tasks.manifest.compilers import COMPILERS
-from k210tasks.manifest.kinds import listed
+from k210tasks.manifest.kinds import JsonSchema, listed
 from k210tasks.profiles import PROFILES
 
 MARKDOWN = "docs/models-yaml.md"
@@ -57,7 +57,7 @@ _SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
 )
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> JsonSchema:
     """The JSON Schema of models.yaml (draft 2020-12), for editors."""
     made = schema.File.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"

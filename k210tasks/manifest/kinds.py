@@ -15,6 +15,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from k210tasks.manifest.diagnostics import did_you_mean
 from k210tasks.manifest.document import Flag, Float, Int
 
+#: a part of the JSON Schema of models.yaml
+JsonSchema = dict[str, Any]
+
 
 class Refused(Exception):
     """A value that is not of its kind: why, and at which index of a list."""
@@ -23,7 +26,7 @@ class Refused(Exception):
 class Kind:
     """One kind of value. ``check`` returns the value to keep or raises :class:`Refused`."""
 
-    def __init__(self, allowed: str, check: Callable[[Any], Any], json: dict[str, Any]) -> None:
+    def __init__(self, allowed: str, check: Callable[[Any], Any], json: JsonSchema) -> None:
         self.allowed = allowed
         self.check = check
         self.json = json
@@ -40,7 +43,7 @@ class Kind:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.run)
 
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
         return {**self.json, "x-allowed": self.allowed}
 
 
@@ -150,7 +153,7 @@ def number(
 ) -> Kind:
     """A finite number within limits, both included. ``note``: why a list is refused."""
     allowed = "a number"
-    json: dict[str, Any] = {"type": "number"}
+    json: JsonSchema = {"type": "number"}
     if above_zero:
         allowed = "a number above 0"
         json["exclusiveMinimum"] = 0
@@ -272,7 +275,7 @@ def anchors() -> Kind:
     )
 
 
-def matching(what: str, check_text: Callable[[str], str | None], json: dict[str, Any]) -> Kind:
+def matching(what: str, check_text: Callable[[str], str | None], json: JsonSchema) -> Kind:
     """Text that ``check_text`` has nothing against; it returns why not."""
 
     def check(value: Any) -> str:
@@ -312,7 +315,7 @@ class OrOff:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(self.run, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
         return {"anyOf": [handler(schema["schema"]), {"enum": [False, "off"]}]}
 
 

@@ -34,7 +34,7 @@ _PER_CHANNEL = (
 
 def _key(description: str, default: str = "") -> Any:
     """An optional key; ``default`` is what its absence means, in words."""
-    extra: dict[str, Any] = {"x-default": default} if default else {}
+    extra: kinds.JsonSchema = {"x-default": default} if default else {}
     return Field(_UNSET, description=description, json_schema_extra=extra)
 
 

@@ -9,35 +9,38 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import LayerFigures, Measurement
+from k210tasks.compiler.options import CompiledLayer
 from k210tasks.kmodel import KmodelError, detect, parse
 from k210tasks.kmodel.listing import LayerRow, summary
 from k210tasks.kmodel.residence import residents
-from k210tasks.report import lenient
 from k210tasks.report.facts import Accuracy, Build, Layer
-from k210tasks.report.lenient import Json
+from k210tasks.wording import shape
 
 
 def build_of(
     title: str,
     kmodel: bytes,
-    layers: Json,
-    measured: Json,
+    table: LayerTable | None,
+    measured: Measurement | None,
     *,
     main_bytes: int | None = None,
     built: float | None = None,
 ) -> Build:
-    """``layers``: of layers.json; ``measured``: of verify.json or measurement.json, for this
-    very file; both may be empty. ``main_bytes``: where the format itself does not tell."""
-    rows = {row.get("index"): row for row in lenient.mappings(layers.get("layers"))}
-    errors = {row.get("index"): row for row in lenient.mappings(measured.get("layers"))}
-    told = lenient.whole(layers.get("main_bytes"))
+    """``table``, ``measured``: of this very file, as far as they are known. ``main_bytes``: where
+    the format itself does not tell."""
+    made = () if table is None else table.layers
+    rows = {row.index: row for row in made if isinstance(row, CompiledLayer)}
+    errors = {} if measured is None else {row.index: row for row in measured.layers}
+    told = None if table is None else table.main_bytes
     build = Build(
         title=title,
         sha256=hashlib.sha256(kmodel).hexdigest(),
-        compiler=lenient.text(layers.get("compiler")) or None,
+        compiler=None if table is None else table.compiler,
         nbytes=len(kmodel),
         main_bytes=told if told is not None else main_bytes,
-        accuracy=accuracy_of(measured),
+        accuracy=None if measured is None else accuracy_of(measured),
         built=built,
     )
     try:
@@ -48,7 +51,7 @@ def build_of(
     if version not in (3, 4):
         return replace(
             build,
-            kpu_bytes=lenient.whole(layers.get("kpu_bytes")),
+            kpu_bytes=None if table is None else table.kpu_bytes,
             notes=(f"the layers of a kmodel {version} are not told by the file",),
         )
     try:
@@ -64,26 +67,24 @@ def build_of(
         macs=found.macs,
         estimated_ms=found.estimated_kpu_ms,
         layers=tuple(
-            _layer(row, rows.get(row.index, {}), errors.get(row.index, {})) for row in found.layers
+            _layer(row, rows.get(row.index), errors.get(row.index)) for row in found.layers
         ),
         residents=placed,
         notes=found.notes,
     )
 
 
-def _layer(row: LayerRow, told: Json, error: Json) -> Layer:
+def _layer(row: LayerRow, told: CompiledLayer | None, error: LayerFigures | None) -> Layer:
     kpu = row.kpu
     kernel = ""
     if kpu is not None:
         kernel = f"{kpu.kernel}x{kpu.kernel}{' depthwise' if kpu.depthwise else ''}"
-    # The compiler knows the shapes the file does not tell.
-    given = lenient.listed(told.get("input_shape")) or row.input
-    made = lenient.listed(told.get("output_shape")) or row.output
     return Layer(
         index=row.index,
         name=row.name,
-        input=lenient.shape(given),
-        output=lenient.shape(made),
+        # The compiler knows the shapes the file does not tell.
+        input=shape(row.input if told is None else told.input_shape),
+        output=shape(row.output if told is None else told.output_shape),
         runs_on="KPU" if kpu is not None else "CPU",
         kernel=kernel,
         pool=kpu.pool if kpu and kpu.pool != "none" else "",
@@ -92,43 +93,29 @@ def _layer(row: LayerRow, told: Json, error: Json) -> Layer:
         rows_in=kpu.rows_in if kpu else None,
         rows_out=kpu.rows_out if kpu else None,
         estimated_us=kpu.estimated_us if kpu else None,
-        source=lenient.texts(told.get("source")),
-        tensor=lenient.text(told.get("output")),
-        snr_db=lenient.number(error.get("snr_db")),
-        cosine=lenient.number(error.get("cosine_mean")),
+        source=() if told is None else told.source,
+        tensor="" if told is None else told.output,
+        snr_db=None if error is None else error.snr_db,
+        cosine=None if error is None else error.cosine_mean,
     )
 
 
-def accuracy_of(measured: Json) -> Accuracy | None:
+def accuracy_of(m: Measurement) -> Accuracy | None:
     """The figures of the worst output; None where nothing was measured."""
-    outputs = lenient.mappings(measured.get("outputs"))
-    if not outputs:
+    if not m.outputs:
         return None
-
-    def mean(output: Json) -> float:
-        found = lenient.number(output.get("cosine_mean"))
-        return -2.0 if found is None else found
-
-    worst = min(outputs, key=mean)
-    tops = [lenient.number(o.get("top1_agreement")) for o in outputs]
-    classes = lenient.mapping(measured.get("accuracy"))
-    held_out = measured.get("held_out")
+    worst, right, runtime = m.worst_output, m.accuracy, ""
+    if m.runtime is not None:
+        runtime = m.runtime.title + ("" if m.runtime.recorded else " (not recorded)")
+    tops = [o.top1_agreement for o in m.outputs if o.top1_agreement is not None]
     return Accuracy(
-        cosine=lenient.number(worst.get("cosine_mean")),
-        snr_db=lenient.number(worst.get("snr_db")),
-        max_abs_error=lenient.number(worst.get("max_abs_error")),
-        top1=min((t for t in tops if t is not None), default=None),
-        float_accuracy=lenient.number(classes.get("float")),
-        kmodel_accuracy=lenient.number(classes.get("kmodel")),
-        samples=lenient.whole(measured.get("samples")),
-        held_out=held_out if isinstance(held_out, bool) else None,
-        runtime=_runtime(lenient.mapping(measured.get("runtime"))),
+        cosine=worst.cosine_mean,
+        snr_db=worst.snr_db,
+        max_abs_error=worst.max_abs_error,
+        top1=min(tops, default=None),
+        float_accuracy=None if right is None else right.float_model,
+        kmodel_accuracy=None if right is None else right.kmodel,
+        samples=m.samples,
+        held_out=m.held_out,
+        runtime=runtime,
     )
-
-
-def _runtime(said: Json) -> str:
-    """What was simulated, and whether its outputs were ever recorded."""
-    title = said.get("title")
-    if not isinstance(title, str):
-        return ""
-    return title if said.get("recorded") is True else f"{title} (not recorded)"

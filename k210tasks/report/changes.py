@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from k210tasks.report.facts import Build, Layer
-from k210tasks.report.wording import count, decimals, milliseconds, share
+from k210tasks.wording import count, decimals, milliseconds, share
 
 Direction = Literal["better", "worse", "same", "other"]
 

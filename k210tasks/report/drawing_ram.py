@@ -10,7 +10,7 @@ from k210tasks.kmodel.residence import BEFORE, Resident
 from k210tasks.kpu.layout import ROW_BYTES
 from k210tasks.report.facts import Build, Layer
 from k210tasks.report.svg import drawing, element
-from k210tasks.report.wording import size
+from k210tasks.wording import size
 
 _LEFT, _RIGHT, _TOP = 62.0, 10.0, 6.0
 _TIME, _GAP, _RAM, _AXIS = 44.0, 10.0, 230.0, 20.0

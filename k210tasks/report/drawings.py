@@ -11,7 +11,7 @@ from markupsafe import Markup
 from k210tasks.profiles import FLASH_BYTES, FLASH_FRAME_BYTES
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot
 from k210tasks.report.svg import drawing, element
-from k210tasks.report.wording import plain, size
+from k210tasks.wording import plain, size
 
 _WIDTH, _HEIGHT = 360.0, 110.0
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from k210tasks.kmodel.residence import Resident
+from k210tasks.store.history import Line
 
 Status = Literal["verified", "unverified", "failed", "skipped", "missing"]
 
@@ -130,24 +131,11 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """What a step did, from the history."""
-
-    task: str
-    subject: str
-    did: str  # computed | restored | kept | judged | skipped | failed
-    ok: bool
-    seconds: float
-    time: float
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One ``doit``: what ran in it, in order."""
 
     started: float
-    events: tuple[Event, ...] = ()
+    events: tuple[Line, ...] = ()
     untouched: int = 0  # steps that had nothing to do, or were not asked for
 
 

@@ -11,6 +11,7 @@ from k210tasks.report.facts import ReportFacts
 from k210tasks.report.images import image_facts
 from k210tasks.report.models import STEPS, Known, addresses, model_facts
 from k210tasks.report.past import Previous, last_run
+from k210tasks.report.recorded import recorded
 from k210tasks.store.history import Line
 from k210tasks.store.records import TaskStates
 from k210tasks.store.results import Store
@@ -35,7 +36,7 @@ def collect(
         image_facts(
             image,
             root,
-            states.load(f"firmware:{image.name}") or {},
+            recorded(states, f"firmware:{image.name}"),
             failures.get(f"firmware:{image.name}"),
         )
         for image in manifest.firmware
@@ -50,7 +51,7 @@ def collect(
     models = []
     for model in manifest.models:
         known = Known(
-            {step: states.load(f"{step}:{model.name}") or {} for step in STEPS},
+            {step: recorded(states, f"{step}:{model.name}") for step in STEPS},
             {s: failures[f"{s}:{model.name}"] for s in STEPS if f"{s}:{model.name}" in failures},
             where.get(model.name, PROFILES[model.firmware].model_base),
         )

@@ -5,7 +5,6 @@ Only the small members of the ``.npz`` are read; the kept samples, which may be 
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from k210tasks.report import lenient
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.compiler.options import CompiledLayer
 from k210tasks.report.facts import Histogram, Layer
-from k210tasks.report.lenient import Json
 
 #: Tensors drawn, the worst ones.
 TENSORS = 8
@@ -23,17 +22,18 @@ TENSORS = 8
 BINS = 96
 
 
-def histograms(path: Path, rows: Sequence[Json], layers: Sequence[Layer]) -> tuple[Histogram, ...]:
+def histograms(
+    path: Path, table: LayerTable | None, layers: Sequence[Layer]
+) -> tuple[Histogram, ...]:
     """Those of the layers whose error is known, the worst first; of the first layers where no
-    error is known. ``rows``: of layers.json. Nothing for data of other compilers."""
+    error is known. Nothing for data of other compilers."""
     snr = {layer.index: layer.snr_db for layer in layers}
     chosen: list[tuple[float, int, int, tuple[float, float]]] = []
-    for row in rows:
-        tensor, index = lenient.whole(row.get("tensor")), lenient.whole(row.get("index"))
-        covered = _chosen(row)
-        if tensor is not None and covered is not None and index is not None:
-            error = snr.get(index)
-            chosen.append((math.inf if error is None else error, index, tensor, covered))
+    for row in () if table is None else table.layers:
+        covered = _chosen(row) if isinstance(row, CompiledLayer) else None
+        if isinstance(row, CompiledLayer) and row.tensor is not None and covered is not None:
+            error = snr.get(row.index)
+            chosen.append((math.inf if error is None else error, row.index, row.tensor, covered))
     taken: dict[int, tuple[int, tuple[float, float]]] = {}
     for _, index, tensor, covered in sorted(chosen):
         taken.setdefault(tensor, (index, covered))
@@ -46,35 +46,33 @@ def histograms(path: Path, rows: Sequence[Json], layers: Sequence[Layer]) -> tup
     )
 
 
-def _chosen(row: Json) -> tuple[float, float] | None:
+def _chosen(row: CompiledLayer) -> tuple[float, float] | None:
     """The range a layer's 256 codes cover; of its widest channel where each has its own."""
-    scale, zero = row.get("scale"), lenient.number(row.get("zero_point"))
-    steps = [lenient.number(s) for s in (scale if isinstance(scale, list) else [scale])]
-    if not steps or zero is None or any(s is None for s in steps):
+    if row.scale is None or row.zero_point is None:
         return None
-    step = max(s for s in steps if s is not None)
-    return -zero * step, (255 - zero) * step
+    step = max(row.scale) if isinstance(row.scale, tuple) else row.scale
+    return -row.zero_point * step, (255 - row.zero_point) * step
 
 
 def _read(path: Path, wanted: Mapping[int, Any]) -> dict[int, Histogram]:
     """Tensor -> what was counted of it."""
     import numpy as np
 
-    from k210tasks.compiler.numerics.calibration import FORMAT
+    from k210tasks.compiler.numerics.calibration import CalibrationError, header_of
 
     drawn: dict[int, Histogram] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
             if "meta" not in file.files or "counts" not in file.files:
                 return {}
-            meta = json.loads(file["meta"].tobytes())
-            if meta["format"] != FORMAT:
-                return {}
-            counts = file["counts"]
-        for i, tensor in enumerate(meta["tensors"]):
-            if tensor["index"] in wanted:
-                drawn[tensor["index"]] = _drawn(str(tensor["name"]), counts[i], tensor["exponent"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile):
+            header, counts = header_of(file["meta"]), file["counts"]
+        for i, tensor in enumerate(header.tensors):
+            if tensor.index in wanted:
+                drawn[tensor.index] = _drawn(tensor.name, counts[i], tensor.exponent)
+    except (
+        CalibrationError, OSError, ValueError, KeyError, IndexError, TypeError, EOFError,
+        zipfile.BadZipFile,
+    ):  # fmt: skip
         return {}
     return drawn
 

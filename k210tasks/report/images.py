@@ -9,15 +9,14 @@ from k210tasks.firmware import kfpkg
 from k210tasks.firmware.flash_layout import PREFIX_BYTES
 from k210tasks.manifest.model import Firmware
 from k210tasks.profiles import PROFILES
-from k210tasks.report import lenient
 from k210tasks.report.facts import FlashPart, ImageFacts, Status
-from k210tasks.report.lenient import Json
+from k210tasks.report.recorded import StepRecord, read_bytes
 
 
-def image_facts(image: Firmware, root: Path, record: Json, failure: str | None) -> ImageFacts:
+def image_facts(image: Firmware, root: Path, record: StepRecord, failure: str | None) -> ImageFacts:
     """``record``: what is known of its task; ``failure``: what it failed with last, if so."""
     profile = PROFILES[image.profile]
-    data = lenient.read_bytes(root / f"build/{image.name}.kfpkg")
+    data = read_bytes(root / f"build/{image.name}.kfpkg")
     parts: tuple[FlashPart, ...] = ()
     messages = [] if failure is None else [failure]
     status: Status = "missing" if data is None else "verified"
@@ -29,10 +28,10 @@ def image_facts(image: Firmware, root: Path, record: Json, failure: str | None) 
             status = "failed"
     if failure is not None:
         status = "failed"
-    elif record.get("outcome") == "skipped":
+    elif record.outcome == "skipped":
         status = "skipped"
-        messages.append(lenient.text(record.get("because")))
-    judged = lenient.text(lenient.nested(record, "judge", "message"))
+        messages.append(record.because)
+    judged = "" if record.judge is None else record.judge.message
     return ImageFacts(
         name=image.name,
         profile=image.profile,
@@ -41,7 +40,7 @@ def image_facts(image: Firmware, root: Path, record: Json, failure: str | None) 
         parts=parts,
         filesystem=profile.filesystem,
         nbytes=None if data is None else len(data),
-        built=lenient.number(record.get("finished")) if data is not None else None,
+        built=record.finished if data is not None else None,
     )
 
 

@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from k210tasks import jsondata
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import Measurement
+from k210tasks.artifacts.verification import Verification, Weighed
 from k210tasks.errors import K210Error
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.entry import Entry
 from k210tasks.firmware.snippets import load_snippet
 from k210tasks.manifest.model import Model
 from k210tasks.profiles import PROFILES, SRAM_BYTES
-from k210tasks.report import lenient
 from k210tasks.report.builds import build_of
 from k210tasks.report.facts import Build, Log, ModelFacts, Outcome
 from k210tasks.report.histograms import histograms
-from k210tasks.report.lenient import Json
 from k210tasks.report.past import Previous
+from k210tasks.report.recorded import StepRecord, digest_of, read_bytes
 from k210tasks.report.samples import samples
-from k210tasks.report.wording import count, plain
+from k210tasks.wording import count, plain, shape
 
 STEPS = ("convert", "calibrate", "kmodel", "verify")
 #: Of a log, its end: the verdict and the error stand there.
@@ -35,7 +38,7 @@ class Known:
     failed with last. ``address``: where it lies in flash.
     """
 
-    records: Mapping[str, Json]
+    records: Mapping[str, StepRecord]
     failures: Mapping[str, str]
     address: int
 
@@ -43,30 +46,31 @@ class Known:
 def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> ModelFacts:
     """Everything a page shows of ``model``. Never fails: what is not there is not known."""
     folder = root / "build" / model.name
-    kmodel = lenient.read_bytes(root / f"workspace/{model.name}.kmodel")
-    layers = lenient.read_json(folder / "layers.json")
-    verify = lenient.read_json(folder / "verify.json")
+    kmodel = read_bytes(root / f"workspace/{model.name}.kmodel")
+    table = jsondata.known(LayerTable, read_bytes(folder / "layers.json"))
+    told = read_bytes(folder / "verify.json")
+    verify, measured = jsondata.known(Verification, told), jsondata.known(Measurement, told)
     contract = _contract(folder / "contract.json")
-    record = known.records.get("kmodel", {})
+    record = known.records.get("kmodel", StepRecord())
 
     build: Build | None = None
     before, why = None, "there is no kmodel yet"
     outdated = bool(set(known.failures) & {"convert", "calibrate", "kmodel"}) and kmodel is not None
     if kmodel is not None:
-        made = _digest(record, "outputs", "kmodel")
-        of = _digest(known.records.get("verify", {}), "inputs", "kmodel")
-        measured = verify if of in (made, None) else {}
-        outdated = outdated or (bool(verify) and not measured)
+        made = digest_of(record.outputs, "kmodel")
+        of = digest_of(known.records.get("verify", StepRecord()).inputs, "kmodel")
+        if of not in (made, None):  # of another kmodel
+            outdated |= verify is not None
         build = build_of(
             "this build",
             kmodel,
-            layers,
-            measured,
+            table,
+            measured if of in (made, None) else None,
             main_bytes=None if contract is None else contract.main_memory,
-            built=lenient.number(record.get("finished")),
+            built=record.finished,
         )
         before, why = previous.of(model.name, build.sha256)
-    sram = lenient.mapping(verify.get("sram"))
+    sram = None if verify is None else verify.sram
     images = None if model.verify is None else (model.verify.images or model.images)
     snippet, snippet_name = _snippet(model, contract, known.address, build)
     labels = model.labels or (() if contract is None else contract.labels)
@@ -76,22 +80,20 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
         compiler=model.compiler,
         profile=model.firmware,
         kmodel=model.kmodel,
-        outcome=_outcome(model, known, verify, layers, outdated, built=kmodel is not None),
+        outcome=_outcome(model, known, verify, table, outdated, built=kmodel is not None),
         build=build,
         previous=before,
         no_previous=why,
         sram_needed=_needed(sram, build),
-        sram_limit=lenient.whole(sram.get("available"))
+        sram_limit=(0 if sram is None else sram.available)
         or model.sram_free
         or PROFILES[model.firmware].sram_free
         or SRAM_BYTES,
-        sram_note=lenient.text(sram.get("sentence")),
+        sram_note="" if sram is None else sram.sentence,
         histograms=()
         if build is None
-        else histograms(
-            folder / "calibration.npz", lenient.mappings(layers.get("layers")), build.layers
-        ),
-        samples=samples(verify, labels, root / images) if images else (),
+        else histograms(folder / "calibration.npz", table, build.layers),
+        samples=samples(measured, labels, root / images) if images and measured else (),
         images=images,
         contract=_contract_rows(contract),
         snippet=snippet,
@@ -101,41 +103,40 @@ def model_facts(model: Model, root: Path, known: Known, previous: Previous) -> M
     )
 
 
-def _digest(record: Json, kind: str, role: str) -> str | None:
-    """The hash of a file a record names."""
-    return lenient.text(lenient.at(lenient.nested(record, kind, role, "files", ""), 0)) or None
-
-
-def _needed(sram: Json, build: Build | None) -> int | None:
+def _needed(sram: Weighed | None, build: Build | None) -> int | None:
     """Bytes of SRAM a board needs: the file and its working memory."""
-    if (told := lenient.whole(sram.get("needed"))) is not None:
-        return told
+    if sram is not None:
+        return sram.needed
     if build is None or build.nbytes is None:
         return None
     return build.nbytes + (build.main_bytes or 0)
 
 
 def _outcome(
-    model: Model, known: Known, verify: Json, layers: Json, outdated: bool, *, built: bool
+    model: Model,
+    known: Known,
+    verify: Verification | None,
+    table: LayerTable | None,
+    outdated: bool,
+    *,
+    built: bool,
 ) -> Outcome:
-    headline = lenient.text(verify.get("headline"))
+    headline = "" if verify is None else verify.headline
     # What the kmodel step doubted is among what verify warns of, once it has run.
-    warnings = lenient.texts((verify or layers).get("warnings"))
+    warnings = () if (found := verify or table) is None else found.warnings
+    failures = () if verify is None else verify.failures
     for step in STEPS:
-        record = known.records.get(step, {})
-        if record.get("outcome") == "skipped":
-            because = lenient.text(record.get("because"))
-            return Outcome("skipped", headline, step, (because,), warnings, outdated)
+        record = known.records.get(step, StepRecord())
+        if record.outcome == "skipped":
+            return Outcome("skipped", headline, step, (record.because,), warnings, outdated)
         if step in known.failures:
-            told = lenient.texts(verify.get("failures")) if step == "verify" else ()
-            messages = told or (known.failures[step],)
+            messages = (failures if step == "verify" else ()) or (known.failures[step],)
             return Outcome("failed", headline, step, messages, warnings, outdated)
     if not built:
         return Outcome("missing", "not built yet")
-    if verify.get("verified") is True:
+    if verify is not None and verify.verified is True:
         return Outcome("verified", headline, warnings=warnings, outdated=outdated)
-    if verify.get("verified") is False:
-        failures = lenient.texts(verify.get("failures"))
+    if verify is not None and verify.verified is False:
         return Outcome("failed", headline, "verify", failures, warnings, outdated)
     return Outcome(
         "unverified",
@@ -146,7 +147,7 @@ def _outcome(
 
 
 def _contract(path: Path) -> Contract | None:
-    data = lenient.read_bytes(path)
+    data = read_bytes(path)
     if data is None:
         return None
     try:
@@ -162,7 +163,7 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
     given = contract.input
     order = {"planar": "channels, height, width; one plane after the other", "flat": "row-major"}
     rows = [
-        ("input", f"{given.name}: {given.dtype} {lenient.shape(given.shape)}"),
+        ("input", f"{given.name}: {given.dtype} {shape(given.shape)}"),
         ("order", order[given.layout]),
         ("input bytes", count(given.nbytes)),
     ]
@@ -180,7 +181,7 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
             ("quantised", f"real = {plain(given.scale, 6)} × (code − {plain(given.zero_point, 6)})")
         )
     for i, out in enumerate(contract.outputs):
-        text = f"{out.name}: {out.dtype} {lenient.shape(out.shape)}"
+        text = f"{out.name}: {out.dtype} {shape(out.shape)}"
         if out.scale is not None:
             text += f", real = {plain(out.scale, 6)} × (code − {plain(out.zero_point, 6)})"
         rows.append((f"output {i}", text))
@@ -207,7 +208,7 @@ def _snippet(
 def _logs(folder: Path, name: str) -> list[Log]:
     found = []
     for step in STEPS:
-        data = lenient.read_bytes(folder / f"{step}.log")
+        data = read_bytes(folder / f"{step}.log")
         if data is not None:
             text = data.decode("utf-8", "replace")
             cut = len(text) > LOG_CHARACTERS

@@ -8,8 +8,9 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
+from k210tasks import wording
 from k210tasks.kpu.layout import KPU_RAM_BYTES
-from k210tasks.report import drawings, wording
+from k210tasks.report import drawings
 from k210tasks.report.changes import compare
 from k210tasks.report.drawing_ram import ram_drawing
 from k210tasks.report.facts import ModelFacts, Plot, ReportFacts, Scores

@@ -7,34 +7,17 @@ store still holds; its accuracy is what ``verify`` measured before the next kmod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from k210tasks.report import lenient
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import Measurement
+from k210tasks.firmware.contract import ContractFile
+from k210tasks.jsondata import known
 from k210tasks.report.builds import build_of
-from k210tasks.report.facts import Build, Event, Run
-from k210tasks.report.wording import flowing
+from k210tasks.report.facts import Build, Run
 from k210tasks.store.history import Line
 from k210tasks.store.results import Store
-
-
-def events_of(entries: Iterable[Line]) -> list[Event]:
-    """The readable lines of the history."""
-    return [event for entry in entries if (event := event_of(entry)) is not None]
-
-
-def event_of(entry: Line) -> Event | None:
-    """One line; None for what a later version may write there."""
-    task, when = lenient.text(entry.get("task")), lenient.number(entry.get("time"))
-    if not task or when is None:
-        return None
-    return Event(
-        task=task,
-        subject=lenient.text(entry.get("subject")),
-        did=lenient.text(entry.get("did")),
-        ok=entry.get("ok") is not False,
-        seconds=lenient.number(entry.get("seconds")) or 0.0,
-        time=when,
-        message=flowing(lenient.text(entry.get("message"))),
-    )
+from k210tasks.wording import flowing
 
 
 def last_run(entries: Sequence[Line], tasks: Iterable[str]) -> Run | None:
@@ -44,21 +27,14 @@ def last_run(entries: Sequence[Line], tasks: Iterable[str]) -> Run | None:
     """
     if not entries:
         return None
-    name = entries[-1].get("run")
-    merged: dict[str, Event] = {}
-    for event in events_of(entry for entry in entries if entry.get("run") == name):
+    name = entries[-1].run
+    merged: dict[str, Line] = {}
+    for event in (entry for entry in entries if entry.run == name):
         before = merged.get(event.task)
         if event.did == "judged" and before is not None and before.did != "failed":
-            event = Event(
-                event.task,
-                event.subject,
-                before.did,
-                event.ok,
-                max(before.seconds, event.seconds),
-                event.time,
-                event.message,
-            )
-        merged[event.task] = event
+            seconds = max(before.seconds, event.seconds)
+            event = replace(event, did=before.did, seconds=seconds)
+        merged[event.task] = replace(event, message=flowing(event.message))
     if not merged:
         return None
     events = tuple(sorted(merged.values(), key=lambda e: e.time))
@@ -76,13 +52,10 @@ def last_failures(entries: Iterable[Line]) -> dict[str, str]:
 
 def note_outcome(failures: dict[str, str], entry: Line) -> None:
     """Bring ``failures`` up to date with one more line of the history."""
-    event = event_of(entry)
-    if event is None:
-        return
-    if not event.ok:
-        failures[event.task] = event.message
-    elif event.did != "skipped":
-        failures.pop(event.task, None)
+    if not entry.ok:
+        failures[entry.task] = flowing(entry.message)
+    elif entry.did != "skipped":
+        failures.pop(entry.task, None)
 
 
 class Previous:
@@ -92,11 +65,8 @@ class Previous:
         self._store = store
         self._lines: dict[str, list[Line]] = {}
         for entry in entries:
-            if entry.get("step") in ("kmodel", "verify") and entry.get("did") in (
-                "computed",
-                "restored",
-            ):
-                self._lines.setdefault(lenient.text(entry.get("subject")), []).append(entry)
+            if entry.step in ("kmodel", "verify") and entry.did in ("computed", "restored"):
+                self._lines.setdefault(entry.subject, []).append(entry)
 
     def of(self, model: str, sha256: str) -> tuple[Build | None, str]:
         """The last build whose kmodel has other content than ``sha256``, or why there is none."""
@@ -104,13 +74,13 @@ class Previous:
         lost = False
         for i in range(len(lines) - 1, -1, -1):
             entry = lines[i]
-            if entry.get("step") != "kmodel":
+            if entry.step != "kmodel":
                 continue
             found = self._files(entry)
             if found is None:
                 lost = True
                 continue
-            if lenient.text(found.get("kmodel")) == sha256:
+            if found.get("kmodel") == sha256:
                 continue
             build = self._build(entry, found, self._verify_after(lines, i))
             if build is not None:
@@ -124,18 +94,17 @@ class Previous:
 
     def _files(self, entry: Line) -> dict[str, str] | None:
         """Role -> hash of the one file of it, as the store has it."""
-        result = self._store.find(lenient.text(entry.get("key")))
+        result = self._store.find(entry.key)
         if result is None:
             return None
-        roles = lenient.mapping(result.get("outputs"))
-        return {role: lenient.text(lenient.mapping(files).get("")) for role, files in roles.items()}
+        return {role: files.get("", "") for role, files in result.outputs.items()}
 
     @staticmethod
     def _verify_after(lines: Sequence[Line], i: int) -> Line | None:
         """The last measurement of the kmodel of line ``i``."""
         found = None
         for entry in lines[i + 1 :]:
-            if entry.get("step") == "kmodel":
+            if entry.step == "kmodel":
                 break
             found = entry
         return found
@@ -149,16 +118,16 @@ class Previous:
         kmodel = self._store.read(files.get("kmodel", ""))
         if kmodel is None:
             return None
-        layers = lenient.parse_json(self._store.read(files.get("layers", "")))
-        contract = lenient.parse_json(self._store.read(files.get("contract", "")))
-        measured = lenient.mapping(None)
+        table = known(LayerTable, self._store.read(files.get("layers", "")))
+        about = known(ContractFile, self._store.read(files.get("contract", "")))
+        measured = None
         if verify is not None and (found := self._files(verify)) is not None:
-            measured = lenient.parse_json(self._store.read(found.get("measurement", "")))
+            measured = known(Measurement, self._store.read(found.get("measurement", "")))
         return build_of(
             "previous build",
             kmodel,
-            layers,
+            table,
             measured,
-            main_bytes=lenient.whole(lenient.nested(contract, "kmodel", "main_memory")),
-            built=lenient.number(entry.get("time")),
+            main_bytes=None if about is None else about.kmodel.main_memory,
+            built=entry.time,
         )

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from k210tasks.report import lenient
+from k210tasks.artifacts.measurement import Measurement, Pairs, SampleFigures, TopScores
 from k210tasks.report.facts import Plot, Sample, Scores
-from k210tasks.report.lenient import Json
 
 #: Longer side of a thumbnail, in pixels; and its data at most: a page stays small.
 THUMBNAIL = 112
@@ -19,22 +18,15 @@ THUMBNAIL_BYTES = 16_000
 PICTURE_BYTES = 32 << 20
 
 
-def samples(measured: Json, labels: Sequence[str], folder: Path) -> tuple[Sample, ...]:
+def samples(m: Measurement, labels: Sequence[str], folder: Path) -> tuple[Sample, ...]:
     """Every measured image; pictures and answers for those the measurement has answers of."""
-    images = lenient.mappings(measured.get("images"))
-    names = [lenient.text(o.get("name")) for o in lenient.mappings(measured.get("outputs"))]
-    labels = labels or _classes(images)
-    answers = {
-        lenient.text(entry.get("file")): (place, lenient.mappings(entry.get("outputs")))
-        for place, entry in enumerate(lenient.mappings(measured.get("answers")))
-    }
+    labels = labels or sorted({image.truth for image in m.images if image.truth})
+    names = [output.name for output in m.outputs]
+    answers = {entry.file: (place, entry.outputs) for place, entry in enumerate(m.answers)}
     found = []
-    for image in images:
-        file = lenient.text(image.get("file"))
-        place, outputs = answers.get(file, (len(images), []))
-        found.append(
-            (place, _sample(image, file, outputs, names, labels, folder if outputs else None))
-        )
+    for image in m.images:
+        place, outputs = answers.get(image.file, (len(m.images), ()))
+        found.append((place, _sample(image, outputs, names, labels, folder)))
     found.sort(key=lambda pair: (pair[0], *_badness(pair[1])))
     return tuple(sample for _, sample in found)
 
@@ -43,73 +35,43 @@ def _badness(sample: Sample) -> tuple[bool, float]:
     return sample.agrees, sample.cosine if sample.cosine is not None else -2.0
 
 
-def _classes(images: Sequence[Json]) -> tuple[str, ...]:
-    """The sorted folder names, which are the labels where none were given."""
-    return tuple(sorted({lenient.text(i.get("class")) for i in images if i.get("class")}))
-
-
 def _sample(
-    image: Json,
-    file: str,
-    outputs: Sequence[Json],
+    image: SampleFigures,
+    outputs: Sequence[TopScores | Pairs],
     names: Sequence[str],
     labels: Sequence[str],
-    folder: Path | None,
+    folder: Path,
 ) -> Sample:
-    cosines = [lenient.number(c) for c in lenient.listed(image.get("cosine"))]
-    errors = [lenient.number(e) for e in lenient.listed(image.get("max_abs_error"))]
-    picks = next((p for p in lenient.listed(image.get("top1")) if isinstance(p, list)), None)
+    cosines = [c for c in image.cosine if c is not None]
+    picks = next((picks for picks in image.top1 if picks is not None), None)
     return Sample(
-        file=file,
-        truth=lenient.text(image.get("class")) or None,
-        cosine=lenient.lowest(cosines),
-        max_abs_error=max((e for e in errors if e is not None), default=None),
-        float_class=_label(lenient.at(picks, 0), labels),
-        kmodel_class=_label(lenient.at(picks, 1), labels),
+        file=image.file,
+        truth=image.truth,
+        cosine=min(cosines, default=None) if len(cosines) == len(image.cosine) else None,
+        max_abs_error=max((e for e in image.max_abs_error if e is not None), default=None),
+        float_class=None if picks is None else _label(picks[0], labels),
+        kmodel_class=None if picks is None else _label(picks[1], labels),
         answers=tuple(
             (names[i] if i < len(names) else f"output {i}", _answer(output, labels))
             for i, output in enumerate(outputs)
         ),
-        picture=None if folder is None else thumbnail(folder / file),
+        picture=thumbnail(folder / image.file) if outputs else None,
     )
 
 
-def _label(index: Any, labels: Sequence[str]) -> str | None:
-    number = lenient.whole(index)
-    if number is None:
-        return None
-    return labels[number] if 0 <= number < len(labels) else f"class {number}"
+def _label(index: int, labels: Sequence[str]) -> str:
+    return labels[index] if 0 <= index < len(labels) else f"class {index}"
 
 
-def _answer(output: Json, labels: Sequence[str]) -> Scores | Plot:
-    if "top" in output:
-        return Scores(
-            tuple(
-                (
-                    _label(lenient.at(row, 0), labels) or "?",
-                    lenient.number(lenient.at(row, 1)),
-                    lenient.number(lenient.at(row, 2)),
-                )
-                for row in lenient.listed(output["top"])
-            )
-        )
-    pairs = tuple(
-        (a, b)
-        for pair in lenient.listed(output.get("pairs"))
-        if (a := lenient.number(lenient.at(pair, 0))) is not None
-        and (b := lenient.number(lenient.at(pair, 1))) is not None
-    )
-    grid = lenient.mapping(output.get("map"))
-    rows, columns = lenient.whole(grid.get("rows")) or 0, lenient.whole(grid.get("columns")) or 0
-    codes = tuple(
-        max(0, min(255, code))
-        for cell in lenient.listed(grid.get("codes"))
-        if (code := lenient.whole(cell)) is not None
-    )
-    if len(codes) != rows * columns:
-        rows = columns = 0
-        codes = ()
-    return Plot(pairs, rows, columns, lenient.number(grid.get("max")), codes)
+def _answer(output: TopScores | Pairs, labels: Sequence[str]) -> Scores | Plot:
+    if isinstance(output, TopScores):
+        return Scores(tuple((_label(i, labels), wanted, got) for i, wanted, got in output.top))
+    pairs = tuple((a, b) for a, b in output.pairs if a is not None and b is not None)
+    grid = output.map
+    if grid is None or len(grid.codes) != grid.rows * grid.columns:
+        return Plot(pairs)
+    codes = tuple(max(0, min(255, code)) for code in grid.codes)
+    return Plot(pairs, grid.rows, grid.columns, grid.max, codes)
 
 
 def thumbnail(path: Path) -> str | None:

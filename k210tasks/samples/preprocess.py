@@ -41,15 +41,7 @@ class Preprocess:
     def effective_std(self) -> float:
         return 1.0 if self.std is None else self.std
 
-    def settings(self, *, stated: bool = False) -> dict[str, str | float | None]:
-        """The four keys as a step's settings hold them; ``Preprocess(**settings)`` reads them.
-
-        ``mean`` and ``std`` as they are used, so that stating a default changes no result; or,
-        ``stated``, as the user gave them.
-        """
-        return {
-            "color": self.color,
-            "mean": self.mean if stated else self.effective_mean,
-            "std": self.std if stated else self.effective_std,
-            "resize": self.resize,
-        }
+    @property
+    def effective(self) -> Preprocess:
+        """With ``mean`` and ``std`` as they are used: stating a default changes no result."""
+        return Preprocess(self.color, self.effective_mean, self.effective_std, self.resize)

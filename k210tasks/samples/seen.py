@@ -60,7 +60,3 @@ class Seen:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
-
-    @staticmethod
-    def from_json(text: str) -> Seen:
-        return Seen(**json.loads(text))

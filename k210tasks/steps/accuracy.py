@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from k210tasks.steps.doubts import ClassesMisfit, Doubt, StrangeFolder
+from k210tasks.artifacts.doubts import AnyDoubt, ClassesMisfit, StrangeFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Classes:
 
 def find_classes(
     files: Sequence[str], shapes: Sequence[tuple[int, ...]], labels: Sequence[str] | None
-) -> tuple[Classes | None, Doubt | None]:
+) -> tuple[Classes | None, AnyDoubt | None]:
     """How accuracy can be told, or None and, where somebody may expect it, why not.
 
     Files lie in one folder per class. ``labels`` are by index of the score; without them

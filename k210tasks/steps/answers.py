@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.artifacts.measurement import Answers, ErrorMap, Pairs, SampleFigures, TopScores
 from k210tasks.steps.accuracy import is_vector
 
 #: Samples whose answers are kept, the worst ones.
@@ -30,12 +31,12 @@ class WorstAnswers:
 
     def __init__(self, planar: bool) -> None:
         self._planar = planar
-        self._heap: list[tuple[tuple[float, float, int], dict[str, Any]]] = []
+        self._heap: list[tuple[tuple[float, float, int], Answers]] = []
         self._seen = 0
 
     def add(
         self,
-        record: dict[str, Any],
+        record: SampleFigures,
         outputs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, ...]]],
     ) -> None:
         """``record``: what is measured of the sample. ``outputs``: float and kmodel, flat, in
@@ -44,44 +45,37 @@ class WorstAnswers:
         badness = (*_badness(record), -self._seen)
         if len(self._heap) == WORST and badness <= self._heap[0][0]:
             return
-        entry = {
-            "file": record["file"],
-            "outputs": [self._answer(f, k, shape) for f, k, shape in outputs],
-        }
+        entry = Answers(record.file, tuple(self._answer(f, k, shape) for f, k, shape in outputs))
         push = heapq.heappush if len(self._heap) < WORST else heapq.heapreplace
         push(self._heap, (badness, entry))
 
-    def worst(self) -> list[dict[str, Any]]:
-        """One entry a sample, the worst first.
-
-        ``outputs`` of an entry: for class scores ``top``, rows of index, float model's score,
-        kmodel's; for others ``pairs`` of values and, of maps, ``map``: the largest error of
-        each cell as a share of ``max``, in 0..255, row by row.
-        """
-        return [entry for _, entry in sorted(self._heap, key=lambda pair: pair[0], reverse=True)]
+    def worst(self) -> tuple[Answers, ...]:
+        """The worst first."""
+        ranked = sorted(self._heap, key=lambda pair: pair[0], reverse=True)
+        return tuple(entry for _, entry in ranked)
 
     def _answer(
         self, wanted: NDArray[np.float32], got: NDArray[np.float32], shape: tuple[int, ...]
-    ) -> dict[str, Any]:
+    ) -> TopScores | Pairs:
         if is_vector(shape):
             order = list(np.argsort(-np.nan_to_num(wanted), kind="stable")[:TOP])
             order += list(np.argsort(-np.nan_to_num(got), kind="stable")[:1])
-            rows = [[int(i), _short(wanted[i]), _short(got[i])] for i in dict.fromkeys(order)]
-            return {"top": rows}
+            indexes = map(int, dict.fromkeys(order))
+            return TopScores(tuple((i, _short(wanted[i]), _short(got[i])) for i in indexes))
         at = np.unique(np.linspace(0, wanted.size - 1, min(PAIRS, wanted.size)).astype(int))
-        answer: dict[str, Any] = {"pairs": [[_short(wanted[i]), _short(got[i])] for i in at]}
-        if len(shape) == 4 and shape[0] == 1:
-            answer["map"] = _error_map(wanted, got, shape, self._planar)
-        return answer
+        is_map = len(shape) == 4 and shape[0] == 1
+        return Pairs(
+            tuple((_short(wanted[i]), _short(got[i])) for i in at),
+            _error_map(wanted, got, shape, self._planar) if is_map else None,
+        )
 
 
-def _badness(record: dict[str, Any]) -> tuple[float, float]:
+def _badness(record: SampleFigures) -> tuple[float, float]:
     """Greater is worse: not finite, another class, then by the cosine of the worst output."""
-    cosines = record["cosine"]
-    if None in cosines:
+    cosines = [c for c in record.cosine if c is not None]
+    if len(cosines) < len(record.cosine):
         return 2.0, 0.0
-    differs = any(picks is not None and picks[0] != picks[1] for picks in record["top1"])
-    return float(differs), -min(cosines, default=1.0)
+    return float(record.differs), -min(cosines, default=1.0)
 
 
 def _short(value: Any) -> float | None:
@@ -91,7 +85,7 @@ def _short(value: Any) -> float | None:
 
 def _error_map(
     wanted: NDArray[np.float32], got: NDArray[np.float32], shape: tuple[int, ...], planar: bool
-) -> dict[str, Any]:
+) -> ErrorMap:
     _, height, width, channels = shape
     error = np.nan_to_num(np.abs(wanted - got), nan=0.0, posinf=0.0)
     order = (channels, height, width) if planar else (height, width, channels)
@@ -103,9 +97,4 @@ def _error_map(
     cells = padded.reshape(rows, step, columns, step).max(axis=(1, 3))
     largest = float(cells.max(initial=0.0))
     codes = np.rint(cells * (255 / largest if largest else 0.0)).astype(int)
-    return {
-        "rows": rows,
-        "columns": columns,
-        "max": _short(largest),
-        "codes": codes.ravel().tolist(),
-    }
+    return ErrorMap(rows, columns, _short(largest), tuple(codes.ravel().tolist()))

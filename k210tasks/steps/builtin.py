@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from k210tasks import compiler
 from k210tasks.engine.job import Job
-from k210tasks.firmware.contract import Input
+from k210tasks.firmware.contract import Input, Output
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.loading import picture_shape
 from k210tasks.samples.preprocess import Preprocess
-from k210tasks.steps.calibrate import preprocess_of
-from k210tasks.steps.made import Made, in_shape, model_input, output_of, read_kmodel
+from k210tasks.steps.made import Made, in_shape, model_input, read_kmodel
+from k210tasks.steps.settings import BuiltinSettings
 from k210tasks.steps.signature import Signature
 
 NO_PICTURES = (
@@ -22,40 +22,40 @@ NO_PICTURES = (
 
 def compile(job: Job, signature: Signature) -> Made:
     """kmodel 3 or 4. The calibration may be missing only where the model needs none."""
-    settings = job.settings
-    preprocess = preprocess_of(settings)
+    asked = job.told(BuiltinSettings)
+    preprocess = asked.preprocess
     calibration = None
     if "calibration" in job.inputs:
         calibration = compiler.Calibration.from_npz(job.file("calibration"))
     options = compiler.Options(
-        kmodel=settings["kmodel"],
-        method=settings["method"],
-        effort=settings["effort"],
-        weights=settings["weights"],
-        opcodes=settings["opcodes"],
-        small_maps=settings["small_maps"],
-        input=settings["input"],
+        kmodel=asked.kmodel,
+        method=asked.method,
+        effort=asked.effort,
+        weights=asked.weights,
+        opcodes=asked.opcodes,
+        small_maps=asked.small_maps,
+        input=asked.input,
         mean=preprocess.mean,
         std=preprocess.std,
-        runtime=settings["runtime"],
+        runtime=asked.runtime,
     )
     result = compiler.compile(
         job.file("tflite").read_bytes(), calibration, options, progress=job.progress
     )
     job.outputs["kmodel"].write_bytes(result.kmodel)
     read_kmodel(job)
-    warnings = list(result.warnings)
     taken_for_codes = calibration is None and result.fed == "tensors"
-    if taken_for_codes and not isinstance(picture_shape(signature.input.shape), str):
-        warnings.append(NO_PICTURES)
+    doubtful = taken_for_codes and not isinstance(picture_shape(signature.input.shape), str)
     return Made(
         input=_input(result, signature, preprocess),
-        outputs=tuple(output_of(fields) for fields in result.outputs),
+        outputs=tuple(
+            Output(p.name, p.shape, p.dtype, p.scale, p.zero_point) for p in result.outputs
+        ),
         layers=result.layers,
         listing=result.listing,
         kpu_bytes=result.kpu_bytes,
         main_bytes=result.main_bytes,
-        warnings=tuple(warnings),
+        warnings=(NO_PICTURES,) if doubtful else (),
     )
 
 
@@ -63,11 +63,11 @@ def _input(made: compiler.Compiled, signature: Signature, preprocess: Preprocess
     """The contract's input. A map of grey pixels is what cameras give, whatever the file calls
     it; the codes of a tensor are fed in the file's own shape, which may hold some more."""
     kind: Kind = "images" if made.fed == "pixels" else "tensors"
-    given = model_input(signature, preprocess, kind=kind, dtype=made.input["dtype"])
+    given = model_input(signature, preprocess, kind=kind, dtype=made.input.dtype)
     if given.dtype == "float32":
         return given
-    scale, zero = made.input["scale"], made.input["zero_point"]
+    scale, zero = made.input.scale, made.input.zero_point
     given = replace(given, scale=scale, zero_point=None if zero is None else float(zero))
     if kind == "images":
         return given
-    return in_shape(given, tuple(made.input["shape"]))
+    return in_shape(given, made.input.shape)

@@ -8,7 +8,7 @@ model. Neither depends on ``calibrate.method``, so changing that repeats nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.engine.job import Folder, Job, StepFailed
+from k210tasks.npz import NpzWriter
 from k210tasks.samples.folder import Kind, evenly_spaced, kind_of_sample
 from k210tasks.samples.loading import Loader, Sample, picture_shape, planar
-from k210tasks.samples.preprocess import Preprocess
 from k210tasks.samples.seen import Seen
-from k210tasks.steps.npz import NpzWriter
+from k210tasks.steps.settings import CalibrateSettings
 from k210tasks.steps.signature import read_model
 
 
 def run(job: Job) -> None:
-    """Inputs: tflite, images. Settings: family, preprocess, samples: how many at most. Outputs:
-    calibration, seen."""
+    """Inputs: tflite, images. Settings: CalibrateSettings. Outputs: calibration, seen."""
+    asked = job.told(CalibrateSettings)
     tflite, signature = read_model(job.file("tflite"), job.file("tflite").as_posix())
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")
-    loader = Loader(signature.input.shape, preprocess_of(job.settings))
-    folder = each_sample(folder, loader, job.settings.get("samples"))
+    loader = Loader(signature.input.shape, asked.preprocess)
+    folder = each_sample(folder, loader, asked.samples)
     job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}\n")
     if folder.ignored:
         job.log.write(f"{_others(folder)}\n")
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     job.log.writelines(f"  {name}\n" for name in folder.files)
     seen = Seen()
     samples = seen.each(_samples(loader, folder))
-    if job.settings["family"] == "builtin":
+    if asked.family == "builtin":
         _measure(job, tflite, folder, samples)
     else:
         _collect(job, loader, folder, samples)
@@ -55,11 +55,6 @@ def _samples(loader: Loader, folder: Folder) -> Iterator[Sample]:
 def _others(folder: Folder) -> str:
     files = "file" if folder.ignored == 1 else "files"
     return f"{folder.ignored} other {files} in {folder.path.as_posix()} ignored"
-
-
-def preprocess_of(settings: Mapping[str, Any]) -> Preprocess:
-    """The preprocessing contract out of a step's settings."""
-    return Preprocess(**settings["preprocess"])
 
 
 def folder_kind(folder: Folder) -> Kind:

@@ -14,14 +14,22 @@ from k210tasks.engine.plan import (
     Input,
     Judge,
     SamplesInput,
-    Settings,
     StepPlan,
     TreeInput,
 )
+from k210tasks.jsondata import plain
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.manifest.model import Manifest, Model
 from k210tasks.profiles import PROFILES
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
+from k210tasks.steps.settings import (
+    BuiltinSettings,
+    CalibrateSettings,
+    ConvertSettings,
+    JudgeSettings,
+    KmodelSettings,
+    VerifySettings,
+)
 from k210tasks.steps.versions import VERSIONS
 
 #: distributions whose versions shape what a step writes
@@ -61,13 +69,17 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     name = model.name
     build = f"build/{name}"
     compiler = COMPILERS[model.compiler]
+    effective = model.preprocess.effective
 
-    def plan(step: str, version: str, after: Iterable[str] = (), **more: Any) -> StepPlan:
+    def plan(
+        step: str, version: str, after: Iterable[str] = (), settings: object = None, **more: Any
+    ) -> StepPlan:
         return StepPlan(
             task=f"{prefix}{step}:{name}",
             step=step,
             subject=name,
             version=VERSIONS[version],
+            settings={} if settings is None else plain(settings),
             log=f"{build}/{step}.log",
             optional=model.optional,
             made_by=model.made_by,
@@ -86,11 +98,11 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             "convert",
             "convert",
             run="k210tasks.steps.convert:run",
-            settings={
-                "kind": model.source_kind,
-                "inputs": None if model.inputs is None else {n: list(s) for n, s in model.inputs},
-                "outputs": None if model.outputs is None else list(model.outputs),
-            },
+            settings=ConvertSettings(
+                model.source_kind,
+                None if model.inputs is None else dict(model.inputs),
+                model.outputs,
+            ),
             inputs={"source": source},
             outputs={"tflite": tflite},
             tools=("tensorflow",),
@@ -107,11 +119,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             f"calibrate:{compiler.family}",
             after=upstream,
             run="k210tasks.steps.calibrate:run",
-            settings={
-                "family": compiler.family,
-                "preprocess": model.preprocess.settings(),
-                "samples": model.calibrate.samples,
-            },
+            settings=CalibrateSettings(compiler.family, effective, model.calibrate.samples),
             inputs={
                 "tflite": FileInput(tflite),
                 "images": SamplesInput(model.images, model.calibrate.samples),
@@ -154,7 +162,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     judge = Judge(
         run="k210tasks.steps.judge:run",
         version=VERSIONS["judge"],
-        settings=_judge_settings(model, measured=images is not None),
+        settings=plain(_judge_settings(model, measured=images is not None)),
         outputs={"verify": f"{build}/verify.json"},
     )
     if model.verify is None or images is None:
@@ -176,13 +184,13 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         f"verify:{simulated}",
         after=upstream,
         run="k210tasks.steps.verify:run",
-        settings={
-            "kmodel": model.kmodel,
-            "preprocess": model.preprocess.settings(),
-            "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
-            "labels": None if model.labels is None else list(model.labels),
-            "samples": samples,
-        },
+        settings=VerifySettings(
+            model.kmodel,
+            effective,
+            None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
+            model.labels,
+            samples,
+        ),
         inputs={
             **made,
             "tflite": FileInput(tflite),
@@ -196,36 +204,37 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
     )
 
 
-def _kmodel_settings(model: Model) -> Settings:
+def _kmodel_settings(model: Model) -> KmodelSettings:
     compiler = COMPILERS[model.compiler]
-    settings: dict[str, Any] = {
-        "model": model.name,  # the contract bears it
-        "compiler": model.compiler,
-        "kmodel": model.kmodel,
-        "method": compiler.methods.get(model.calibrate.method, model.calibrate.method),
-        # As stated, not as effective: the contract tells the firmware whether it was stated.
-        "preprocess": model.preprocess.settings(stated=True),
-        "input": model.input,
-        "firmware": model.firmware,
-        "labels": None if model.labels is None else list(model.labels),
-    }
-    if compiler.family == "builtin":
-        settings |= {"effort": model.effort, "weights": model.weights, "opcodes": model.opcodes}
-        settings |= {
-            "small_maps": model.small_maps,
-            "runtime": PROFILES[model.firmware].runtime,
-        }
-    return settings
+    settings = KmodelSettings(
+        model=model.name,
+        compiler=model.compiler,
+        kmodel=model.kmodel,
+        method=compiler.methods.get(model.calibrate.method, model.calibrate.method),
+        preprocess=model.preprocess,
+        input=model.input,
+        firmware=model.firmware,
+        labels=model.labels,
+    )
+    if compiler.family != "builtin":
+        return settings
+    return BuiltinSettings(
+        **vars(settings),
+        effort=model.effort,
+        weights=model.weights,
+        opcodes=model.opcodes,
+        small_maps=model.small_maps,
+        runtime=PROFILES[model.firmware].runtime,
+    )
 
 
-def _judge_settings(model: Model, *, measured: bool) -> Settings:
-    """What a verdict depends on beside the measurement; changing it measures nothing."""
+def _judge_settings(model: Model, *, measured: bool) -> JudgeSettings:
     verify = model.verify
-    return {
-        "verify": "off" if verify is None or not measured else "on",
-        "min_cosine": None if verify is None else verify.min_cosine,
-        "min_top1": None if verify is None else verify.min_top1,
-        "firmware": model.firmware,
-        "kmodel": model.kmodel,
-        "sram_free": model.sram_free,
-    }
+    return JudgeSettings(
+        verify="off" if verify is None or not measured else "on",
+        min_cosine=None if verify is None else verify.min_cosine,
+        min_top1=None if verify is None else verify.min_top1,
+        firmware=model.firmware,
+        kmodel=model.kmodel,
+        sram_free=model.sram_free,
+    )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from k210tasks.engine.plan import FileInput, Input, Judge, SamplesInput, StepPlan
+from k210tasks.jsondata import plain
 from k210tasks.manifest.model import Firmware, Manifest, Model
 from k210tasks.profiles import PROFILES
+from k210tasks.steps.settings import (
+    FirmwareJudgeSettings,
+    FirmwareSettings,
+    PartSettings,
+    VectorsSettings,
+)
 from k210tasks.steps.versions import VERSIONS
 
 #: Images that become vectors: enough to tell a wrong input from a right one.
@@ -30,13 +36,15 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
         subject=model.name,
         version=VERSIONS["vectors"],
         run="k210tasks.steps.vectors:run",
-        settings={
-            "preprocess": model.preprocess.settings(),
-            "firmware": model.firmware,
-            "runtime": None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
-            "address": address,
-            "samples": VECTORS,
-        },
+        settings=plain(
+            VectorsSettings(
+                model.preprocess.effective,
+                model.firmware,
+                None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
+                address,
+                VECTORS,
+            )
+        ),
         inputs=inputs,
         outputs={"vectors": f"{build}/vectors/"},
         tools=("nncase-1.9.0",) if model.kmodel == 5 else (),
@@ -54,7 +62,7 @@ def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> 
     from k210tasks.firmware.entry import suffix_of  # only where there are images
 
     inputs: dict[str, Input] = {}
-    parts: list[dict[str, Any]] = []
+    parts: list[PartSettings] = []
     for i, part in enumerate(image.parts):
         if part.model is None:
             assert part.bin is not None
@@ -62,16 +70,8 @@ def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> 
         else:
             inputs[f"part{i}"] = FileInput(f"workspace/{part.model}.kmodel")
             inputs[f"contract{i}"] = FileInput(f"build/{part.model}/contract.json")
-        model = None if part.model is None else models[part.model]
-        parts.append(
-            {
-                "bin": part.bin,
-                "model": part.model,
-                "address": part.address,
-                "sha256_prefix": part.sha256_prefix,
-                "anchors": None if model is None or not model.anchors else list(model.anchors),
-            }
-        )
+        anchors = None if part.model is None else models[part.model].anchors or None
+        parts.append(PartSettings(part.bin, part.model, part.address, part.sha256_prefix, anchors))
     held = [models[part.model] for part in image.parts if part.model is not None]
     folder = f"build/{image.name}.firmware"
     suffix = suffix_of(PROFILES[image.profile])
@@ -81,17 +81,19 @@ def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> 
         subject=image.name,
         version=VERSIONS["firmware"],
         run="k210tasks.steps.firmware:run",
-        settings={"profile": image.profile, "parts": parts},
+        settings=plain(FirmwareSettings(image.profile, tuple(parts))),
         inputs=inputs,
         outputs={"kfpkg": f"build/{image.name}.kfpkg", "load": f"{folder}/load{suffix}"},
         judge=Judge(
             run="k210tasks.steps.firmware:judge",
             version=VERSIONS["judge:firmware"],
-            settings={
-                "profile": image.profile,
-                "unverified": [m.name for m in held if m.verify is None],
-                "sram_free": {m.name: m.sram_free for m in held},
-            },
+            settings=plain(
+                FirmwareJudgeSettings(
+                    image.profile,
+                    tuple(m.name for m in held if m.verify is None),
+                    {m.name: m.sram_free for m in held},
+                )
+            ),
             outputs={"listing": f"{folder}/listing.txt"},
         ),
         log=f"{folder}/firmware.log",

@@ -8,12 +8,13 @@ conversion fractions of one.
 from __future__ import annotations
 
 from k210tasks.engine.job import Job
+from k210tasks.steps.settings import ConvertSettings
 from k210tasks.steps.signature import Signature, read_model, require_float
 from k210tasks.steps.tools import toolchain
 
 
 def run(job: Job) -> None:
-    """Inputs: source. Settings: kind, inputs, outputs. Outputs: tflite.
+    """Inputs: source. Settings: ConvertSettings. Outputs: tflite.
 
     Raises:
         ToolchainError: TensorFlow refuses the model; names and shapes that do not fit it
@@ -22,13 +23,14 @@ def run(job: Job) -> None:
     """
     from k210tasks.toolchains import tensorflow
 
+    asked = job.told(ConvertSettings)
     source, out = job.file("source"), job.outputs["tflite"]
     used = tensorflow.convert(
         toolchain(job, "tensorflow"),
         source=source,
-        kind=job.settings["kind"],
-        inputs=job.settings["inputs"],
-        outputs=job.settings["outputs"],
+        kind=asked.kind,
+        inputs=asked.inputs,
+        outputs=asked.outputs,
         out=out,
         log=job.log,
         progress=job.progress,

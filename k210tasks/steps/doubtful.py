@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from k210tasks.firmware.contract import Contract
-from k210tasks.samples.preprocess import Preprocess
-from k210tasks.samples.seen import Seen
-from k210tasks.steps.doubts import (
+from k210tasks.artifacts.doubts import (
     FEW,
-    Doubt,
+    AnyDoubt,
     FewCalibrated,
     FlatCalibration,
     NoKpu,
@@ -17,6 +14,9 @@ from k210tasks.steps.doubts import (
     of_labels,
     of_pair,
 )
+from k210tasks.firmware.contract import Contract
+from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.seen import Seen
 
 
 def doubts_of(
@@ -25,7 +25,7 @@ def doubts_of(
     kmodel: bytes,
     seen: Seen | None,
     told: Iterable[str] = (),
-) -> list[Doubt]:
+) -> list[AnyDoubt]:
     """``preprocess`` as the user stated it. ``seen``: the calibration samples, None where there
     were none or they are not known. ``told``: warnings of the compiler."""
     pictures = contract.input.kind == "images"
@@ -38,9 +38,9 @@ def doubts_of(
     ]
 
 
-def _of_samples(seen: Seen) -> list[Doubt]:
+def _of_samples(seen: Seen) -> list[AnyDoubt]:
     samples, distinct = len(seen.digests), len(set(seen.digests))
-    found: list[Doubt] = []
+    found: list[AnyDoubt] = []
     if distinct < FEW:
         found.append(FewCalibrated(seen.noun, samples, distinct))
     if 2 * seen.flat > samples:
@@ -48,7 +48,7 @@ def _of_samples(seen: Seen) -> list[Doubt]:
     return found
 
 
-def of_layers(kmodel: bytes) -> list[Doubt]:
+def of_layers(kmodel: bytes) -> list[AnyDoubt]:
     """Whether the KPU has any part in a kmodel 3 or 4; other versions do not tell."""
     from k210tasks.kmodel import detect, parse
     from k210tasks.kmodel.listing import summary

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.artifacts.measurement import Simulated
 from k210tasks.engine.job import StepFailed
 
 
@@ -32,7 +33,7 @@ class ProjectSimulator:
 
         self.simulator: Any = Simulator(parse(kmodel), runtime or "host")
         said = self.simulator.runtime
-        self.runtime = {"name": said.name, "title": said.title, "recorded": said.recorded}
+        self.runtime = Simulated(said.name, said.title, said.recorded)
 
     def run(self, inputs: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
         for x in inputs:

@@ -19,27 +19,29 @@ from k210tasks.firmware.snippets import load_snippet
 from k210tasks.firmware.sram import fit
 from k210tasks.kmodel import KmodelError, detect
 from k210tasks.profiles import PROFILES
+from k210tasks.steps.settings import FirmwareJudgeSettings, FirmwareSettings
 
 
 def run(job: Job) -> None:
-    """Inputs: part0, part1, …, and contractN of each model. Settings: profile, parts.
+    """Inputs: part0, part1, …, and contractN of each model. Settings: FirmwareSettings.
     Outputs: kfpkg, load."""
-    image, profile = job.model, PROFILES[job.settings["profile"]]
+    asked = job.told(FirmwareSettings)
+    image, profile = job.model, PROFILES[asked.profile]
     pieces: list[flash_layout.Piece] = []
     content: dict[int, bytes] = {}
     contracts: dict[int, Contract] = {}
-    for i, part in enumerate(job.settings["parts"]):
+    for i, part in enumerate(asked.parts):
         content[i] = data = job.file(f"part{i}").read_bytes()
-        if part["model"] is not None:
+        if part.model is not None:
             contracts[i] = Contract.from_json(job.file(f"contract{i}").read_bytes())
-            _check_model(image, part["model"], data, contracts[i])
+            _check_model(image, part.model, data, contracts[i])
         pieces.append(
             flash_layout.Piece(
-                part["model"] or part["bin"],
-                part["model"] is not None,
+                part.model or part.bin or "",
+                part.model is not None,
                 len(data),
-                part["address"],
-                part["sha256_prefix"],
+                part.address,
+                part.sha256_prefix,
             )
         )
     for contract in contracts.values():
@@ -62,10 +64,8 @@ def run(job: Job) -> None:
             )
         )
         if made is not None:
-            anchors = job.settings["parts"][i]["anchors"]
-            entries.append(
-                Entry(made, place.address, len(content[i]), tuple(anchors) if anchors else None)
-            )
+            anchors = asked.parts[i].anchors
+            entries.append(Entry(made, place.address, len(content[i]), anchors))
         job.progress(len(parts), len(placed), "packing")
     job.outputs["kfpkg"].write_bytes(write(Kfpkg(tuple(parts), image, profile.name)))
     snippet = load_snippet(image, profile, entries)
@@ -73,35 +73,33 @@ def run(job: Job) -> None:
 
 
 def judge(job: Job) -> Verdict:
-    """Inputs: kfpkg, contractN. Settings: profile, unverified, sram_free. Outputs: listing."""
-    profile = PROFILES[job.settings["profile"]]
+    """Inputs: kfpkg, contractN. Settings: FirmwareJudgeSettings. Outputs: listing."""
+    asked = job.told(FirmwareJudgeSettings)
+    profile = PROFILES[asked.profile]
     data = job.file("kfpkg").read_bytes()
     image = read(data, f"{job.model}.kfpkg")
     warnings = [
-        f"model {name} is packed without being verified (verify: off)"
-        for name in job.settings["unverified"]
+        f"model {name} is packed without being verified (verify: off)" for name in asked.unverified
     ]
     warnings += flash_layout.warnings([_placed(part) for part in image.parts], profile)
     program = sum(len(part.data) for part in image.parts if part.sha256_prefix)
     for role in sorted(job.inputs):
         if role.startswith("contract") and program:  # alone, verify has weighed them
-            warnings += _weigh(Contract.from_json(job.file(role).read_bytes()), job, program)
+            warnings += _weigh(Contract.from_json(job.file(role).read_bytes()), asked, program)
     told = "".join(f"warning: {text}\n" for text in warnings)
     listing = describe(data, f"{job.model}.kfpkg") + told
     job.outputs["listing"].write_text(listing, "utf-8", newline="\n")
     return Verdict(True, "\n      ".join(f"warning: {text}" for text in warnings))
 
 
-def _weigh(contract: Contract, job: Job, program: int) -> list[str]:
+def _weigh(contract: Contract, asked: FirmwareJudgeSettings, program: int) -> list[str]:
     """Whether the model fits beside this very program, where nothing better is known."""
-    profile = PROFILES[job.settings["profile"]]
-    free: dict[str, int | None] = job.settings["sram_free"]
     found = fit(
         contract.model,
         contract.nbytes or 0,
         contract.main_memory,
-        profile,
-        free.get(contract.model),
+        PROFILES[asked.profile],
+        asked.sram_free.get(contract.model),
         program,
     )
     return [] if found.fits or found.known != "no" else [found.sentence]

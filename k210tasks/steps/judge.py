@@ -6,25 +6,26 @@ judgement is bad.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from k210tasks.artifacts import doubts as doubt
+from k210tasks.artifacts.doubts import MODELS_YAML, AnyDoubt, Doubts, Words
+from k210tasks.artifacts.measurement import Accuracy, Measurement
+from k210tasks.artifacts.verification import Thresholds, Verification, Weighed
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import Verdict
 from k210tasks.firmware.contract import Contract
 from k210tasks.firmware.sram import Fit, fit
+from k210tasks.jsondata import loads
 from k210tasks.profiles import PROFILES
-from k210tasks.report.wording import decimals
-from k210tasks.report.wording import share as percent
-from k210tasks.samples.folder import noun_of
-from k210tasks.steps import doubts as doubt
-from k210tasks.steps.doubts import MODELS_YAML, Doubt, Words
-from k210tasks.steps.jsontext import pretty
+from k210tasks.steps.settings import JudgeSettings
+from k210tasks.wording import decimals
+from k210tasks.wording import share as percent
 
 _INDENT = " " * 6
 #: How far above chance, in standard deviations, an accuracy is no chance: 1 in 100.
@@ -32,18 +33,10 @@ CLEARLY = 2.33
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """``min_cosine``: of the mean over samples of the worst output. ``min_top1``: share."""
-
-    min_cosine: float
-    min_top1: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
     """What a judgement depends on beside the measurement."""
 
-    doubts: tuple[Doubt, ...] = ()  # about what the kmodel was made of
+    doubts: tuple[AnyDoubt, ...] = ()  # about what the kmodel was made of
     fit: Fit | None = None  # None: not weighed
 
 
@@ -55,7 +48,7 @@ class Judgement:
     headline: str
     failures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    doubts: tuple[Doubt, ...] = field(default=(), repr=False)
+    doubts: tuple[AnyDoubt, ...] = field(default=(), repr=False)
 
     def message(self, after: str = "") -> str:
         """For the terminal: failures first where there are any, no line over 80 columns.
@@ -68,15 +61,15 @@ class Judgement:
 
 
 def judge(
-    measurement: Mapping[str, Any] | None,
+    measurement: Measurement | None,
     thresholds: Thresholds | None,
     facts: Facts,
     words: Words = MODELS_YAML,
 ) -> Judgement:
-    """``thresholds`` None: ``verify: off``. A measurement has the form of steps/measure.py."""
+    """``thresholds`` None: ``verify: off``."""
     verified: bool | Literal["off"] = "off"
     headline, failures = "not verified (verify: off)", []
-    found = [*facts.doubts, *_memory(facts.fit)]
+    found: list[AnyDoubt] = [*facts.doubts, *_memory(facts.fit)]
     if thresholds is None or measurement is None:
         if facts.fit is not None and not facts.fit.fits:
             found.insert(0, doubt.Told(facts.fit.sentence))
@@ -96,209 +89,158 @@ def judge(
 
 def run(job: Job) -> Verdict:
     """Inputs: measurement (unless verify is off), contract, layers. Outputs: verify."""
-    settings = job.settings
+    asked = job.told(JudgeSettings)
     contract = Contract.from_json(job.file("contract").read_bytes())
-    profile = PROFILES.get(settings["firmware"])
     weighed = None
-    if profile is not None and contract.nbytes is not None:
-        weighed = fit(
-            job.model, contract.nbytes, contract.main_memory, profile, settings["sram_free"]
-        )
-    measurement = None
-    thresholds = None
-    if settings["verify"] != "off" and "measurement" in job.inputs:
-        measurement = json.loads(job.file("measurement").read_text("utf-8"))
-        thresholds = Thresholds(settings["min_cosine"], settings["min_top1"])
-    made = json.loads(job.file("layers").read_text("utf-8"))
-    found = judge(measurement, thresholds, Facts(tuple(doubt.from_json(made["doubts"])), weighed))
-    text = verify_json(job.model, measurement, thresholds, found, weighed)
-    job.outputs["verify"].write_text(text, "utf-8")
+    if (profile := PROFILES.get(asked.firmware)) is not None and contract.nbytes is not None:
+        weighed = fit(job.model, contract.nbytes, contract.main_memory, profile, asked.sram_free)
+    measurement = thresholds = None
+    if asked.verify != "off" and "measurement" in job.inputs:
+        measurement = loads(Measurement, job.file("measurement").read_bytes())
+        thresholds = Thresholds(asked.min_cosine or 0.0, asked.min_top1)
+    made = loads(Doubts, job.file("layers").read_bytes())
+    found = judge(measurement, thresholds, Facts(made.doubts, weighed))
+    sram = None
+    if (w := weighed) is not None:
+        sram = Weighed(w.file, w.main_memory, w.needed, w.available, w.known, w.fits, w.sentence)
+    verification = Verification(
+        job.model, found.verified, found.headline, found.failures, found.warnings, thresholds,
+        sram, found.doubts,
+    )  # fmt: skip
+    job.outputs["verify"].write_text(verification.beside(measurement), "utf-8")
     return Verdict(found.verified is not False, found.message(f"   {job.name}: "))
 
 
-def verify_json(
-    model: str,
-    measurement: Mapping[str, Any] | None,
-    thresholds: Thresholds | None,
-    found: Judgement,
-    weighed: Fit | None,
-) -> str:
-    """The text of verify.json."""
-    result: dict[str, Any] = {
-        "model": model,
-        "verified": found.verified,
-        "headline": found.headline,
-        "failures": list(found.failures),
-        "warnings": list(found.warnings),
-        "thresholds": None,
-        "sram": None,
-    }
-    if thresholds is not None:
-        result["thresholds"] = {
-            "min_cosine": thresholds.min_cosine,
-            "min_top1": thresholds.min_top1,
-        }
-    if weighed is not None:
-        result["sram"] = {
-            "file": weighed.file,
-            "main_memory": weighed.main_memory,
-            "needed": weighed.needed,
-            "available": weighed.available,
-            "known": weighed.known,
-            "fits": weighed.fits,
-            "sentence": weighed.sentence,
-        }
-    result |= measurement or {}
-    result["doubts"] = doubt.to_json(found.doubts)
-    return pretty(result)
-
-
-def worst_output(measurement: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The output of the lowest mean cosine; the first of equal ones."""
-    return min(measurement["outputs"], key=lambda output: output["cosine_mean"])
-
-
-def _headline(m: Mapping[str, Any]) -> str:
+def _headline(m: Measurement) -> str:
     """The numbers of the worst output, then accuracy."""
-    worst = worst_output(m)
-    where = f"{worst['name']}: " if len(m["outputs"]) > 1 else ""
-    parts = [f"cosine {fixed(worst['cosine_mean'])}", f"SNR {worst['snr_db']:.1f} dB"]
-    tops = [o["top1_agreement"] for o in m["outputs"] if o["top1_agreement"] is not None]
-    if tops:
+    worst = m.worst_output
+    where = f"{worst.name}: " if len(m.outputs) > 1 else ""
+    parts = [f"cosine {fixed(worst.cosine_mean)}", f"SNR {worst.snr_db:.1f} dB"]
+    if tops := [o.top1_agreement for o in m.outputs if o.top1_agreement is not None]:
         parts.append(f"top-1 agreement {percent(min(tops))}")
-    parts.append(doubt.counted(m["samples"], noun_of(m["kind"])))
+    parts.append(doubt.counted(m.samples, m.noun))
     text = where + ", ".join(parts)
-    if (accuracy := m["accuracy"]) is not None:
-        text += (
-            f"; accuracy: float {percent(accuracy['float'])}, kmodel {percent(accuracy['kmodel'])}"
-        )
+    if (right := m.accuracy) is not None:
+        text += f"; accuracy: float {percent(right.float_model)}, kmodel {percent(right.kmodel)}"
     return f"{text}; {checked_on(m)}"
 
 
-def checked_on(m: Mapping[str, Any]) -> str:
+def checked_on(m: Measurement) -> str:
     """Whether the samples are held out, and what was simulated."""
     held = {True: "held out", False: "not held out", None: "held out or not is not known"}
-    told = m["runtime"]
-    runtime = m["engine"]  # a vendor's, which is no board's
-    if told is not None:
-        runtime = told["name"] + ("" if told["recorded"] else " (not recorded)")
-    return f"{held[m['held_out']]}, runtime {runtime}"
+    runtime = m.engine  # a vendor's, which is no board's
+    if m.runtime is not None:
+        runtime = m.runtime.name + ("" if m.runtime.recorded else " (not recorded)")
+    return f"{held[m.held_out]}, runtime {runtime}"
 
 
-def _non_finite(m: Mapping[str, Any]) -> list[str]:
+def _non_finite(m: Measurement) -> list[str]:
     return [
-        f"output {o['name']} is infinite or not a number for {o['non_finite']} of "
-        f"{m['samples']} images, first {_image(m, o['non_finite_file'])}"
-        for o in m["outputs"]
-        if o["non_finite"]
+        f"output {o.name} is infinite or not a number for {o.non_finite} of "
+        f"{m.samples} images, first {m.path(o.non_finite_file)}"
+        for o in m.outputs
+        if o.non_finite
     ]
 
 
-def _low_cosine(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
-    worst = worst_output(m)
-    if worst["cosine_mean"] >= thresholds.min_cosine or worst["cosine_min_file"] is None:
+def _low_cosine(m: Measurement, thresholds: Thresholds) -> list[str]:
+    worst = m.worst_output
+    if worst.cosine_mean >= thresholds.min_cosine or worst.cosine_min_file is None:
         return []
     return [
-        f"output {worst['name']}: mean cosine {fixed(worst['cosine_mean'])}"
+        f"output {worst.name}: mean cosine {fixed(worst.cosine_mean)}"
         f" is below min_cosine {thresholds.min_cosine:g}; "
-        f"worst image {_image(m, worst['cosine_min_file'])} "
-        f"(cosine {fixed(worst['cosine_min'])}){_weakest_layer(m)}"
+        f"worst image {m.path(worst.cosine_min_file)} "
+        f"(cosine {fixed(worst.cosine_min)}){_weakest_layer(m)}"
     ]
 
 
-def _weakest_layer(m: Mapping[str, Any]) -> str:
+def _weakest_layer(m: Measurement) -> str:
     """Where the error comes from, as far as layers could be compared."""
-    if not m["layers"]:
+    if not m.layers:
         return ""
-    layer = min(m["layers"], key=lambda row: row["snr_db"])
-    source = f" ({', '.join(layer['source'])})" if layer["source"] else ""
-    return f"; weakest layer {layer['index']} {layer['name']}{source}: {layer['snr_db']:.1f} dB"
+    layer = min(m.layers, key=lambda row: row.snr_db)
+    source = f" ({', '.join(layer.source)})" if layer.source else ""
+    return f"; weakest layer {layer.index} {layer.name}{source}: {layer.snr_db:.1f} dB"
 
 
-def _low_top1(m: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
+def _low_top1(m: Measurement, thresholds: Thresholds) -> list[str]:
     limit = thresholds.min_top1
     if limit is None:
         return []
-    scored = [(i, o) for i, o in enumerate(m["outputs"]) if o["top1_agreement"] is not None]
+    scored = [
+        (o.top1_agreement, i) for i, o in enumerate(m.outputs) if o.top1_agreement is not None
+    ]
     if not scored:
         return [
             f"min_top1 {limit:g} is asked for, but no output is a row of class scores; "
             "leave min_top1 out"
         ]
-    at, worst = min(scored, key=lambda pair: pair[1]["top1_agreement"])
-    agreement = worst["top1_agreement"]
+    agreement, at = min(scored)
     if agreement >= limit:
         return []
     differing = [
-        (image["cosine"][at] if image["cosine"][at] is not None else -2.0, image["file"])
-        for image in m["images"]
-        if image["top1"][at] is None or image["top1"][at][0] != image["top1"][at][1]
+        (-2.0 if (cosine := image.cosine[at]) is None else cosine, image.file)
+        for image in m.images
+        if (picks := image.top1[at]) is None or picks[0] != picks[1]
     ]
     return [
-        f"output {worst['name']}: float model and kmodel agree on the class of "
+        f"output {m.outputs[at].name}: float model and kmodel agree on the class of "
         f"{percent(agreement)} of the images, min_top1 is {percent(limit)}; "
-        f"worst image that differs {_image(m, min(differing)[1])}"
+        f"worst image that differs {m.path(min(differing)[1])}"
     ]
 
 
-def _memory(weighed: Fit | None) -> list[Doubt]:
+def _memory(weighed: Fit | None) -> list[AnyDoubt]:
     # What is free is seldom known; a small model is no reason to say so each time.
     if weighed is None or not weighed.fits or 2 * weighed.needed <= weighed.available:
         return []
     return [doubt.Told(weighed.warning)] if weighed.warning else []
 
 
-def weak_proof(m: Mapping[str, Any], known: Sequence[Doubt] = ()) -> list[Doubt]:
+def weak_proof(m: Measurement, known: Sequence[AnyDoubt] = ()) -> list[AnyDoubt]:
     """What makes a measurement prove less than it seems to; ``known``: what is said already."""
-    found = doubt.from_json(m["doubts"])
+    found = list(m.doubts)
     if any(isinstance(d, doubt.LabelsMisfit) for d in known):
         found = [d for d in found if not isinstance(d, doubt.ClassesMisfit)]
-    samples, noun = m["samples"], noun_of(m["kind"])
-    more: list[Doubt] = []
-    if samples < doubt.FEW:
-        more.append(doubt.FewMeasured(noun, samples))
-    if m["copies"]:
-        more.append(doubt.Copies(noun, m["copies"], samples))
-    if m["shared"]:
-        more.append(doubt.NotHeldOut(noun, m["shared"], samples))
-    if not any(isinstance(d, doubt.Hint) for d in found) and _is_chance(m):
-        right = round(m["accuracy"]["float"] * samples)
-        more.append(doubt.ChanceLevel(noun, right, samples, m["accuracy"]["classes"]))
-    # What measuring found stands where it always stood: why there is no accuracy comes first.
+    more: list[AnyDoubt] = []
+    if m.samples < doubt.FEW:
+        more.append(doubt.FewMeasured(m.noun, m.samples))
+    if m.copies:
+        more.append(doubt.Copies(m.noun, m.copies, m.samples))
+    if m.shared:
+        more.append(doubt.NotHeldOut(m.noun, m.shared, m.samples))
     hints = [d for d in found if isinstance(d, doubt.Hint)]
+    if not hints and m.accuracy is not None and _is_chance(m, m.accuracy):
+        right = round(m.accuracy.float_model * m.samples)
+        more.append(doubt.ChanceLevel(m.noun, right, m.samples, m.accuracy.classes))
+    # What measuring found stands where it always stood: why there is no accuracy comes first.
     return [*(d for d in found if d not in hints), *more, *hints]
 
 
-def _is_chance(m: Mapping[str, Any]) -> bool:
+def _is_chance(m: Measurement, accuracy: Accuracy) -> bool:
     """Whether the float model's answers could have been dealt out to the samples at random.
 
     The number right is then the number of hits of a random permutation: its mean and variance
     follow from how often each class is there and is answered. Where there is but one class,
     each of the model's is as likely.
     """
-    accuracy, n = m["accuracy"], int(m["samples"])
-    if accuracy is None or accuracy["float"] == 1:
+    n = m.samples
+    if accuracy.float_model == 1:
         return False
-    at = [output["name"] for output in m["outputs"]].index(accuracy["output"])
-    labels = accuracy["labels"]
-    there, answered = Counter[str](), Counter[str]()
-    for image in m["images"]:
-        there[image["class"]] += 1
-        if (picked := image["top1"][at]) is not None:
-            answered[labels[picked[0]]] += 1
-    right = float(accuracy["float"]) * n
+    at = [output.name for output in m.outputs].index(accuracy.output)
+    there = Counter(image.truth for image in m.images)
+    picks = [image.top1[at] for image in m.images]
+    answered = Counter(accuracy.labels[picked[0]] for picked in picks if picked is not None)
+    right = accuracy.float_model * n
     if len(there) == 1:
-        share = 1 / int(accuracy["classes"])
+        share = 1 / accuracy.classes
         return right <= n * share + CLEARLY * math.sqrt(n * share * (1 - share)) + 0.5
-    both = [(there[name], answered[name]) for name in there]
+    both = [(there[name], answered[name or ""]) for name in there]
     hits = sum(t * a for t, a in both)
     spread = hits - sum(t * a * (t + a) for t, a in both) / n + hits**2 / n**2
     deviation = math.sqrt(max(0.0, spread) / (n - 1))
     return right <= hits / n + CLEARLY * deviation + 0.5 * (deviation > 0)
-
-
-def _image(m: Mapping[str, Any], file: str | None) -> str:
-    return f"{m['folder']}/{file}"
 
 
 def fixed(value: float) -> str:

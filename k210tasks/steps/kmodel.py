@@ -10,56 +10,65 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from k210tasks.artifacts.doubts import MODELS_YAML, Words, sentences
+from k210tasks.artifacts.layer_table import LayerTable
 from k210tasks.engine.job import Job
 from k210tasks.firmware.contract import Contract
+from k210tasks.jsondata import loads, pretty
 from k210tasks.samples.seen import Seen
-from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.doubtful import doubts_of
-from k210tasks.steps.doubts import MODELS_YAML, Words, sentences
-from k210tasks.steps.made import Made, layers_json, memory_lines, read_kmodel
+from k210tasks.steps.made import Made, memory_lines, read_kmodel
+from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Signature, read_model
 
 
 def run(job: Job, words: Words = MODELS_YAML) -> None:
     """Inputs: tflite, calibration, seen. Outputs: kmodel, layers, listing, contract.
 
-    Settings: compiler, kmodel, method, preprocess, input, firmware, labels; for the built-in
-    compiler also effort, weights, opcodes, small_maps, runtime. ``words``: in which the listing
-    warns.
+    Settings: KmodelSettings, for the built-in compiler BuiltinSettings. ``words``: in which the
+    listing warns.
     """
-    compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
+    asked = job.told(KmodelSettings)
     tflite = job.file("tflite")
     _, signature = read_model(tflite, tflite.as_posix())
-    made = _compiler(compiler)(job, signature)
+    made = _compiler(asked.compiler)(job, signature)
     data = read_kmodel(job)
 
-    seen = Seen.from_json(job.file("seen").read_text("utf-8")) if "seen" in job.inputs else None
-    labels = job.settings["labels"]
+    seen = loads(Seen, job.file("seen").read_bytes()) if "seen" in job.inputs else None
     contract = Contract(
         model=job.model,
-        kmodel=wanted,
-        profile=job.settings["firmware"],
+        kmodel=asked.kmodel,
+        profile=asked.firmware,
         input=made.input,
         outputs=made.outputs,
-        labels=tuple(labels or ()),
+        labels=asked.labels or (),
         nbytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         main_memory=made.main_bytes,
         calibration=() if seen is None else tuple(seen.digests),
     )
-    doubts = doubts_of(contract, preprocess_of(job.settings), data, seen, made.warnings)
+    doubts = doubts_of(contract, asked.preprocess, data, seen, made.warnings)
     warnings = [f"warning: {text}" for text in sentences(doubts, words)]
     lines = [
         made.listing.rstrip("\n"),
         f"Input: {made.input.sentence}",
-        *memory_lines(made, wanted),
+        *memory_lines(made, asked.kmodel),
         *warnings,
     ]
     listing = "\n".join(line for line in lines if line) + "\n"
     job.log.write(listing)
     job.outputs["contract"].write_text(contract.to_json(), "utf-8")
-    layers = layers_json(made, compiler, wanted, len(data), doubts)
-    job.outputs["layers"].write_text(layers, "utf-8")
+    table = LayerTable(
+        compiler=asked.compiler,
+        kmodel=asked.kmodel,
+        bytes=len(data),
+        kpu_bytes=made.kpu_bytes,
+        main_bytes=made.main_bytes,
+        doubts=tuple(doubts),
+        warnings=tuple(sentences(doubts, MODELS_YAML)),
+        layers=made.layers,
+    )
+    job.outputs["layers"].write_text(pretty(table), "utf-8")
     job.outputs["listing"].write_text(listing, "utf-8")
 
 

@@ -6,14 +6,15 @@ and what its codes mean. Vendors' files do not tell, so for them the table is em
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import LayerFigures
+from k210tasks.compiler.options import CompiledLayer, Place
 from k210tasks.engine.job import Folder
 from k210tasks.firmware.contract import Contract
 from k210tasks.reference.litert import FloatModel
@@ -27,27 +28,26 @@ from k210tasks.steps.measure import feed
 SAMPLES = 8
 
 
-def read_rows(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of layers.json that can be compared."""
-    rows = json.loads(path.read_text("utf-8"))["layers"]
-    return [r for r in rows if all(r.get(k) is not None for k in ("tensor", "at", "scale"))]
+def comparable(table: LayerTable) -> list[CompiledLayer]:
+    """The rows that name a tensor of the float model, where it is and what its codes mean."""
+    rows = [row for row in table.layers if isinstance(row, CompiledLayer)]
+    return [row for row in rows if None not in (row.tensor, row.at, row.scale)]
 
 
 def layer_errors(
     tflite: bytes,
     engine: ProjectSimulator,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Sequence[CompiledLayer],
     contract: Contract,
     loader: Loader,
     folder: Folder,
-) -> list[dict[str, Any]]:
-    """One entry a comparable layer: index, name, source, output, snr_db, cosine_mean.
+) -> tuple[LayerFigures, ...]:
+    """One entry for each of the :func:`comparable` ``rows``.
 
     Of a layer whose map is larger than its tensor only the pixels that are used are compared.
     """
-    rows = list(rows)
     if not rows:
-        return []
+        return ()
     model = FloatModel(tflite, keep_all=True)
     tallies = [Tally() for _ in rows]
     for name in evenly_spaced(folder.files, SAMPLES):
@@ -55,41 +55,42 @@ def layer_errors(
         engine.simulator.run(feed(contract.input, sample), keep_layers=True)
         model.run(sample.tensor)
         for row, tally in zip(rows, tallies, strict=True):
-            wanted = planar(model.tensor(row["tensor"])).astype(np.float32)
-            real = _real(engine.simulator.layer_output(row["index"]), row)
-            if (both := _picked(real, wanted, row["at"])) is not None:
+            assert row.tensor is not None
+            assert row.at is not None
+            wanted = planar(model.tensor(row.tensor)).astype(np.float32)
+            real = _real(engine.simulator.layer_output(row.index), row)
+            if (both := _picked(real, wanted, row.at)) is not None:
                 tally.add(both[1], both[0])
-    return [
-        {
-            "index": row["index"],
-            "name": row["name"],
-            "source": row.get("source", []),
-            "output": row.get("output"),
-            "snr_db": tally.snr_db,
-            "cosine_mean": tally.cosine_mean,
-        }
+    return tuple(
+        LayerFigures(
+            index=row.index,
+            name=row.name,
+            source=row.source,
+            output=row.output,
+            snr_db=tally.snr_db,
+            cosine_mean=tally.cosine_mean,
+        )
         for row, tally in zip(rows, tallies, strict=True)
         if tally.count
-    ]
+    )
 
 
-def _real(codes: NDArray[Any], row: Mapping[str, Any]) -> NDArray[np.float32]:
+def _real(codes: NDArray[Any], row: CompiledLayer) -> NDArray[np.float32]:
     """What a layer's codes mean; ``scale`` is one number, or one a channel."""
-    scale = np.asarray(row["scale"], np.float32)
+    scale = np.asarray(row.scale, np.float32)
     if scale.ndim:
         scale = scale.reshape(-1, *[1] * (codes.ndim - 1))
-    return (codes.astype(np.float32) - np.float32(row["zero_point"])) * scale
+    return (codes.astype(np.float32) - np.float32(row.zero_point)) * scale
 
 
 def _picked(
-    codes: NDArray[Any], wanted: NDArray[Any], at: Mapping[str, Any]
+    codes: NDArray[Any], wanted: NDArray[Any], at: Place
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Those of a layer's values [C, H, W] that are values of ``wanted``, and these, where the
-    row says they lie (:class:`Compiled`); None where they are not the same elements."""
-    (y, x), (down, across), (rows, columns) = at["offset"], at["step"], at["size"]
+    row says they lie; None where they are not the same elements."""
+    (y, x), (down, across), (rows, columns) = at.offset, at.step, at.size
     seen = codes[:, y::down, x::across][:, :rows, :columns]
-    first = at["channel"]
-    part = wanted.reshape(len(wanted), -1)[first : first + len(seen)]
+    part = wanted.reshape(len(wanted), -1)[at.channel : at.channel + len(seen)]
     if seen.shape[1:] != (rows, columns) or seen.size != part.size:
         return None
     return seen.reshape(part.shape), part

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from k210tasks.compiler.options import CompiledLayer
 from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Dtype, Input, Layout, Output
 from k210tasks.kmodel import KmodelError, detect
+from k210tasks.kmodel.listing import LayerRow
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.loading import picture_shape
 from k210tasks.samples.preprocess import Preprocess
-from k210tasks.steps.doubts import MODELS_YAML, Doubt, sentences, to_json
-from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import PLANAR_OUTPUTS
+from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Port, Signature
-
-#: Form of layers.json; a reader refuses what it does not know.
-FORMAT = 2
 
 
 class WrongKmodel(StepFailed):
@@ -34,14 +31,14 @@ class WrongKmodel(StepFailed):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """``layers``: one row a layer, of JSON values, empty where the format does not tell.
+    """``layers``: one row a layer, empty where the format does not tell.
     ``kpu_bytes``, ``main_bytes``: memory a run takes, None where the format does not tell.
     ``listing``: for people, without the memory lines.
     """
 
     input: Input
     outputs: tuple[Output, ...]
-    layers: list[dict[str, Any]] = field(default_factory=list)
+    layers: tuple[CompiledLayer | LayerRow, ...] = ()
     listing: str = ""
     kpu_bytes: int | None = None
     main_bytes: int | None = None
@@ -50,7 +47,8 @@ class Made:
 
 def read_kmodel(job: Job) -> bytes:
     """The file a compiler left, proven to be a kmodel of the version wanted of it."""
-    compiler, wanted = job.settings["compiler"], job.settings["kmodel"]
+    asked = job.told(KmodelSettings)
+    compiler, wanted = asked.compiler, asked.kmodel
     try:
         data = job.outputs["kmodel"].read_bytes()
     except FileNotFoundError:
@@ -114,25 +112,6 @@ def without_batch(port: Port, *, planar: bool) -> tuple[int, ...]:
     return shape or (1,)
 
 
-def layers_json(
-    made: Made, compiler: str, kmodel: int, nbytes: int, doubts: Sequence[Doubt]
-) -> str:
-    """The text of layers.json."""
-    return pretty(
-        {
-            "format": FORMAT,
-            "compiler": compiler,
-            "kmodel": kmodel,
-            "bytes": nbytes,
-            "kpu_bytes": made.kpu_bytes,
-            "main_bytes": made.main_bytes,
-            "doubts": to_json(doubts),
-            "warnings": sentences(doubts, MODELS_YAML),
-            "layers": made.layers,
-        }
-    )
-
-
 def memory_lines(made: Made, kmodel: int) -> list[str]:
     """``KPU memory usage: N B`` and ``Main memory usage: N B``, or that the format is silent."""
     facts: Sequence[tuple[str, int | None]] = (
@@ -143,14 +122,3 @@ def memory_lines(made: Made, kmodel: int) -> list[str]:
         f"{what}: {n} B" if n is not None else f"{what}: not told by kmodel {kmodel}"
         for what, n in facts
     ]
-
-
-def output_of(fields: Mapping[str, Any]) -> Output:
-    """An output as the built-in compiler describes it."""
-    return Output(
-        name=fields["name"],
-        shape=tuple(fields["shape"]),
-        dtype=fields.get("dtype", "float32"),
-        scale=fields.get("scale"),
-        zero_point=fields.get("zero_point"),
-    )

@@ -1,18 +1,26 @@
 """Float model against kmodel, sample by sample: the measurement that ``verify`` judges.
 
-The result is a dictionary of JSON values, without thresholds and without clock times, so
-that it can be stored, judged again and again, and shown by the report. Samples are taken
-in groups: memory does not grow with their number.
+The result has neither thresholds nor clock times, so that it can be stored, judged again and
+again, and shown by the report. Samples are taken in groups: memory does not grow with their
+number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.artifacts.doubts import AnyDoubt
+from k210tasks.artifacts.measurement import (
+    Accuracy,
+    Measurement,
+    OutputFigures,
+    SampleFigures,
+    Simulated,
+)
 from k210tasks.engine.job import Folder, StepFailed
 from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.reference.float_model import Reference
@@ -21,11 +29,8 @@ from k210tasks.samples.loading import Loader, Sample, planar
 from k210tasks.samples.seen import Seen
 from k210tasks.steps.accuracy import Classes, find_classes, is_vector
 from k210tasks.steps.answers import WorstAnswers
-from k210tasks.steps.doubts import Doubt, to_json
 from k210tasks.steps.trials import find_hint
 
-#: Form of the measurement; a reader refuses what it does not know.
-FORMAT = 2
 #: Bytes of samples and outputs held at a time, about.
 GROUP_BYTES = 48 << 20
 #: kmodel versions whose four-dimensional outputs are channels first
@@ -39,8 +44,8 @@ class Engine(Protocol):
     name: str
 
     @property
-    def runtime(self) -> Mapping[str, Any] | None:
-        """``name``, ``title`` and ``recorded`` of what is simulated; None: it does not tell."""
+    def runtime(self) -> Simulated | None:
+        """What is simulated; None: it does not tell."""
 
     def run(self, inputs: NDArray[Any]) -> Iterable[list[NDArray[Any]]]:
         """The outputs of each of ``inputs`` (N, …), in the order of the file."""
@@ -85,12 +90,8 @@ def measure(
     *,
     labels: Sequence[str] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> dict[str, Any]:
-    """Run both on every sample of the folder; the form of the result stands below.
-
-    All numbers in it are finite; what does not apply is None. ``labels`` are by index of the
-    score. ``shared`` are those samples that the contract names as calibration samples, None
-    where it names none; ``copies`` those that are the same as another one.
+) -> Measurement:
+    """Run both on every sample of the folder. ``labels`` are by index of the score.
 
     Raises:
         SampleError: a sample that cannot be used.
@@ -107,36 +108,29 @@ def measure(
                 running.start(folder.files, wanted)
             running.add(name, sample, wanted, outputs)
             progress(len(running.records), len(folder.files), "comparing")
-    result = {
-        "format": FORMAT,
-        "engine": engine.name,
-        # name, title, recorded of what was simulated; None where the engine does not tell
-        "runtime": engine.runtime,
-        "kmodel": contract.kmodel,
-        "folder": folder.path.as_posix(),
-        "kind": running.seen.kind,
-        "samples": len(running.records),
-        **_sameness(running.seen.digests, contract.calibration),
-        **running.result(),
-        "layers": [],
-        "answers": running.answers.worst(),
-        "images": running.records,
-    }
+    doubts = [] if running.doubt is None else [running.doubt]
     if running.classes is not None:
         hint = find_hint(reference, loader, folder, running.classes, running.wrong)
-        result["doubts"] += to_json([] if hint is None else [hint])
-    return result
-
-
-def _sameness(digests: Sequence[str], calibration: Collection[str] | None) -> dict[str, Any]:
-    """How many samples are calibration samples, or others' copies; whether they are held out."""
-    known = None if calibration is None else set(calibration)
+        doubts += [] if hint is None else [hint]
+    digests = running.seen.digests
+    known = None if contract.calibration is None else set(contract.calibration)
     shared = None if known is None else sum(d in known for d in digests)
-    return {
-        "held_out": None if shared is None else shared == 0,
-        "shared": shared,
-        "copies": len(digests) - len(set(digests)),
-    }
+    return Measurement(
+        engine=engine.name,
+        runtime=engine.runtime,
+        kmodel=contract.kmodel,
+        folder=folder.path.as_posix(),
+        kind=running.seen.kind,
+        samples=len(running.records),
+        held_out=None if shared is None else shared == 0,
+        shared=shared,
+        copies=len(digests) - len(set(digests)),
+        outputs=running.outputs(),
+        accuracy=running.accuracy(),
+        doubts=tuple(doubts),
+        answers=running.answers.worst(),
+        images=tuple(running.records),
+    )
 
 
 class _Running:
@@ -145,13 +139,13 @@ class _Running:
     def __init__(
         self, names: list[str], contract: Contract, loader: Loader, labels: Sequence[str] | None
     ) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[SampleFigures] = []
         self.answers = WorstAnswers(contract.kmodel in PLANAR_OUTPUTS)
         self.classes: Classes | None = None
         self._names, self._contract = names, contract
         self._loader, self._labels = loader, labels
         self.seen = Seen()
-        self._doubt: Doubt | None = None
+        self.doubt: AnyDoubt | None = None  # why there is no accuracy
         self._shapes: list[tuple[int, ...]] = []
         self._tallies = [Tally() for _ in names]
         self._agree = [0] * len(names)
@@ -160,7 +154,7 @@ class _Running:
     def start(self, files: Sequence[str], wanted: list[NDArray[np.float32]]) -> None:
         """With the outputs of the first sample, whose shapes are those of all."""
         self._shapes = [w.shape for w in wanted]
-        self.classes, self._doubt = find_classes(files, self._shapes, self._labels)
+        self.classes, self.doubt = find_classes(files, self._shapes, self._labels)
 
     def add(
         self,
@@ -170,24 +164,25 @@ class _Running:
         outputs: list[NDArray[Any]],
     ) -> None:
         self.seen.add(sample)
-        record: dict[str, Any] = {"file": name, "cosine": [], "max_abs_error": [], "top1": []}
-        answers = []
+        cosines, errors, top1s, answers = [], [], [], []
         for i, (out, want) in enumerate(zip(outputs, wanted, strict=True)):
             said = self._contract.outputs[i] if i < len(self._contract.outputs) else None
             got, expected = real_output(out, said, want, self._contract.kmodel)
             answers.append((expected, got, want.shape))
             value = self._tallies[i].add(expected, got)
             finite = value is not None
-            picks = [top1(expected), top1(got)] if finite and is_vector(want.shape) else None
-            record["cosine"].append(value)
-            record["max_abs_error"].append(max_abs_error(expected, got) if finite else None)
-            record["top1"].append(picks)
+            picks = (top1(expected), top1(got)) if finite and is_vector(want.shape) else None
+            cosines.append(value)
+            errors.append(max_abs_error(expected, got) if finite else None)
+            top1s.append(picks)
             self._agree[i] += picks is not None and picks[0] == picks[1]
+        truth = None
         if self.classes is not None:
-            truth = self.classes.index_of[name]
-            record["class"] = self.classes.labels[truth]
-            for which, pick in enumerate(record["top1"][self.classes.output] or ()):
-                self._right[which] += pick == truth
+            index = self.classes.index_of[name]
+            truth = self.classes.labels[index]
+            for which, pick in enumerate(top1s[self.classes.output] or ()):
+                self._right[which] += pick == index
+        record = SampleFigures(name, tuple(cosines), tuple(errors), tuple(top1s), truth)
         self.records.append(record)
         self.answers.add(record, answers)
 
@@ -196,44 +191,42 @@ class _Running:
         """Samples on which the float model names another class."""
         return len(self.records) - self._right[0]
 
-    def result(self) -> dict[str, Any]:
-        accuracy = None
-        if self.classes is not None:
-            accuracy = {
-                "classes": len(self.classes.labels),
-                "output": self._names[self.classes.output],
-                "float": self._right[0] / len(self.records),
-                "kmodel": self._right[1] / len(self.records),
-                "labels": list(self.classes.labels),
-                "mean": self._loader.preprocess.effective_mean,
-                "std": self._loader.preprocess.effective_std,
-            }
-        return {
-            "outputs": [self._output(i) for i in range(len(self._names))],
-            "accuracy": accuracy,
-            "doubts": to_json([] if self._doubt is None else [self._doubt]),
-        }
+    def accuracy(self) -> Accuracy | None:
+        if self.classes is None:
+            return None
+        return Accuracy(
+            classes=len(self.classes.labels),
+            output=self._names[self.classes.output],
+            float_model=self._right[0] / len(self.records),
+            kmodel=self._right[1] / len(self.records),
+            labels=tuple(self.classes.labels),
+            mean=self._loader.preprocess.effective_mean,
+            std=self._loader.preprocess.effective_std,
+        )
 
-    def _output(self, i: int) -> dict[str, Any]:
+    def outputs(self) -> tuple[OutputFigures, ...]:
+        return tuple(self._output(i) for i in range(len(self._names)))
+
+    def _output(self, i: int) -> OutputFigures:
         tally = self._tallies[i]
-        finite = [r for r in self.records if r["cosine"][i] is not None]
-        bad = [r["file"] for r in self.records if r["cosine"][i] is None]
-        lowest = min(finite, key=lambda r: r["cosine"][i], default=None)
-        farthest = max(finite, key=lambda r: r["max_abs_error"][i], default=None)
+        cosines = [(c, r.file) for r in self.records if (c := r.cosine[i]) is not None]
+        errors = [(e, r.file) for r in self.records if (e := r.max_abs_error[i]) is not None]
+        bad = [r.file for r in self.records if r.cosine[i] is None]
+        lowest = min(cosines, key=lambda pair: pair[0], default=(0.0, None))
         scored = is_vector(self._shapes[i])
-        return {
-            "name": self._names[i],
-            "shape": list(self._shapes[i]),
-            "cosine_mean": tally.cosine_mean,
-            "cosine_min": lowest["cosine"][i] if lowest else 0.0,
-            "cosine_min_file": lowest["file"] if lowest else None,
-            "snr_db": tally.snr_db,
-            "max_abs_error": tally.max_abs_error,
-            "max_abs_error_file": farthest["file"] if farthest else None,
-            "top1_agreement": self._agree[i] / len(self.records) if scored else None,
-            "non_finite": tally.non_finite,
-            "non_finite_file": bad[0] if bad else None,
-        }
+        return OutputFigures(
+            name=self._names[i],
+            shape=tuple(self._shapes[i]),
+            cosine_mean=tally.cosine_mean,
+            cosine_min=lowest[0],
+            cosine_min_file=lowest[1],
+            snr_db=tally.snr_db,
+            max_abs_error=tally.max_abs_error,
+            max_abs_error_file=max(errors, key=lambda pair: pair[0], default=(0.0, None))[1],
+            top1_agreement=self._agree[i] / len(self.records) if scored else None,
+            non_finite=tally.non_finite,
+            non_finite_file=bad[0] if bad else None,
+        )
 
 
 def _groups(folder: Folder, loader: Loader) -> Iterator[Sequence[str]]:

@@ -13,11 +13,12 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from k210tasks.engine.current import unchanged
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
+from k210tasks.jsondata import known, plain
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps.versions import VERSIONS
 from k210tasks.store.files import Stamp, stamp_of
@@ -203,14 +204,12 @@ def _follow(project: Project, seen: int, failures: dict[str, str]) -> tuple[int,
         if size > seen:
             file.seek(seen)
         for line in file:
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict):
-                    note_outcome(failures, cast("Line", entry))
+            if (entry := known(Line, line)) is not None:
+                note_outcome(failures, entry)
     return size, True
 
 
 def _manifest_digest(manifest: Manifest) -> str:
     """Of what models.yaml says: comments, order of keys and lines do not count."""
-    said = repr((manifest.models, manifest.firmware))
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    said = [plain(entry, compared=True) for entry in (*manifest.models, *manifest.firmware)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.artifacts.doubts import Hint
 from k210tasks.engine.job import Folder
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.folder import evenly_spaced
 from k210tasks.samples.loading import Loader, Sample, normalise
 from k210tasks.steps.accuracy import Classes
-from k210tasks.steps.doubts import Hint
 from k210tasks.steps.explain import (
     Explanation,
     Setting,

@@ -7,7 +7,7 @@ the check.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from k210tasks.engine.job import Job
 from k210tasks.firmware import selfcheck
 from k210tasks.firmware.contract import Contract
+from k210tasks.jsondata import plain, pretty
 from k210tasks.profiles import PROFILES
 from k210tasks.samples.loading import Loader
-from k210tasks.steps.calibrate import each_sample, preprocess_of
+from k210tasks.steps.calibrate import each_sample
 from k210tasks.steps.engines import engine_for
-from k210tasks.steps.jsontext import pretty
 from k210tasks.steps.measure import feed
+from k210tasks.steps.settings import VectorsSettings
 from k210tasks.steps.tools import toolchain
 
 #: Form of index.json.
@@ -30,20 +31,31 @@ FORMAT = 1
 _RGB565 = (31, 63, 31)
 
 
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """``image`` as the files of raw bytes that go into the model and come out of it."""
+
+    name: str
+    image: str
+    input: str
+    outputs: tuple[str, ...]
+
+
 def run(job: Job) -> None:
-    """Inputs: kmodel, contract, images (if there are any). Settings: preprocess, firmware,
-    address, samples: how many at most. Outputs: vectors, a folder."""
+    """Inputs: kmodel, contract, images (if there are any). Settings: VectorsSettings. Outputs:
+    vectors, a folder."""
+    asked = job.told(VectorsSettings)
     contract = Contract.from_json(job.file("contract").read_bytes())
-    profile = PROFILES[job.settings["firmware"]]
+    profile = PROFILES[asked.firmware]
     out = job.outputs["vectors"]
     out.mkdir(parents=True, exist_ok=True)
     (out / "contract.h").write_text(contract.c_header(), "ascii", newline="\n")
 
     rounded = selfcheck.feeds_rgb565(contract, profile)
-    vectors: list[dict[str, Any]] = []
+    vectors: list[Vector] = []
     if "images" in job.inputs and (folder := job.folder("images")).files:
-        loader = Loader((1, *contract.input.tensor_shape), preprocess_of(job.settings))
-        folder = each_sample(folder, loader, job.settings.get("samples"))
+        loader = Loader((1, *contract.input.tensor_shape), asked.preprocess)
+        folder = each_sample(folder, loader, asked.samples)
         inputs = np.stack(
             [
                 feed(contract.input, loader.load(folder.path / f, f"{folder.path.as_posix()}/{f}"))
@@ -67,7 +79,7 @@ def run(job: Job) -> None:
             for name, array in written.items():
                 (out / name).write_bytes(_bytes(array))
             first, *others = written
-            vectors.append({"name": str(i), "image": image, "input": first, "outputs": others})
+            vectors.append(Vector(str(i), image, first, tuple(others)))
             job.progress(i + 1, len(folder.files), "simulating")
 
     why = selfcheck.why_not(contract, profile)
@@ -77,11 +89,11 @@ def run(job: Job) -> None:
         text = selfcheck.script(
             replace(contract, nbytes=job.file("kmodel").stat().st_size),
             profile,
-            job.settings["address"],
-            [vector["name"] for vector in vectors],
+            asked.address,
+            [vector.name for vector in vectors],
         )
         (out / "check.py").write_text(text, "ascii", newline="\n")
-    facts = contract.to_dict()
+    facts = plain(contract.to_file())
     index = {
         "format": FORMAT,
         "model": contract.model,

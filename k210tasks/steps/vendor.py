@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.engine.job import Job, StepFailed
+from k210tasks.npz import extract
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.preprocess import Preprocess
-from k210tasks.steps.calibrate import preprocess_of
 from k210tasks.steps.made import Made, in_shape, model_input, model_outputs, read_kmodel
-from k210tasks.steps.npz import extract
+from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
 
@@ -36,9 +36,10 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
     """kmodel 5; its listing is nncase's own summary, since the format tells no layers."""
     from k210tasks.toolchains import nncase
 
-    name = job.settings["compiler"]
+    asked = job.told(KmodelSettings)
+    name = asked.compiler
     require_float(signature, job.file("tflite").as_posix(), name)
-    preprocess = preprocess_of(job.settings)
+    preprocess = asked.preprocess
     with tempfile.TemporaryDirectory() as scratch:
         samples = Path(scratch, "samples.npy")
         _extract(job, samples)
@@ -52,7 +53,7 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
             toolchain(job, name),
             tflite=job.file("tflite"),
             samples=samples,
-            method=job.settings["method"],
+            method=asked.method,
             mean=preprocess.effective_mean,
             std=preprocess.effective_std,
             out=job.outputs["kmodel"],
@@ -63,7 +64,7 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
     main = memory["total"] - memory["model"] if {"total", "model"} <= memory.keys() else None
     return Made(
         input=model_input(signature, preprocess, kind=kind, dtype="uint8" if pixels else "float32"),
-        outputs=model_outputs(signature, job.settings["kmodel"]),
+        outputs=model_outputs(signature, asked.kmodel),
         listing=told["listing"],
         main_bytes=main,
     )
@@ -73,9 +74,10 @@ def compile_ncc(job: Job, signature: Signature) -> Made:
     """kmodel 3 or 4; the samples are handed over as files, one each."""
     from k210tasks.toolchains import ncc
 
-    name = job.settings["compiler"]
+    asked = job.told(KmodelSettings)
+    name = asked.compiler
     require_float(signature, job.file("tflite").as_posix(), name)
-    preprocess = preprocess_of(job.settings)
+    preprocess = asked.preprocess
     with tempfile.TemporaryDirectory() as scratch:
         samples, folder = Path(scratch, "samples.npy"), Path(scratch, "samples")
         _extract(job, samples)
@@ -86,7 +88,7 @@ def compile_ncc(job: Job, signature: Signature) -> Made:
             tflite=job.file("tflite"),
             samples_dir=folder,
             raw=raw,
-            method=job.settings["method"],
+            method=asked.method,
             mean=preprocess.effective_mean,
             std=preprocess.effective_std,
             out=job.outputs["kmodel"],
@@ -114,7 +116,7 @@ def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess, kind: Ki
     return Made(
         input=given,
         outputs=model_outputs(signature, seen.version),
-        layers=[asdict(row) for row in seen.layers],
+        layers=seen.layers,
         listing=listing_text(seen),
         kpu_bytes=seen.kpu_bytes,
         main_bytes=seen.main_bytes,
@@ -123,7 +125,7 @@ def listed(kmodel: bytes, signature: Signature, preprocess: Preprocess, kind: Ki
 
 def _extract(job: Job, to: Path) -> None:
     if "calibration" not in job.inputs:
-        raise WithoutSamples(job.settings["compiler"], job.model)
+        raise WithoutSamples(job.told(KmodelSettings).compiler, job.model)
     shown = job.file("calibration").as_posix()
     try:
         extract(job.file("calibration"), "samples", to)

@@ -6,15 +6,19 @@ one measures nothing again.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from k210tasks.artifacts.layer_table import LayerTable
 from k210tasks.engine.job import Job, StepFailed
 from k210tasks.firmware.contract import Contract
+from k210tasks.jsondata import loads, pretty
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader
-from k210tasks.steps.calibrate import each_sample, preprocess_of
+from k210tasks.steps.calibrate import each_sample
 from k210tasks.steps.engines import ProjectSimulator, engine_for
-from k210tasks.steps.jsontext import pretty
-from k210tasks.steps.layer_snr import layer_errors, read_rows
+from k210tasks.steps.layer_snr import comparable, layer_errors
 from k210tasks.steps.measure import measure
+from k210tasks.steps.settings import VerifySettings
 from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 
@@ -22,23 +26,23 @@ from k210tasks.steps.tools import toolchain
 def run(job: Job) -> None:
     """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
 
-    Settings: kmodel, runtime, preprocess, labels, samples: how many at most, None: all.
-    Outputs: measurement.
+    Settings: VerifySettings. Outputs: measurement.
     """
+    asked = job.told(VerifySettings)
     contract = Contract.from_json(job.file("contract").read_bytes())
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to verify with")
     tflite = job.file("tflite").read_bytes()
     reference = Reference(tflite)
-    loader = Loader(reference.shape, preprocess_of(job.settings))
-    folder = each_sample(folder, loader, job.settings.get("samples"))
+    loader = Loader(reference.shape, asked.preprocess)
+    folder = each_sample(folder, loader, asked.samples)
     engine = engine_for(
         contract.kmodel,
         job.file("kmodel"),
         lambda name: toolchain(job, name),
         job.log,
-        job.settings.get("runtime"),
+        asked.runtime,
     )
     result = measure(
         reference,
@@ -46,11 +50,12 @@ def run(job: Job) -> None:
         contract,
         loader,
         folder,
-        labels=job.settings["labels"],
+        labels=asked.labels,
         progress=job.progress,
     )
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):
-        rows = read_rows(job.file("layers"))
-        result["layers"] = layer_errors(tflite, engine, rows, contract, loader, folder)
+        rows = comparable(loads(LayerTable, job.file("layers").read_bytes()))
+        layers = layer_errors(tflite, engine, rows, contract, loader, folder)
+        result = replace(result, layers=layers)
     job.log.writelines(f"{line}\n" for line in (*table(result), *details(result)))
     job.outputs["measurement"].write_text(pretty(result), "utf-8")

@@ -10,24 +10,28 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Literal, TypedDict, cast
+from dataclasses import dataclass
+from typing import Literal
+
+from k210tasks.jsondata import known, plain, sparse
 
 Did = Literal["computed", "restored", "kept", "judged", "skipped", "failed"]
 
 
-class Line(TypedDict, total=False):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
     """One step of one run. Read leniently: another version may have written it."""
 
-    run: str  # one ``doit``, shared by its processes
+    run: str = ""  # one ``doit``, shared by its processes
     time: float  # when the step ended, seconds since 1970
     task: str
-    step: str
-    subject: str
-    did: Did
-    key: str  # of the result, where known
-    seconds: float  # spent
-    ok: bool  # false for failed, and for judged when the verdict is bad
-    message: str  # why it was skipped, failed or judged as it was
+    step: str = ""
+    subject: str = ""
+    did: Did | str = ""
+    seconds: float = 0.0  # spent
+    ok: bool = True  # false for failed, and for judged when the verdict is bad
+    key: str = sparse(default="")  # of the result, where known
+    message: str = sparse(default="")  # why it was skipped, failed or judged as it was
 
 
 class History:
@@ -36,7 +40,7 @@ class History:
 
     def add(self, entry: Line) -> None:
         """Append one line. A disk that refuses it does not fail the step."""
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = json.dumps(plain(entry), ensure_ascii=False, separators=(",", ":")) + "\n"
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -51,12 +55,8 @@ class History:
         """The readable lines, oldest first."""
         with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
             for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(entry, dict):
-                    yield cast("Line", entry)
+                if (entry := known(Line, line)) is not None:
+                    yield entry
 
 
 def _torn(fd: int) -> bool:

@@ -22,6 +22,9 @@ FORMAT = 1
 Files = dict[str, list[Any]]
 
 
+#: of a step: JSON values (:mod:`k210tasks.steps.settings`)
+Settings = Mapping[str, Any]
+
 #: what identifies a toolchain in the key of a result: its version and hashes
 Pin = Mapping[str, str]
 
@@ -37,7 +40,7 @@ class Judged(TypedDict):
     """What the cheap half of a step found."""
 
     version: int
-    settings: Mapping[str, Any]
+    settings: Settings
     ok: bool
     message: str
     outputs: dict[str, Place]
@@ -63,7 +66,7 @@ class Record(_Always, total=False):
     key: str
     step: str
     version: int
-    settings: Mapping[str, Any]
+    settings: Settings
     tools: dict[str, Pin]
     libraries: dict[str, str]
     inputs: dict[str, Place]

@@ -21,28 +21,28 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypedDict, cast
+from dataclasses import dataclass
+from typing import Literal
 
 from k210tasks.errors import K210Error
+from k210tasks.jsondata import loads, plain
 from k210tasks.store.files import Unreadable, copy_file, write_atomically
 from k210tasks.store.locks import WorkFolder, lock, sweep
-
-#: of the files in results/; a reader treats another number as a miss
-FORMAT = 1
 
 #: role -> relative path ("" for an output that is one file) -> SHA-256
 Contents = Mapping[str, Mapping[str, str]]
 
 
-class Result(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
     """What a key stands for, and who put it there."""
 
-    format: int
+    format: Literal[1] = 1  # a reader treats another number as a miss
     key: str
-    outputs: Contents
-    task: str
-    project: str  # its root
-    time: float  # seconds since 1970
+    outputs: dict[str, dict[str, str]]
+    task: str = ""
+    project: str = ""  # its root
+    time: float = 0.0  # seconds since 1970
 
 
 class DamagedObject(K210Error):
@@ -133,12 +133,10 @@ class Store:
         """The same; raises OSError where it is there and cannot be read."""
         try:
             with open(self._result(key), "rb") as file:
-                record = json.loads(file.read())
+                result = loads(Result, file.read())
         except (FileNotFoundError, ValueError):
             return None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            return None
-        return cast("Result", record) if record.get("key") == key else None
+        return result if result.key == key else None
 
     def copy_out(self, digest: str, target: str) -> None:
         """Copy an object to ``target`` (which must not exist), checking its hash.
@@ -174,9 +172,7 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------
 
-    def put(
-        self, key: str, outputs: Contents, places: Contents, about: Mapping[str, object]
-    ) -> None:
+    def put(self, result: Result, places: Contents) -> None:
         """Keep a result. ``places``: role -> relative path -> the file to copy from.
 
         Raises OSError, and :class:`K210Error` if a file is not what ``outputs`` says.
@@ -185,15 +181,14 @@ class Store:
             return
         sources = {
             digest: places[role][relative]
-            for role, files in outputs.items()
+            for role, files in result.outputs.items()
             for relative, digest in files.items()
         }
         with WorkFolder(os.path.join(self.root, "tmp")) as work:
-            record = {"format": FORMAT, "key": key, "outputs": outputs, **about}
             # Finished inside the work folder: what a kill leaves of it is swept with the rest.
             told = os.path.join(work.path, "result")
             write_atomically(
-                told, json.dumps(record, ensure_ascii=False, indent=1).encode(), sync=True
+                told, json.dumps(plain(result), ensure_ascii=False, indent=1).encode(), sync=True
             )
             new: dict[str, str] = {}  # digest -> finished temporary file
             while True:
@@ -205,7 +200,7 @@ class Store:
                     if all(d in new or self._has(d, source) for d, source in sources.items()):
                         for digest, temporary in new.items():
                             _rename(temporary, self._object(digest))
-                        _rename(told, self._result(key))
+                        _rename(told, self._result(result.key))
                         return
 
     def _has(self, digest: str, source: str) -> bool:
@@ -262,7 +257,7 @@ class Store:
             for path in list(self._files("results")):
                 record = self._load(os.path.basename(path).removesuffix(".json"))
                 if record is not None and keep(record):
-                    used.update(d for files in record["outputs"].values() for d in files.values())
+                    used.update(d for files in record.outputs.values() for d in files.values())
                     continue
                 results += not path.endswith(".tmp")  # else: of a process killed while writing
                 if not dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -16,8 +17,8 @@ def convert(
     *,
     source: Path,
     kind: str,
-    inputs: dict[str, list[int]] | None,
-    outputs: list[str] | None,
+    inputs: Mapping[str, Sequence[int]] | None,
+    outputs: Sequence[str] | None,
     out: Path,
     log: TextIO | None = None,
     progress: Progress | None = None,

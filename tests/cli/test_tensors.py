@@ -171,12 +171,12 @@ def test_codes_in_main_memory_tell_their_scale_themselves(place: Path, capsys: C
         perceptron(), (x[None] for x in windows(shape=(6,))), fed="tensors"
     )
     made = compiler.compile(perceptron(), calibration, compiler.Options(kmodel=4, input="uint8"))
-    assert made.input["dtype"] == "uint8"
+    assert made.input.dtype == "uint8"
     (place / "mlp.kmodel").write_bytes(made.kmodel)
     assert main(["inspect", "mlp.kmodel", "--json"]) == 0
     (port,) = json.loads(capsys.readouterr().out)["inputs"]
-    assert port["scale"] == pytest.approx(made.input["scale"])
-    assert port["zero_point"] == made.input["zero_point"]
+    assert port["scale"] == pytest.approx(made.input.scale)
+    assert port["zero_point"] == made.input.zero_point
     assert compare(capsys, "mlp")["outputs"][0]["snr_db"] > 30
 
 

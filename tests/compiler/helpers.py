@@ -66,7 +66,7 @@ class Outcome:
         self.got: list[list[NDArray[Any]]] = []
         for picture, x in zip(pictures, inputs, strict=True):
             self.reference.append([to_nchw(y).ravel().copy() for y in self.model.run(x)])
-            if self.compiled.input["dtype"] == "uint8":
+            if self.compiled.input.dtype == "uint8":
                 fed = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
             else:
                 fed = np.ascontiguousarray(to_nchw(x))
@@ -83,7 +83,7 @@ class Outcome:
     @property
     def layers(self) -> list[str]:
         """Names of the layers of the file."""
-        return [row["name"] for row in self.compiled.layers]
+        return [row.name for row in self.compiled.layers]
 
 
 def same_after_legalise(tflite: bytes, kmodel: int, small_maps: SmallMaps = "padded") -> Graph:

@@ -188,16 +188,16 @@ def bounds(made: Network, compiled: Compiled) -> list[float]:
     on the CPU, as clamps of kmodel 3 are."""
     net, least = made.drawn.net, [min(snr, FINE) - SLACK for snr in made.rounded]
     if made.drawn.source == "float":
-        coded = [row["source"] for row in compiled.layers if row["scale"] is not None]
+        coded = [row.source for row in compiled.layers if row.scale is not None]
         if not coded:
             return [EXACT - SLACK for _ in least]
         written = {f"{op[0]} #{number}": op[2] for number, op in enumerate(net.ops)}
         held = {tensor for row in coded for label in row for tensor in written.get(label, ())}
-        if compiled.input["dtype"] == "uint8":
+        if compiled.input.dtype == "uint8":
             held.add(net.input)
         ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in held}
         finer = _rounded(net, made.drawn, ranges, made.reference)
-        again = Counter(tuple(row["source"]) for row in compiled.layers if row["name"] in ROUNDING)
+        again = Counter(row.source for row in compiled.layers if row.name in ROUNDING)
         slack = 2 * SLACK + 10 * np.log10(max(again.values(), default=1))
         least = [max(b, min(snr, FINE) - slack) for b, snr in zip(least, finer, strict=True)]
     return least
@@ -286,9 +286,9 @@ def fed(made: Network, compiled: Compiled, k: int) -> NDArray[Any]:
     if made.drawn.pictures is not None:
         return np.moveaxis(made.drawn.pictures[k], -1, 0).ravel()
     x = to_nchw(made.drawn.inputs[k]).ravel()
-    if compiled.input["dtype"] != "uint8":
+    if compiled.input.dtype != "uint8":
         return x
-    codes = np.rint(x / compiled.input["scale"]) + compiled.input["zero_point"]
+    codes = np.rint(x / compiled.input.scale) + compiled.input.zero_point
     return np.clip(codes, 0, 255).astype(np.uint8)
 
 

@@ -153,7 +153,7 @@ def killed(seed: int, kmodel: int) -> dict[str, bool]:
             if (seen := trial.finds(mutant.build(*net.outputs))) is not None:
                 found[name] = seen
                 break
-    held = [row["tensor"] for row in compiled.layers if row["tensor"] in made.ranges]
+    held = [row.tensor for row in compiled.layers if row.tensor in made.ranges]
     if held:
         seen = trial.coarse(right, held[int(rng.integers(len(held)))])
         if seen is not None:

@@ -89,8 +89,8 @@ def decibels(tflite: bytes, kmodel: int) -> float:
     for x in inputs[:3]:
         wanted.append(np.concatenate([to_nchw(y).ravel() for y in model.run(x)]))
         fed = to_nchw(x)
-        if made.input["dtype"] == "uint8":
-            codes = np.rint(fed / made.input["scale"] + made.input["zero_point"])
+        if made.input.dtype == "uint8":
+            codes = np.rint(fed / made.input.scale + made.input.zero_point)
             fed = np.clip(codes, 0, 255).astype(np.uint8)
         outputs = simulator.run(np.ascontiguousarray(fed))
         got.append(np.concatenate([np.array(y, np.float64).ravel() for y in outputs]))

@@ -31,7 +31,7 @@ def test_the_figures_are_those_of_the_compiled_model(kmodel: int) -> None:
     assert report.main_bytes == compiled.main_bytes
     assert report.model_bytes == len(compiled.kmodel)
     assert report.layers == len(compiled.layers)
-    estimated = sum(row["estimated_us"] or 0 for row in compiled.layers)
+    estimated = sum(row.estimated_us or 0 for row in compiled.layers)
     assert report.estimated_kpu_ms == pytest.approx(estimated / 1000, abs=1e-3)
 
 

@@ -42,17 +42,17 @@ def test_who_says_it(calibrated: Fed | None, options: Options, expected: Fed) ->
     calibration = compiler.calibrate(small(), LIKE_PIXELS, fed=calibrated)
     made = compiler.compile(small(), calibration, options)
     assert made.fed == expected
-    assert made.input["dtype"] == ("uint8" if expected == "pixels" else "float32")
+    assert made.input.dtype == ("uint8" if expected == "pixels" else "float32")
 
 
 def test_codes_of_tensors_span_what_was_measured_not_what_pixels_would() -> None:
     halves = [x / 2 for x in LIKE_PIXELS]
     calibration = compiler.calibrate(small(), halves, fed="tensors")
     made = compiler.compile(small(), calibration, Options(kmodel=3))
-    assert 0.5 / 255 < made.input["scale"] < 0.75 / 255
+    assert 0.5 / 255 < made.input.scale < 0.75 / 255
     told = compiler.calibrate(small(), halves, fed="pixels")
     made = compiler.compile(small(), told, Options(kmodel=3))
-    assert (made.input["scale"], made.input["zero_point"]) == (1 / 255, 0)
+    assert (made.input.scale, made.input.zero_point) == (1 / 255, 0)
 
 
 @pytest.mark.parametrize("fed", ["pixels", "tensors", None])
@@ -69,9 +69,9 @@ def test_an_integer_file_without_samples_is_fed_with_its_own_codes(kmodel: int) 
     net.tensors[net.input].update(scale=0.05, zero_point=-28)
     tflite = net.build(*net.outputs)
     made = compiler.compile(tflite, None, Options(kmodel=kmodel))
-    assert (made.fed, made.input["dtype"]) == ("tensors", "uint8")
-    assert made.input["scale"] == pytest.approx(0.05, rel=0.01)
-    assert made.input["zero_point"] == pytest.approx(100, abs=1)
+    assert (made.fed, made.input.dtype) == ("tensors", "uint8")
+    assert made.input.scale == pytest.approx(0.05, rel=0.01)
+    assert made.input.zero_point == pytest.approx(100, abs=1)
     asked = compiler.compile(tflite, None, Options(kmodel=kmodel, mean=0.5, std=0.5))
-    assert (asked.fed, asked.input["zero_point"]) == ("pixels", 127.5)
-    assert np.isclose(asked.input["scale"], 2 / 255)
+    assert (asked.fed, asked.input.zero_point) == ("pixels", 127.5)
+    assert np.isclose(asked.input.scale, 2 / 255)

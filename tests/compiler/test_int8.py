@@ -82,8 +82,8 @@ def results(tflite: bytes, made: Compiled, inputs: list[NDArray]) -> tuple[NDArr
     for x in inputs:
         wanted.append(to_nchw(model.run(x)[0]).ravel().astype(np.float64))
         fed = to_nchw(x)
-        if made.input["dtype"] == "uint8":
-            codes = np.rint(fed / made.input["scale"] + made.input["zero_point"])
+        if made.input.dtype == "uint8":
+            codes = np.rint(fed / made.input.scale + made.input.zero_point)
             fed = np.clip(codes, 0, 255).astype(np.uint8)
         got.append(np.array(simulator.run(np.ascontiguousarray(fed))[0], np.float64).ravel())
     return np.stack(wanted), np.stack(got)
@@ -115,9 +115,9 @@ def test_the_codes_of_the_input_are_those_of_the_file(io: str) -> None:
     made = compiler.compile(tflite, None, Options(kmodel=4, effort="fast"))
     given = FloatModel(tflite).input
     scale, zero = given["quantization"]
-    assert made.input["dtype"] == "uint8"
-    assert made.input["scale"] == pytest.approx(scale, rel=1e-6)
-    assert made.input["zero_point"] == zero + (128 if io == "int8" else 0)
+    assert made.input.dtype == "uint8"
+    assert made.input.scale == pytest.approx(scale, rel=1e-6)
+    assert made.input.zero_point == zero + (128 if io == "int8" else 0)
 
 
 def test_without_samples_a_picture_is_what_the_file_says() -> None:
@@ -125,14 +125,14 @@ def test_without_samples_a_picture_is_what_the_file_says() -> None:
     end = plain(net)
     signed = quantised_by(net, samples(), end, io="float32")
     made = compiler.compile(signed, None, Options(kmodel=4, effort="fast"))
-    assert made.input["scale"] == pytest.approx(2 / 255, rel=0.01)  # not a pixel's 1/255
-    assert made.input["zero_point"] == pytest.approx(127.5, abs=1)
+    assert made.input.scale == pytest.approx(2 / 255, rel=0.01)  # not a pixel's 1/255
+    assert made.input.zero_point == pytest.approx(127.5, abs=1)
     as_asked = compiler.compile(signed, None, Options(kmodel=4, effort="fast", mean=0.5, std=0.5))
-    assert as_asked.input["zero_point"] == 127.5  # the same, said more exactly
+    assert as_asked.input.zero_point == 127.5  # the same, said more exactly
     pixels = quantised_by(net, samples(0.0), end, io="float32")
     made = compiler.compile(pixels, None, Options(kmodel=4, effort="fast"))
-    assert made.input["scale"] == pytest.approx(1 / 255, rel=0.01)
-    assert made.input["zero_point"] == 0
+    assert made.input.scale == pytest.approx(1 / 255, rel=0.01)
+    assert made.input.zero_point == 0
 
 
 def test_tensors_measured_on_a_file_with_float_input_stay_floats() -> None:
@@ -140,7 +140,7 @@ def test_tensors_measured_on_a_file_with_float_input_stay_floats() -> None:
     inputs = samples()
     tflite = quantised_by(net, inputs, plain(net), io="float32")
     made = compiler.compile(tflite, compiler.calibrate(tflite, inputs), Options(kmodel=4))
-    assert made.input["dtype"] == "float32"
+    assert made.input.dtype == "float32"
 
 
 def test_calibration_of_a_file_without_floats_survives_its_file(tmp_path) -> None:

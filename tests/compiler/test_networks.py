@@ -105,8 +105,8 @@ def test_more_channels_than_the_kpu_has_are_computed_in_groups(kmodel: int) -> N
     x = net.conv(net.input, 1280, (1, 1), act="RELU6")
     net.dense(net.reduce("MEAN", x, [1, 2], False), 5)
     outcome = proven(net, kmodel)
-    convs = [row for row in outcome.compiled.layers if row["runs_on"] == "KPU"]
-    assert [row["output_shape"][1] for row in convs if row["output_shape"][1] > 8][:2] == [640, 640]
+    convs = [row for row in outcome.compiled.layers if row.runs_on == "KPU"]
+    assert [row.output_shape[1] for row in convs if row.output_shape[1] > 8][:2] == [640, 640]
 
 
 @pytest.mark.parametrize("block", [2, 3])
@@ -331,7 +331,7 @@ def test_a_quantised_mobilenet_needs_no_pictures(kmodel: int) -> None:
     x = coded(net.dense(x, 40, act="RELU"), 1 / 50)
     x = coded(net.dense(x, 60), 1 / 50)
     made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
-    assert any(row["runs_on"] == "KPU" for row in made.layers)
+    assert any(row.runs_on == "KPU" for row in made.layers)
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
@@ -343,7 +343,7 @@ def test_a_quantised_mean_before_a_dense_layer_has_its_range(kmodel: int) -> Non
     for tensor in (net.input, x, y, z):
         net.tensors[tensor].update(dtype=np.dtype("int8"), scale=1 / 20, zero_point=0)
     made = compiler.compile(net.build(), None, Options(kmodel=kmodel))
-    assert sum(row["runs_on"] == "KPU" for row in made.layers) >= 2
+    assert sum(row.runs_on == "KPU" for row in made.layers) >= 2
 
 
 def excited(net: Net, x: int) -> int:

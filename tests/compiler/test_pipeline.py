@@ -14,7 +14,7 @@ import pytest
 
 from k210tasks import compiler
 from k210tasks.compiler.ir import to_nchw
-from k210tasks.compiler.options import Options
+from k210tasks.compiler.options import Options, Port
 from k210tasks.compiler.pipeline import BadOptions, OtherModel
 from k210tasks.compiler.problems import NoCalibration
 from k210tasks.kmodel import parse
@@ -64,7 +64,7 @@ def test_a_flattened_picture_makes_the_classic_chain_led_by_a_convolution() -> N
     assert outcome.compiled.listing == XO
     assert outcome.compiled.kpu_bytes == 58368
     assert outcome.compiled.main_bytes <= 6272
-    assert outcome.compiled.outputs == [{"name": "t12", "shape": [2], "dtype": "float32"}]
+    assert outcome.compiled.outputs == (Port("t12", (2,)),)
     assert outcome.decibels()[0] > 30
     outcome = Outcome(net.build(), 4)
     assert "matmul 1x128 -> 1x2\n" in outcome.compiled.listing  # a small last layer, in floats
@@ -98,7 +98,7 @@ def test_real_models_are_as_right_and_as_small_as_they_must_be(name: str, kmodel
     assert made.main_bytes <= main_bytes
     assert len(made.kmodel) <= file_bytes
     if name == "vww_96_float":
-        names = [row["name"] for row in made.layers]
+        names = [row.name for row in made.layers]
         last = max(i for i, n in enumerate(names) if n in ("K210Conv2d", "kpu_conv2d"))
         beside = [n for n in names[:last] if n not in ("K210Conv2d", "kpu_conv2d")]
         # The pixels of the 3x3 map are picked, and put into one of 4x4.
@@ -122,14 +122,14 @@ def test_tensors_are_float32_in_kmodel_4_and_codes_in_kmodel_3() -> None:
         (Options(kmodel=3), "uint8"),
     ):
         made = compiler.compile(tflite, calibration, options)
-        assert made.input["dtype"] == dtype
-        assert made.input["shape"] == [3, 12, 12]
+        assert made.input.dtype == dtype
+        assert made.input.shape == (3, 12, 12)
         simulator = Simulator(parse(made.kmodel))
         got = []
         for x in samples:
             fed = to_nchw(x)
             if dtype == "uint8":
-                q = np.rint(fed / made.input["scale"] + made.input["zero_point"])
+                q = np.rint(fed / made.input.scale + made.input.zero_point)
                 fed = np.clip(q, 0, 255).astype(np.uint8)
             got.append(simulator.run(np.ascontiguousarray(fed))[0])
         assert decibels(reference, np.stack(got)) > 30
@@ -137,7 +137,7 @@ def test_tensors_are_float32_in_kmodel_4_and_codes_in_kmodel_3() -> None:
 
 def test_pixels_can_be_fed_as_floats_where_asked() -> None:
     outcome = Outcome(small().build(), 4, input="float")
-    assert outcome.compiled.input["dtype"] == "float32"
+    assert outcome.compiled.input.dtype == "float32"
     assert outcome.decibels()[0] > 30
 
 
@@ -147,11 +147,24 @@ def test_outputs_keep_their_order_names_and_layout() -> None:
     b = net.reduce("MEAN", a, [1, 2], False)
     c = net.reshape(a, (1, 64, 4))
     outcome = Outcome(net.build(c, a, b), 4)
-    assert outcome.compiled.outputs == [
-        {"name": "t7", "shape": [64, 4], "dtype": "float32"},
-        {"name": "t3", "shape": [4, 8, 8], "dtype": "float32"},
-        {"name": "t5", "shape": [4], "dtype": "float32"},
-    ]
+    assert outcome.compiled.outputs == (
+        Port(
+            "t7",
+            (
+                64,
+                4,
+            ),
+        ),
+        Port(
+            "t3",
+            (
+                4,
+                8,
+                8,
+            ),
+        ),
+        Port("t5", (4,)),
+    )
     assert min(outcome.decibels()) > 30
 
 
@@ -165,12 +178,12 @@ def test_one_tensor_may_be_two_outputs(kmodel: int) -> None:
 def test_layers_tell_what_they_compute_and_how_long_they_take() -> None:
     rows = Outcome(small().build(), 4).compiled.layers
     first = rows[0]
-    assert first["source"] == ["CONV_2D #0"]
-    assert first["runs_on"] == "KPU"
-    assert first["estimated_us"] > 0
-    assert first["input_shape"] == [1, 3, 12, 12]
-    assert {row["runs_on"] for row in rows} == {"KPU", "CPU"}
-    assert all(row["estimated_us"] is None for row in rows if row["runs_on"] == "CPU")
+    assert first.source == ("CONV_2D #0",)
+    assert first.runs_on == "KPU"
+    assert first.estimated_us
+    assert first.input_shape == (1, 3, 12, 12)
+    assert {row.runs_on for row in rows} == {"KPU", "CPU"}
+    assert all(row.estimated_us is None for row in rows if row.runs_on == "CPU")
 
 
 # -- int8 models

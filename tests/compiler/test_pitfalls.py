@@ -297,8 +297,8 @@ def test_the_input_means_exactly_what_the_contract_says(
     inputs = [scaled(p, mean, std) for p in pictures]
     calibration = compiler.calibrate(tflite, inputs)
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, mean=mean, std=std))
-    assert made.input["scale"] == 1 / (255 * std)
-    assert made.input["zero_point"] == 255 * mean
+    assert made.input.scale == 1 / (255 * std)
+    assert made.input.zero_point == 255 * mean
     model, simulator = FloatModel(tflite), Simulator(parse(made.kmodel))
     reference = np.stack([to_nchw(model.run(x)[0]).ravel() for x in inputs])
     got = np.stack([simulator.run(np.ascontiguousarray(np.moveaxis(p, -1, 0)))[0]

@@ -202,12 +202,12 @@ class Twin:
         given = made.input
         inputs = []
         for x in self.samples:
-            values = np.zeros(int(np.prod(given["shape"])), np.float32)
+            values = np.zeros(int(np.prod(given.shape)), np.float32)
             values[: x.size] = to_nchw(x).ravel()
-            if given["dtype"] == "uint8":
-                codes = np.rint(values / given["scale"]) + given["zero_point"]
+            if given.dtype == "uint8":
+                codes = np.rint(values / given.scale) + given.zero_point
                 values = np.clip(codes, 0, 255).astype(np.uint8)
-            inputs.append(values.reshape(given["shape"]))
+            inputs.append(values.reshape(given.shape))
         return inputs
 
     def run(self, made: Compiled, runtime: str) -> list[NDArray[np.generic]]:
@@ -302,7 +302,7 @@ FED = {
 @pytest.mark.parametrize("name", FED)
 def test_what_is_no_map_is_fed_as_a_square_one(name: str) -> None:
     made = Twin(MAKERS[name](), 3).file("sdk_master")
-    assert made.input["shape"] == FED[name]
+    assert list(made.input.shape) == FED[name]
     first = parse(made.kmodel).layers[0]
     assert isinstance(first, v3_layers.K210Conv)
     assert first.registers.in_shape == tuple(FED[name])
@@ -312,8 +312,8 @@ def test_floats_are_fed_where_a_dense_layer_may_come_first() -> None:
     """Codes of sensors' values would lose what 8 bits do not hold."""
     twin = Twin(MAKERS["dense_40_30_1_RELU6"](), 3)
     floats, codes = twin.file("maixpy"), twin.file("maixduino")
-    assert floats.input["dtype"] == "float32"
-    assert codes.input["dtype"] == "uint8"
+    assert floats.input.dtype == "float32"
+    assert codes.input.dtype == "uint8"
     assert twin.decibels(twin.run(floats, "maixpy")) > 80
     assert 25 < twin.decibels(twin.run(codes, "maixduino")) < 50
 

@@ -45,7 +45,7 @@ def test_rows_put_into_an_open_batch_are_as_many_as_there_are() -> None:
 def test_an_output_of_rows_has_its_real_shape() -> None:
     net = Net((1, 8, 8, 3))
     dense_on_rows(net, net.conv(net.input, 4), 4, 6)
-    assert proven(net, 4).compiled.outputs[0]["shape"] == [64, 6]
+    assert proven(net, 4).compiled.outputs[0].shape == (64, 6)
 
 
 def test_a_shape_that_does_not_follow_is_not_believed() -> None:

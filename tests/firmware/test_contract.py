@@ -98,7 +98,7 @@ def test_a_missing_field_and_no_json_are_said() -> None:
     data = json.loads(FACES.to_json())
     del data["outputs"][1]["scale"]
     with pytest.raises(ContractError, match=r"^contract.json: outputs\[1\].scale is None; it must"):
-        Contract.from_dict(data)
+        Contract.from_json(json.dumps(data))
     with pytest.raises(ContractError, match=r"^contract\.json: it is no JSON written by k210"):
         Contract.from_json("{")
     with pytest.raises(ContractError, match=r"^contract.json: the file is \[\]; it must be an ob"):

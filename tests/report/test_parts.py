@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from k210tasks.report import wording
+from k210tasks import wording
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import (
+    Answers,
+    Measurement,
+    OutputFigures,
+    SampleFigures,
+    Simulated,
+    TopScores,
+)
+from k210tasks.compiler.options import CompiledLayer
 from k210tasks.report.builds import accuracy_of
 from k210tasks.report.drawings import error_map, flash_drawing, histogram_drawing
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot, Scores
@@ -18,6 +28,7 @@ from k210tasks.report.histograms import BINS, _drawn, histograms
 from k210tasks.report.past import last_failures, last_run
 from k210tasks.report.samples import THUMBNAIL, THUMBNAIL_BYTES, samples, thumbnail
 from k210tasks.report.svg import element
+from k210tasks.store.history import Line
 from tests.compiler.tflite_builder import Net
 
 
@@ -83,16 +94,23 @@ def test_what_is_no_picture_has_no_thumbnail(tmp_path: Path) -> None:
         assert thumbnail(tmp_path / name) is None
 
 
+SCORES = OutputFigures("scores", (1, 2), 0.99, 0.9, None, 30.0, 0.1, None, None, 0, None)
+
+
 def test_samples_come_worst_first_with_their_answers(tmp_path: Path) -> None:
-    measured = {
-        "outputs": [{"name": "scores"}],
-        "images": [
-            {"file": "good.png", "cosine": [1.0], "max_abs_error": [0.1], "top1": [[0, 0]]},
-            {"file": "bad.png", "cosine": [0.5], "max_abs_error": [0.4], "top1": [[0, 1]]},
-            {"file": "nan.png", "cosine": [None], "max_abs_error": [None], "top1": [None]},
-        ],
-        "answers": [{"file": "bad.png", "outputs": [{"top": [[1, 0.2, None], [7, 0.1, 0.3]]}]}],
-    }
+    measured = Measurement(
+        engine="e",
+        kmodel=4,
+        folder="f",
+        samples=3,
+        outputs=(SCORES,),
+        images=(
+            SampleFigures("good.png", (1.0,), (0.1,), ((0, 0),)),
+            SampleFigures("bad.png", (0.5,), (0.4,), ((0, 1),)),
+            SampleFigures("nan.png", (None,), (None,), (None,)),
+        ),
+        answers=(Answers("bad.png", (TopScores(((1, 0.2, None), (7, 0.1, 0.3))),)),),
+    )
     found = samples(measured, ["cat", "dog"], tmp_path)
     assert [s.file for s in found] == ["bad.png", "nan.png", "good.png"]
     bad = found[0]
@@ -125,8 +143,13 @@ def test_histograms_are_those_of_the_calibration_data_as_it_is_written(tmp_path:
     tensor = net.conv(net.input, 4)
     samples = [np.full((1, 8, 8, 3), x, np.float32) for x in (0.1, 0.7)]
     compiler.calibrate(net.build(), samples).to_npz(tmp_path / "calibration.npz")
-    row = {"index": 0, "tensor": tensor, "scale": 0.01, "zero_point": 100}
-    (found,) = histograms(tmp_path / "calibration.npz", [row], [])
+    row = CompiledLayer(
+        0, "conv", (), "y", "KPU", (), (), tensor=tensor, scale=0.01, zero_point=100
+    )
+    table = LayerTable(
+        compiler="builtin", kmodel=4, bytes=1, kpu_bytes=1, main_bytes=1, layers=(row,)
+    )
+    (found,) = histograms(tmp_path / "calibration.npz", table, [])
     assert sum(found.counts) == 2 * 8 * 8 * 4
     assert found.chosen == pytest.approx((-1.0, 1.55))
 
@@ -153,12 +176,12 @@ def test_a_flash_map_is_to_scale() -> None:
     assert 'x="250" y="0.5" width="62.5"' in drawing
 
 
-def entry(run: str, task: str, did: str, ok: bool = True, **more: object) -> dict:
+def entry(run: str, task: str, did: str, ok: bool = True, message: str = "") -> Line:
     step, _, subject = task.partition(":")
-    return {
-        "run": run, "time": 10.0, "task": task, "step": step, "subject": subject,
-        "did": did, "seconds": 1.0, "ok": ok, **more,
-    }  # fmt: skip
+    return Line(
+        run=run, time=10.0, task=task, step=step, subject=subject, did=did, seconds=1.0, ok=ok,
+        message=message,
+    )  # fmt: skip
 
 
 def test_the_last_run_tells_a_judgement_with_its_step() -> None:
@@ -181,13 +204,21 @@ def test_a_failure_lasts_until_the_step_does_well() -> None:
     assert last_failures([failed]) == {"kmodel:m": "no"}
     assert last_failures([failed, entry("b", "kmodel:m", "skipped")]) == {"kmodel:m": "no"}
     assert last_failures([failed, entry("b", "kmodel:m", "restored")]) == {}
-    assert last_failures([{"odd": 1}, failed | {"task": 3}]) == {}
 
 
 @pytest.mark.parametrize("held_out", [True, False, None])
 def test_whether_samples_are_held_out_is_told_or_not_known(held_out: bool | None) -> None:
-    output = {"name": "scores", "cosine_mean": 0.99}
-    runtime = {"name": "arduino", "title": "Maixduino", "recorded": False}
-    found = accuracy_of({"outputs": [output], "held_out": held_out, "runtime": runtime})
+    runtime = Simulated("arduino", "Maixduino", False)
+    found = accuracy_of(
+        Measurement(
+            engine="e",
+            kmodel=4,
+            folder="f",
+            samples=3,
+            outputs=(SCORES,),
+            held_out=held_out,
+            runtime=runtime,
+        )
+    )
     assert found is not None
     assert (found.held_out, found.runtime) == (held_out, "Maixduino (not recorded)")

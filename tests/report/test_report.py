@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.report.wording import together
+from k210tasks.wording import together
 from tests.report import project
 
 INDEX = "build/report/index.html"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from k210tasks.jsondata import loads
 from k210tasks.samples.loading import Loader, Sample
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.samples.seen import Seen, digest, is_flat
@@ -80,6 +81,6 @@ def test_the_file_keeps_all() -> None:
     seen = Seen()
     for sample in (of(PIXELS), of(np.zeros((3, 6, 5), np.uint8))):
         seen.add(sample)
-    again = Seen.from_json(seen.to_json())
+    again = loads(Seen, seen.to_json())
     assert again == seen
     assert (again.kind, again.flat, len(again.digests), again.noun) == ("images", 1, 2, "image")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import tflite as schema
 from PIL import Image
 
+from k210tasks.compiler.options import CompiledLayer
 from k210tasks.firmware.contract import Contract
 from k210tasks.steps import calibrate, judge, kmodel, layer_snr, verify
 from tests.compiler.test_pipeline import int8_net
@@ -97,11 +99,14 @@ def test_the_chain(tmp_path: Path, version: int) -> None:
     assert json.loads(place["verify"].read_text())["verified"] is True
 
 
+ROW = CompiledLayer(0, "conv", (), "y", "KPU", (), (), zero_point=10)
+
+
 def test_codes_mean_one_number_a_step_or_one_a_channel() -> None:
     codes = np.full((2, 1, 3), 12, np.uint8)
-    one = layer_snr._real(codes, {"scale": 0.5, "zero_point": 10})
+    one = layer_snr._real(codes, replace(ROW, scale=0.5))
     assert np.all(one == 1)
-    each = layer_snr._real(codes, {"scale": [0.5, 2.0], "zero_point": 10})
+    each = layer_snr._real(codes, replace(ROW, scale=(0.5, 2.0)))
     assert each[:, 0, 0].tolist() == [1, 4]
 
 

@@ -48,7 +48,7 @@ def test_asks_with_the_settings_and_the_override(
 ) -> None:
     asked = run(tmp_path, monkeypatch, relu([1, 2, 2, 1]))
     assert asked["source"] == Path("workspace/m.pb")
-    assert (asked["kind"], asked["inputs"], asked["outputs"]) == ("pb", {"x": [1, 2]}, None)
+    assert (asked["kind"], asked["inputs"], asked["outputs"]) == ("pb", {"x": (1, 2)}, None)
     assert asked["toolchain"].override.python == "/opt/python"
     assert asked["logged"].endswith("input input: float32 1x2x2x1\noutput map: float32 1x2x2x1\n")
 

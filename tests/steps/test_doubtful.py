@@ -10,12 +10,7 @@ import pytest
 from PIL import Image
 
 from k210tasks import compiler
-from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.samples.loading import Loader
-from k210tasks.samples.preprocess import Preprocess
-from k210tasks.samples.seen import Seen
-from k210tasks.steps.doubtful import doubts_of, of_layers
-from k210tasks.steps.doubts import (
+from k210tasks.artifacts.doubts import (
     FewCalibrated,
     FlatCalibration,
     LabelsMisfit,
@@ -25,6 +20,11 @@ from k210tasks.steps.doubts import (
     Told,
     Unstated,
 )
+from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.samples.loading import Loader
+from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.seen import Seen
+from k210tasks.steps.doubtful import doubts_of, of_layers
 from tests.report.project import feature_map
 
 V5 = b"LDMK\x05\x00\x00\x00" + bytes(24)

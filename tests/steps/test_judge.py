@@ -11,11 +11,7 @@ from typing import Any
 
 import pytest
 
-from k210tasks.firmware.contract import Contract, Input, Output
-from k210tasks.firmware.sram import fit
-from k210tasks.profiles import PROFILES
-from k210tasks.steps import judge as module
-from k210tasks.steps.doubts import (
+from k210tasks.artifacts.doubts import (
     ChanceLevel,
     ClassesMisfit,
     Copies,
@@ -23,9 +19,16 @@ from k210tasks.steps.doubts import (
     LabelsMisfit,
     NotHeldOut,
     Unstated,
-    to_json,
 )
-from k210tasks.steps.judge import Facts, Judgement, Thresholds, fixed, judge, percent
+from k210tasks.artifacts.layer_table import LayerTable
+from k210tasks.artifacts.measurement import Measurement
+from k210tasks.artifacts.verification import Thresholds
+from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.firmware.sram import fit
+from k210tasks.jsondata import plain, pretty, read
+from k210tasks.profiles import PROFILES
+from k210tasks.steps import judge as module
+from k210tasks.steps.judge import Facts, Judgement, fixed, judge, percent
 from tests.steps.jobs import job
 
 STRICT = Thresholds(0.98, 0.98)
@@ -57,6 +60,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "non_finite_file": None,
     }
     result: dict[str, Any] = {
+        "kmodel": 4,
         "samples": 200,
         "outputs": [output | {k: v for k, v in changes.items() if k in output}],
         "images": [image("cross/7.png", 0.91, (1, 0)), image("circle/1.png", 0.99)],
@@ -84,8 +88,12 @@ def accuracy(float_model: float, kmodel: float) -> dict[str, Any]:
     }
 
 
+def form(measurement: dict[str, Any]) -> Measurement:
+    return read(Measurement, measurement)
+
+
 def of(**changes: Any) -> Judgement:
-    return judge(measured(**changes), STRICT, Facts())
+    return judge(form(measured(**changes)), STRICT, Facts())
 
 
 def test_good() -> None:
@@ -118,8 +126,20 @@ def test_low_cosine_names_the_worst_image() -> None:
 
 def test_low_cosine_names_the_weakest_layer() -> None:
     layers = [
-        {"index": 2, "name": "K210Conv2d", "source": ["CONV_2D #1"], "snr_db": 31.0},
-        {"index": 4, "name": "K210Conv2d", "source": ["CONV_2D #3"], "snr_db": 4.25},
+        {
+            "index": 2,
+            "name": "K210Conv2d",
+            "source": ["CONV_2D #1"],
+            "snr_db": 31.0,
+            "cosine_mean": 1.0,
+        },
+        {
+            "index": 4,
+            "name": "K210Conv2d",
+            "source": ["CONV_2D #3"],
+            "snr_db": 4.25,
+            "cosine_mean": 0.7,
+        },
     ]
     assert (
         of(cosine_mean=0.9, layers=layers)
@@ -131,7 +151,7 @@ def test_low_cosine_names_the_weakest_layer() -> None:
 def test_the_worst_of_several_outputs_is_judged_and_named() -> None:
     two = measured(cosine_mean=0.5)
     two["outputs"].insert(0, measured()["outputs"][0] | {"name": "boxes", "top1_agreement": None})
-    found = judge(two, Thresholds(0.98), Facts())
+    found = judge(form(two), Thresholds(0.98), Facts())
     assert found.headline.startswith("scores: cosine 0.5000, ")
     assert found.failures[0].startswith("output scores: mean cosine 0.5000 is below min_cosine")
 
@@ -177,10 +197,10 @@ def test_few_images_and_not_held_out() -> None:
 
 def test_what_another_step_found_is_said_too() -> None:
     hint = Hint(0.11, 0.97, mean=0.0, std=1 / 255)
-    found = of(accuracy=accuracy(0.11, 0.11), doubts=to_json([hint]))
+    found = of(accuracy=accuracy(0.11, 0.11), doubts=plain([hint]))
     assert found.warnings == ("accuracy 11 %; with mean 0 std 1/255: 97 %",)
     assert found.doubts == (hint,)
-    found = judge(measured(), STRICT, Facts((Unstated(),)))
+    found = judge(form(measured()), STRICT, Facts((Unstated(),)))
     assert found.verified is True
     assert found.message("   verify:xo: ") == (
         "cosine 0.9993, SNR 33.3 dB, top-1 agreement 99.5 %, 200 images;\n"
@@ -200,7 +220,7 @@ def test_what_was_simulated_is_named() -> None:
 
 def test_labels_that_do_not_fit_are_said_once() -> None:
     misfit = LabelsMisfit(("a", "b"), "scores", 3)
-    found = judge(measured(doubts=to_json([ClassesMisfit(2, (3,))])), STRICT, Facts((misfit,)))
+    found = judge(form(measured(doubts=plain([ClassesMisfit(2, (3,))]))), STRICT, Facts((misfit,)))
     assert found.doubts == (misfit,)
 
 
@@ -245,24 +265,27 @@ def answered(*counts: tuple[str, int, int]) -> dict[str, Any]:
     ],
 )
 def test_an_accuracy_no_better_than_chance(counts: list[Any], chance: bool) -> None:
-    found = judge(answered(*counts), Thresholds(0.9), Facts())
+    found = judge(form(answered(*counts)), Thresholds(0.9), Facts())
     assert found.verified is True
     assert any(isinstance(d, ChanceLevel) for d in found.doubts) == chance
 
 
 def test_sram() -> None:
     small = fit("xo", 9_000_000, 5, PROFILES["maixpy"])
-    found = judge(measured(), STRICT, Facts(fit=small))
+    found = judge(form(measured()), STRICT, Facts(fit=small))
     assert found.verified is False
     assert found.failures[0].startswith(
         "model xo needs 9000005 bytes of SRAM (file 9000000, working memory 5); "
         "profile maixpy leaves 4374528, 4625477 too few"
     )
     # Where nobody knows what is free, only a model of a size that matters is doubted.
-    doubted = judge(measured(), STRICT, Facts(fit=fit("xo", 4_000_000, 5, PROFILES["canmv"])))
+    doubted = judge(form(measured()), STRICT, Facts(fit=fit("xo", 4_000_000, 5, PROFILES["canmv"])))
     assert doubted.verified is True
     assert "is not known" in doubted.warnings[0]
-    assert judge(measured(), STRICT, Facts(fit=fit("xo", 9, 5, PROFILES["canmv"]))).warnings == ()
+    assert (
+        judge(form(measured()), STRICT, Facts(fit=fit("xo", 9, 5, PROFILES["canmv"]))).warnings
+        == ()
+    )
 
 
 def test_off() -> None:
@@ -287,10 +310,15 @@ def test_fixed(value: float, text: str) -> None:
     assert fixed(value) == text
 
 
+MADE = LayerTable(
+    compiler="c", kmodel=5, bytes=9, kpu_bytes=None, main_bytes=None, doubts=(Unstated(),)
+)
+
+
 def run(tmp_path: Path, measurement: dict[str, Any] | None, **changes: Any) -> tuple[Any, Any]:
     contract = Contract("xo", 5, "canmv-kpu5", Input((1, 28, 28)), (Output("s", (2,)),), nbytes=9)
     (tmp_path / "contract.json").write_text(contract.to_json())
-    (tmp_path / "layers.json").write_text('{"doubts": [{"kind": "unstated"}]}')
+    (tmp_path / "layers.json").write_text(pretty(MADE))
     inputs = {name: tmp_path / f"{name}.json" for name in ("contract", "layers")}
     if measurement is not None:
         (tmp_path / "measurement.json").write_text(json.dumps(measurement))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from k210tasks.firmware.contract import Contract
+from k210tasks.npz import NpzWriter
 from k210tasks.steps import kmodel
 from k210tasks.steps import vendor as vendor_step
 from k210tasks.steps.made import WrongKmodel
-from k210tasks.steps.npz import NpzWriter
 from k210tasks.steps.signature import UnusableTflite
 from k210tasks.toolchains import ncc, nncase
 from tests.steps.jobs import job

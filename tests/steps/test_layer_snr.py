@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from k210tasks import compiler
-from k210tasks.compiler.options import Options
+from k210tasks.compiler.options import Options, Place
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
 from k210tasks.samples.loading import planar
@@ -21,12 +21,12 @@ from tests.compiler.tflite_builder import Net
 
 def test_values_are_picked_by_offset_step_size_and_channel() -> None:
     codes = np.arange(2 * 6 * 6).reshape(2, 6, 6)
-    at = {"offset": [1, 0], "step": [2, 3], "size": [2, 2], "channel": 1}
+    at = Place((1, 0), (2, 3), (2, 2), 1)
     picked = _picked(codes, np.arange(3 * 4.0).reshape(3, 2, 2), at)
     assert picked is not None
     assert picked[0].tolist() == [[6, 9, 18, 21], [42, 45, 54, 57]]
     assert picked[1].tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
-    at = {"offset": [1, 1], "step": [1, 1], "size": [1, 1], "channel": 0}
+    at = Place((1, 1), (1, 1), (1, 1), 0)
     picked = _picked(codes, np.zeros(2), at)
     assert picked is not None
     assert picked[0].tolist() == [[7], [43]]
@@ -74,7 +74,7 @@ def test_every_row_says_where_its_tensor_is(
     calibration = compiler.calibrate(tflite, inputs)
     options = Options(kmodel=kmodel, mean=MEAN, effort="fast")
     made = compiler.compile(tflite, calibration, options)
-    rows = [row for row in made.layers if row["tensor"] is not None]
+    rows = [row for row in made.layers if row.tensor is not None]
     assert len(rows) >= 1
     simulator, model = Simulator(parse(made.kmodel)), FloatModel(tflite, keep_all=True)
     for row in rows:
@@ -82,8 +82,8 @@ def test_every_row_says_where_its_tensor_is(
         for picture in pictures:
             simulator.run(np.ascontiguousarray(np.moveaxis(picture, -1, 0)), keep_layers=True)
             model.run(scaled(picture))
-            real = _real(simulator.layer_output(row["index"]), row)
-            both = _picked(real, planar(model.tensor(row["tensor"])), row["at"])
+            real = _real(simulator.layer_output(row.index), row)
+            both = _picked(real, planar(model.tensor(row.tensor)), row.at)
             assert both is not None, row
             seen.append(both[0])
             wanted.append(both[1])

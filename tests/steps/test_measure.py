@@ -12,6 +12,8 @@ import pytest
 import tflite
 from PIL import Image
 
+from k210tasks.artifacts.doubts import ClassesMisfit, Hint, StrangeFolder
+from k210tasks.artifacts.measurement import SampleFigures
 from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader, Sample, planar
@@ -19,7 +21,6 @@ from k210tasks.samples.preprocess import Preprocess
 from k210tasks.samples.seen import Seen
 from k210tasks.steps import measure as module
 from k210tasks.steps.accuracy import find_classes
-from k210tasks.steps.doubts import ClassesMisfit, Hint, StrangeFolder, from_json
 from k210tasks.steps.measure import OutputsDiffer, feed, measure
 from tests.steps.jobs import folder
 from tests.steps.tiny import Tiny, dense, relu
@@ -68,12 +69,12 @@ def test_feature_maps_of_kmodel_4_are_channels_first_and_of_5_last(tmp_path: Pat
     for kmodel, order in ((3, (0, 1, 2)), (4, (0, 1, 2)), (5, (1, 2, 0))):
         engine = Fake(lambda x, order=order: [exact(x).transpose(order)])
         found = measure(reference, engine, contract((3, 4, 5), kmodel), loader, images)
-        assert found["outputs"][0]["cosine_min"] == pytest.approx(1.0, abs=1e-9)
-        assert found["outputs"][0]["max_abs_error"] < 1e-6
-        assert found["outputs"][0]["top1_agreement"] is None
+        assert found.outputs[0].cosine_min == pytest.approx(1.0, abs=1e-9)
+        assert found.outputs[0].max_abs_error < 1e-6
+        assert found.outputs[0].top1_agreement is None
         wrong = Fake(lambda x, order=order: [exact(x).transpose(order[1:] + order[:1])])
         found = measure(reference, wrong, contract((3, 4, 5), kmodel), loader, images)
-        assert found["outputs"][0]["cosine_mean"] < 0.9
+        assert found.outputs[0].cosine_mean < 0.9
 
 
 def test_quantised_outputs_are_read_by_the_contract(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_quantised_outputs_are_read_by_the_contract(tmp_path: Path) -> None:
     said = (Output("scores", (3,), "uint8", 0.05, 128.0),)
     loader = Loader((1, 3, 4, 1), Preprocess())
     found = measure(reference, Fake(run), contract((1, 3, 4), outputs=said), loader, images)
-    assert found["outputs"][0]["max_abs_error"] <= 0.0251
+    assert found.outputs[0].max_abs_error <= 0.0251
 
 
 def test_tensors_are_quantised_as_the_contract_says() -> None:
@@ -127,18 +128,18 @@ def test_records_name_the_images_and_the_worst_one(tmp_path: Path) -> None:
 
     reference = Reference(dense(weights, [1, 2, 2, 1]))
     found = measure(reference, Fake(run), contract((1, 2, 2)), loader, images)
-    assert (found["samples"], found["runtime"], found["engine"]) == (2, None, "fake")
-    output = found["outputs"][0]
-    assert output["name"] == "scores"
-    assert output["cosine_min_file"] == output["max_abs_error_file"] == "b.png"
-    assert output["cosine_min"] == pytest.approx(-1)
-    assert output["cosine_mean"] == pytest.approx(0)
-    assert output["top1_agreement"] == 0.5
-    assert [r["file"] for r in found["images"]] == ["a/a.png", "b.png"]
-    assert found["images"][0]["top1"][0][0] == found["images"][0]["top1"][0][1]
-    assert found["images"][1]["top1"][0][0] != found["images"][1]["top1"][0][1]
-    assert found["accuracy"] is None
-    assert found["doubts"] == []
+    assert (found.samples, found.runtime, found.engine) == (2, None, "fake")
+    output = found.outputs[0]
+    assert output.name == "scores"
+    assert output.cosine_min_file == output.max_abs_error_file == "b.png"
+    assert output.cosine_min == pytest.approx(-1)
+    assert output.cosine_mean == pytest.approx(0)
+    assert output.top1_agreement == 0.5
+    assert [r.file for r in found.images] == ["a/a.png", "b.png"]
+    assert found.images[0].top1[0][0] == found.images[0].top1[0][1]
+    assert found.images[1].top1[0][0] != found.images[1].top1[0][1]
+    assert found.accuracy is None
+    assert found.doubts == ()
 
 
 def test_non_finite_outputs_are_counted_and_agree_with_nothing(tmp_path: Path) -> None:
@@ -147,12 +148,10 @@ def test_non_finite_outputs_are_counted_and_agree_with_nothing(tmp_path: Path) -
     engine = Fake(lambda x: [np.array([np.nan, 1])])
     loader = Loader((1, 2, 2, 1), Preprocess())
     found = measure(reference, engine, contract((1, 2, 2)), loader, images)
-    output = found["outputs"][0]
-    assert (output["non_finite"], output["non_finite_file"]) == (2, "a.png")
-    assert output["top1_agreement"] == 0
-    assert found["images"][0] == {
-        "file": "a.png", "cosine": [None], "max_abs_error": [None], "top1": [None],
-    }  # fmt: skip
+    output = found.outputs[0]
+    assert (output.non_finite, output.non_finite_file) == (2, "a.png")
+    assert output.top1_agreement == 0
+    assert found.images[0] == SampleFigures("a.png", (None,), (None,), (None,))
 
 
 def test_other_outputs_than_the_float_models_are_refused(tmp_path: Path) -> None:
@@ -238,15 +237,15 @@ def test_accuracy_and_the_pair_that_was_meant(tmp_path: Path, mean: float, std: 
     loader = Loader((1, 2, 2, 1), Preprocess(mean=fed[0], std=fed[1]))
     engine = Fake(lambda x: [np.array([1.0, 0.0])])
     found = measure(reference, engine, contract((1, 2, 2)), loader, images)
-    accuracy = found["accuracy"]
-    assert accuracy["kmodel"] == 0.5  # always bright
-    assert accuracy["float"] == 0.5
-    assert from_json(found["doubts"]) == [Hint(0.5, 1.0, mean=mean, std=std)]
-    assert found["images"][0]["class"] == "bright"
+    accuracy = found.accuracy
+    assert accuracy.kmodel == 0.5  # always bright
+    assert accuracy.float_model == 0.5
+    assert found.doubts == (Hint(0.5, 1.0, mean=mean, std=std),)
+    assert found.images[0].truth == "bright"
 
     loader = Loader((1, 2, 2, 1), Preprocess(mean=mean, std=std))
     right = measure(reference, engine, contract((1, 2, 2)), loader, images)
-    assert (right["accuracy"]["float"], right["doubts"]) == (1.0, [])
+    assert (right.accuracy.float_model, right.doubts) == (1.0, ())
 
 
 def test_samples_are_known_again_by_what_is_fed(tmp_path: Path) -> None:
@@ -269,7 +268,7 @@ def test_samples_are_known_again_by_what_is_fed(tmp_path: Path) -> None:
     def found(calibration: tuple[str, ...] | None, of: str = "verification") -> tuple[Any, ...]:
         said = replace(contract((1, 2, 2)), calibration=calibration)
         result = measure(reference, engine, said, loader, folder(tmp_path / of))
-        return result["held_out"], result["shared"], result["copies"]
+        return result.held_out, result.shared, result.copies
 
     assert found(tuple(seen.digests)) == (False, 2, 1)
     assert found(tuple(seen.digests), "calibration") == (False, 3, 0)
@@ -292,7 +291,7 @@ def test_samples_are_taken_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
         progress=lambda done, total, what: seen.append((done, total)),
     )
     assert engine.groups == [3, 3, 2]
-    assert found["samples"] == 8
+    assert found.samples == 8
     assert seen[-1] == (8, 8)
 
 
@@ -309,5 +308,5 @@ def test_planar_is_what_the_engine_sees(tmp_path: Path) -> None:
         folder(tmp_path),
     )
     assert expected.shape == (4, 2, 3)
-    assert found["outputs"][0]["max_abs_error"] == 0
-    assert found["outputs"][0]["snr_db"] == 200
+    assert found.outputs[0].max_abs_error == 0
+    assert found.outputs[0].snr_db == 200

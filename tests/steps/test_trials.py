@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from k210tasks.artifacts.doubts import Hint
 from k210tasks.firmware.contract import Contract, Input
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps import trials as module
-from k210tasks.steps.doubts import Hint, from_json
 from k210tasks.steps.measure import measure
 from k210tasks.steps.trials import FIRST, KEPT, recolored
 from tests.steps.jobs import folder
@@ -51,8 +51,8 @@ def hint(path: Path, preprocess: Preprocess, tflite: bytes, labels: Any = None) 
     loader = Loader((1, 2, 2, 3), preprocess)
     contract = Contract("m", 4, "maixpy", Input((3, 2, 2)), ())
     engine = Fake(lambda x: [np.array([1.0, 0.0, 0.0])])
-    return from_json(
-        measure(Reference(tflite), engine, contract, loader, things(path), labels=labels)["doubts"]
+    return list(
+        measure(Reference(tflite), engine, contract, loader, things(path), labels=labels).doubts
     )
 
 
@@ -98,8 +98,8 @@ def test_tensors_are_tried_for_the_order_of_labels_only(tmp_path: Path) -> None:
         folder(tmp_path / "tensors"),
         labels=["tent", "ball", "box"],
     )
-    assert result["kind"] == "tensors"
-    assert from_json(result["doubts"]) == [Hint(0.0, 1.0, labels=("ball", "box", "tent"))]
+    assert result.kind == "tensors"
+    assert result.doubts == (Hint(0.0, 1.0, labels=("ball", "box", "tent")),)
 
 
 def test_runs_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.store.history import History
+from k210tasks.store.history import History, Line
 from k210tasks.store.records import TaskStates, file_name
 
 
@@ -51,10 +51,13 @@ def test_a_damaged_record_is_said_and_counts_as_none(tmp_path: Path, bad: str) -
 def test_history_survives_a_torn_line(tmp_path: Path) -> None:
     history = History(str(tmp_path / "sub/history.jsonl"))
     assert list(history.entries()) == []
-    history.add({"task": "convert:x", "did": "computed"})
+    history.add(Line(time=1.0, task="convert:x", did="computed"))
     path = tmp_path / "sub/history.jsonl"
     with path.open("a") as file:
-        file.write('{"task": "calibrate:x", "di')
-    history.add({"task": "kmodel:x", "did": "computed"})
-    assert [e["task"] for e in history.entries()] == ["convert:x", "kmodel:x"]
-    assert json.loads(path.read_text().splitlines()[-1]) == {"task": "kmodel:x", "did": "computed"}
+        file.write('{"odd": 1}\n{"task": 3, "time": 1.0}\n{"task": "calibrate:x", "di')
+    history.add(Line(time=2.5, task="kmodel:x", did="computed", ok=False, message="no"))
+    assert [e.task for e in history.entries()] == ["convert:x", "kmodel:x"]
+    assert json.loads(path.read_text().splitlines()[-1]) == {
+        "run": "", "time": 2.5, "task": "kmodel:x", "step": "", "subject": "", "did": "computed",
+        "seconds": 0.0, "ok": False, "message": "no",
+    }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from k210tasks.store import files, results
-from k210tasks.store.results import DamagedObject, Store, place
+from k210tasks.store.results import DamagedObject, Result, Store, place
 
 
 def digest(text: str) -> str:
@@ -35,7 +35,7 @@ def put(store: Store, tmp_path: Path, key: str, **roles: str) -> None:
         path.write_text(text)
         places[role] = {"": str(path)}
     contents = {role: {"": digest(text)} for role, text in roles.items()}
-    store.put(key, contents, places, {"task": "kmodel:x"})
+    store.put(Result(key=key, outputs=contents, task="kmodel:x"), places)
 
 
 def objects(store: Store) -> list[Path]:
@@ -48,8 +48,8 @@ def test_what_is_put_is_found(store: Store, tmp_path: Path) -> None:
     put(store, tmp_path, "k1", kmodel="bytes", listing="lines")
     record = store.find("k1")
     assert record is not None
-    assert record["outputs"] == {"kmodel": {"": digest("bytes")}, "listing": {"": digest("lines")}}
-    assert record["task"] == "kmodel:x"
+    assert record.outputs == {"kmodel": {"": digest("bytes")}, "listing": {"": digest("lines")}}
+    assert record.task == "kmodel:x"
     store.copy_out(digest("bytes"), str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "bytes"
 
@@ -195,7 +195,9 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused(store: Store, tmp_pa
     path = tmp_path / "made"
     path.write_text("other")
     with pytest.raises(DamagedObject):
-        store.put("k1", {"kmodel": {"": digest("bytes")}}, {"kmodel": {"": str(path)}}, {})
+        store.put(
+            Result(key="k1", outputs={"kmodel": {"": digest("bytes")}}), {"kmodel": {"": str(path)}}
+        )
     assert store.find("k1") is None
     assert objects(store) == []
 
@@ -213,7 +215,7 @@ def test_collect(store: Store, tmp_path: Path) -> None:
     put(store, tmp_path, "k2", kmodel="two!", listing="shared")
 
     def keep(record: dict[str, Any]) -> bool:
-        return bool(record["key"] == "k1")
+        return bool(record.key == "k1")
 
     assert store.collect(keep, dry_run=True) == (1, 1, 4)
     assert store.find("k2") is not None
@@ -246,7 +248,7 @@ def test_a_store_that_is_off() -> None:
     store = Store(None)
     assert not store
     assert store.find("k1") is None
-    store.put("k1", {}, {}, {})
+    store.put(Result(key="k1", outputs={}), {})
     assert not store.drop("k1")
     assert store.collect(lambda record: True) == (0, 0, 0)
     with store.lock_key("k1", lambda: None):

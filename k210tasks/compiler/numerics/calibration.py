@@ -18,12 +18,52 @@ from numpy.typing import NDArray
 from k210tasks.compiler.numerics.histogram import HALF, Histogram
 from k210tasks.compiler.options import Fed
 from k210tasks.errors import K210Error
+from k210tasks.jsondata import loads, plain
+from k210tasks.npz import NpzWriter
 
 FORMAT = 3
 
 
 class CalibrationError(K210Error):
     """Calibration data that cannot be used, or cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """A tensor in the file; ``values``: whether sampled pixels of it are there."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    exponent: int
+    values: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header(_Form):
+    """What the file says of its arrays; ``pixels``: (pixels of a tensor, kept of them)."""
+
+    model: str
+    samples: int
+    fed: Fed | None
+    kept_at: tuple[int, ...]
+    pixels: tuple[tuple[int, int], ...]
+    tensors: tuple[TensorHeader, ...]
+
+
+def header_of(meta: NDArray[np.uint8]) -> Header:
+    """Raises :class:`CalibrationError` for another format, ValueError for what is no header."""
+    form = loads(_Form, meta.tobytes()).format
+    if form != FORMAT:
+        raise CalibrationError(
+            f"the calibration data has format {form}, this version reads {FORMAT}: calibrate again"
+        )
+    return loads(Header, meta.tobytes())
 
 
 @dataclass(slots=True)
@@ -85,26 +125,20 @@ class Calibration:
         """Write the file; equal data gives equal bytes."""
         stats = list(self.tensors.values())
         counts = sorted(self.pixels)
-        meta = {
-            "format": FORMAT,
-            "model": self.model_sha256,
-            "samples": self.samples,
-            "fed": self.fed,
-            "kept_at": list(self.kept_at),
-            "pixels": [[n, self.pixels[n].shape[1]] for n in counts],
-            "tensors": [
-                {
-                    "index": t.index,
-                    "name": t.name,
-                    "shape": list(t.shape),
-                    "exponent": t.histogram.exponent,
-                    "values": t.values is not None,
-                }
+        header = Header(
+            model=self.model_sha256,
+            samples=self.samples,
+            fed=self.fed,
+            kept_at=self.kept_at,
+            pixels=tuple((n, self.pixels[n].shape[1]) for n in counts),
+            tensors=tuple(
+                TensorHeader(t.index, t.name, t.shape, t.histogram.exponent, t.values is not None)
                 for t in stats
-            ],
-        }
+            ),
+        )
+        text = json.dumps(plain(header), sort_keys=True)
         arrays: dict[str, NDArray[Any]] = {
-            "meta": np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8),
+            "meta": np.frombuffer(text.encode(), np.uint8),
             "low": _flat([t.channel_low for t in stats]),
             "high": _flat([t.channel_high for t in stats]),
             "counts": np.array([t.histogram.counts for t in stats], np.int64).reshape(-1, 2 * HALF),
@@ -114,12 +148,12 @@ class Calibration:
             ),
         }
         values = [t.values for t in stats if t.values is not None]
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as file:
+        with NpzWriter(target) as writer:
             for name, array in arrays.items():
-                _write(file, name, array.shape, [array])
+                writer.array(name, array)
             # One array for all tensors, as each costs a tenth of a millisecond to read, but
             # written part by part: they are most of the file.
-            _write(file, "values", (sum(v.size for v in values),), values, np.float32)
+            writer.stack("values", (sum(v.size for v in values),), np.float32, values)
 
     @classmethod
     def from_npz(cls, source: Path | IO[bytes]) -> Calibration:
@@ -127,74 +161,50 @@ class Calibration:
         try:
             with np.load(source, allow_pickle=False) as file:
                 data = {name: file[name] for name in file.files}
-            meta = json.loads(data["meta"].tobytes())
-            if meta["format"] != FORMAT:
-                raise CalibrationError(
-                    f"the calibration data has format {meta['format']}, this version reads "
-                    f"{FORMAT}: calibrate again"
-                )
-            return cls._build(meta, data)
+            return cls._build(header_of(data["meta"]), data)
         except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise CalibrationError(
                 f"not calibration data of the built-in compiler ({error}): calibrate again"
             ) from error
 
     @classmethod
-    def _build(cls, meta: dict[str, Any], data: dict[str, NDArray[Any]]) -> Calibration:
+    def _build(cls, header: Header, data: dict[str, NDArray[Any]]) -> Calibration:
         kept = data["kept_codes"]
         if "kept_palette" in data:
             kept = data["kept_palette"][kept]
-        each = dict(meta["pixels"])
+        each = dict(header.pixels)
         bounds = np.cumsum(list(each.values()), dtype=np.int64)
         pixels = dict(zip(each, np.split(data["pixels"], bounds, axis=1)[:-1], strict=True))
         tensors: dict[int, TensorStats] = {}
         at_channel = at_value = 0
-        for i, t in enumerate(meta["tensors"]):
-            shape = tuple(t["shape"])
-            channels = shape[-1] if shape else 1
+        for i, t in enumerate(header.tensors):
+            channels = t.shape[-1] if t.shape else 1
             span = slice(at_channel, at_channel + channels)
             at_channel += channels
             values = None
-            if t["values"]:
-                dims = (len(kept), each[pixel_count(shape)], channels)
+            if t.values:
+                dims = (len(kept), each[pixel_count(t.shape)], channels)
                 end = at_value + int(np.prod(dims))
                 values = data["values"][at_value:end].reshape(dims)
                 at_value = end
-            tensors[t["index"]] = TensorStats(
-                t["index"],
-                t["name"],
-                shape,
+            tensors[t.index] = TensorStats(
+                t.index,
+                t.name,
+                t.shape,
                 data["low"][span],
                 data["high"][span],
-                Histogram(t["exponent"], data["counts"][i]),
+                Histogram(t.exponent, data["counts"][i]),
                 values,
             )
         return cls(
-            meta["model"],
-            meta["samples"],
+            header.model,
+            header.samples,
             tensors,
             kept,
-            tuple(meta["kept_at"]),
+            header.kept_at,
             pixels,
-            meta["fed"],
+            header.fed,
         )
-
-
-def _write(
-    file: zipfile.ZipFile,
-    name: str,
-    shape: tuple[int, ...],
-    parts: list[NDArray[Any]],
-    dtype: Any = None,
-) -> None:
-    """An array made of ``parts``, one behind the other, as ``numpy.savez`` would write it."""
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype or parts[0].dtype))
-    entry = zipfile.ZipInfo(f"{name}.npy")  # a fixed date
-    with file.open(entry, "w", force_zip64=True) as out:
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(out, header)
-        for part in parts:
-            out.write(np.ascontiguousarray(part).reshape(-1).data)
 
 
 def _flat(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:

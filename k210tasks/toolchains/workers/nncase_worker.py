@@ -14,7 +14,7 @@ from serve import Refused, Say
 from tidy import tidy
 
 
-def hello(say: Say) -> dict[str, Any]:
+def hello(say: Say) -> object:
     """Proof that the package loads and knows the K210."""
     if not nncase.test_target("k210"):
         raise Refused("this nncase does not know the target k210")
@@ -39,7 +39,7 @@ def compile(
     std: list[float],
     input_shape: list[int],
     out: str,
-) -> dict[str, Any]:
+) -> object:
     """Write a kmodel 5; see ``k210tasks.toolchains.nncase`` for the contract it has.
 
     ``input_shape`` is the model's own (NHWC where it has four dimensions).
@@ -83,7 +83,7 @@ def compile(
     return {"bytes": len(kmodel)}
 
 
-def simulate(say: Say, kmodel: str, inputs: str, out: str) -> dict[str, Any]:
+def simulate(say: Say, kmodel: str, inputs: str, out: str) -> object:
     """Run a kmodel on every array of ``inputs``; outputs become ``output_0``, … of an .npz."""
     start = time.perf_counter()
     with open(kmodel, "rb") as file:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Say = Callable[[int, int, str], None]
-    Operation = Callable[..., dict[str, Any]]
+    Operation = Callable[..., object]
 else:
     Say = Operation = object  # CPython 3.7 cannot subscript them
 

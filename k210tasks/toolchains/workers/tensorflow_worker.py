@@ -26,7 +26,7 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 
-def hello(say: Say) -> dict[str, Any]:
+def hello(say: Say) -> object:
     """Proof that both packages load."""
     import tf_keras
 
@@ -44,7 +44,7 @@ def convert(
     inputs: dict[str, list[int]] | None,
     outputs: list[str] | None,
     out: str,
-) -> dict[str, Any]:
+) -> object:
     """Write the float ``.tflite`` of ``source`` to ``out``; see ``k210tasks.toolchains``."""
     readers = {
         "pb": _frozen,
@@ -120,7 +120,7 @@ def _keras(
     outs = [Port.of(n, t.shape, tf.as_dtype(t.dtype)) for n, t in zip(made, model.outputs)]
     wanted = pick_outputs(outs, outputs)
 
-    def call(named: dict[str, Any]) -> dict[str, Any]:
+    def call(named: dict[str, Any]) -> object:
         fed = [named[n] for n in names]
         got = model(fed if len(fed) > 1 else fed[0], training=False)
         return dict(zip(made, tf.nest.flatten(got)))

@@ -1,9 +1,10 @@
-"""Numbers as a report writes them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 
 def count(value: float) -> str:
@@ -56,6 +57,11 @@ def decimals(value: float, places: int) -> str:
 def plain(value: float | None, digits: int = 4) -> str:
     """A number of any size, or an en dash."""
     return "–" if value is None else f"{value + 0.0:.{digits}g}".replace("-", "−", 1)
+
+
+def shape(sizes: Iterable[int] | None) -> str:
+    """``1x3x240x320``; "?" where it is not known."""
+    return "?" if sizes is None else "x".join(map(str, sizes)) or "1"
 
 
 def hexadecimal(value: int) -> str:

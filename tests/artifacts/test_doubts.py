@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
-from k210tasks.steps import doubts as module
-from k210tasks.steps.doubts import (
+from k210tasks.artifacts.doubts import (
     MODELS_YAML,
     OPTIONS,
+    AnyDoubt,
     ChanceLevel,
     ClassesMisfit,
     Copies,
@@ -27,11 +28,10 @@ from k210tasks.steps.doubts import (
     StrangeStd,
     Told,
     Unstated,
-    from_json,
     of_labels,
     of_pair,
-    to_json,
 )
+from k210tasks.jsondata import plain, read
 
 FITS = "values that do not occur in them are cut off; 10 are the least, about 100 that look like"
 SAID: list[tuple[Doubt, str, str | None]] = [
@@ -242,8 +242,10 @@ def test_what_is_said(doubt: Doubt, chain: str, options: str | None) -> None:
 
 def test_json_keeps_every_kind() -> None:
     found = [doubt for doubt, _, _ in SAID]
-    assert from_json(json.loads(json.dumps(to_json(found)))) == found
-    assert {doubt.kind for doubt in found} == set(module._KINDS)
+    rows = json.loads(json.dumps(plain(found)))
+    assert [read(AnyDoubt, row) for row in rows] == found  # type: ignore[arg-type]
+    assert {type(doubt) for doubt in found} == set(get_args(AnyDoubt))
+    assert [row["kind"] for row in rows] == [doubt.kind for doubt in found]
 
 
 @pytest.mark.parametrize(

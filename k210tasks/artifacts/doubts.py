@@ -7,11 +7,12 @@ place where it is read: keys of models.yaml or options of a command line. The ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
-from k210tasks.report.wording import share as percent
+from k210tasks.wording import share as percent
 
 #: Fewer samples prove little, and calibrate badly.
 FEW = 10
@@ -48,9 +49,12 @@ OPTIONS = Words("--mean", "--std", "--images", "give others with --images", opti
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A finding. ``kind`` is its name in JSON."""
+    """A finding. ``kind`` is its name in JSON: "few_calibrated"."""
 
     kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"\B[A-Z]", r"_\g<0>", cls.__name__).lower()
 
     def sentence(self, words: Words) -> str:
         raise NotImplementedError
@@ -60,7 +64,6 @@ class Doubt:
 class Told(Doubt):
     """What another part of the project, or a vendor's compiler, has put into words."""
 
-    kind: ClassVar[str] = "told"
     text: str
 
     def sentence(self, words: Words) -> str:
@@ -69,8 +72,6 @@ class Told(Doubt):
 
 @dataclass(frozen=True, slots=True)
 class Unstated(Doubt):
-    kind: ClassVar[str] = "unstated"
-
     def sentence(self, words: Words) -> str:
         return (
             "mean and std are not stated, 0 and 1 are used: the commonest fault is a wrong pair; "
@@ -82,7 +83,6 @@ class Unstated(Doubt):
 class StrangeMean(Doubt):
     """Pixels are divided by 255 first, so no mean of them lies outside 0..1."""
 
-    kind: ClassVar[str] = "strange_mean"
     mean: float
 
     def sentence(self, words: Words) -> str:
@@ -97,7 +97,6 @@ class StrangeMean(Doubt):
 
 @dataclass(frozen=True, slots=True)
 class StrangeStd(Doubt):
-    kind: ClassVar[str] = "strange_std"
     std: float
 
     def sentence(self, words: Words) -> str:
@@ -116,7 +115,6 @@ class StrangeStd(Doubt):
 class FewCalibrated(Doubt):
     """``distinct``: samples that are no copies of others."""
 
-    kind: ClassVar[str] = "few_calibrated"
     noun: str
     samples: int
     distinct: int
@@ -138,7 +136,6 @@ class FewCalibrated(Doubt):
 class FlatCalibration(Doubt):
     """``flat`` of the samples hold (nearly) one value only, as black pictures do."""
 
-    kind: ClassVar[str] = "flat_calibration"
     noun: str
     flat: int
     samples: int
@@ -160,7 +157,6 @@ class FlatCalibration(Doubt):
 class NoKpu(Doubt):
     """No layer of the file runs on the accelerator."""
 
-    kind: ClassVar[str] = "no_kpu"
     layers: int
 
     def sentence(self, words: Words) -> str:
@@ -179,7 +175,6 @@ class NoKpu(Doubt):
 class LabelsMisfit(Doubt):
     """``labels`` are other in number than the ``scores`` of ``output``."""
 
-    kind: ClassVar[str] = "labels_misfit"
     labels: tuple[str, ...]
     output: str
     scores: int
@@ -204,7 +199,6 @@ class LabelsMisfit(Doubt):
 class StrangeFolder(Doubt):
     """No accuracy, because a folder of samples is no label."""
 
-    kind: ClassVar[str] = "strange_folder"
     folder: str
     labels: tuple[str, ...]
 
@@ -216,7 +210,6 @@ class StrangeFolder(Doubt):
 class ClassesMisfit(Doubt):
     """No accuracy, because there are other classes in number than scores."""
 
-    kind: ClassVar[str] = "classes_misfit"
     classes: int
     scores: tuple[int, ...]
 
@@ -229,7 +222,6 @@ class ClassesMisfit(Doubt):
 class NoClassFolders(Doubt):
     """No accuracy, because samples do not lie in folders named as the labels."""
 
-    kind: ClassVar[str] = "no_class_folders"
     labels: tuple[str, ...]
     folder: str
 
@@ -242,7 +234,6 @@ class NoClassFolders(Doubt):
 
 @dataclass(frozen=True, slots=True)
 class FewMeasured(Doubt):
-    kind: ClassVar[str] = "few_measured"
     noun: str
     samples: int
 
@@ -255,7 +246,6 @@ class FewMeasured(Doubt):
 class Copies(Doubt):
     """Samples that are the same as another one measured."""
 
-    kind: ClassVar[str] = "copies"
     noun: str
     copies: int
     samples: int
@@ -273,7 +263,6 @@ class Copies(Doubt):
 class NotHeldOut(Doubt):
     """``shared`` of the measured samples served for calibration too."""
 
-    kind: ClassVar[str] = "not_held_out"
     noun: str
     shared: int
     samples: int
@@ -292,7 +281,6 @@ class NotHeldOut(Doubt):
 class ChanceLevel(Doubt):
     """The float model is right no more often than answers that do not look at the samples."""
 
-    kind: ClassVar[str] = "chance_level"
     noun: str
     right: int
     samples: int
@@ -310,7 +298,6 @@ class ChanceLevel(Doubt):
 class Hint(Doubt):
     """What would make the float model right more often (steps/explain.py). None: as it is."""
 
-    kind: ClassVar[str] = "hint"
     stated: float  # accuracy as it is, on the samples tried
     accuracy: float
     mean: float | None = None
@@ -335,14 +322,19 @@ class Hint(Doubt):
         return text
 
 
-_KINDS: dict[str, type[Doubt]] = {
-    c.kind: c
-    for c in (
-        Told, Unstated, StrangeMean, StrangeStd, FewCalibrated, FlatCalibration, NoKpu,
-        LabelsMisfit, StrangeFolder, ClassesMisfit, NoClassFolders, FewMeasured, Copies,
-        NotHeldOut, ChanceLevel, Hint,
-    )
-}  # fmt: skip
+AnyDoubt = (
+    Told | Unstated | StrangeMean | StrangeStd | FewCalibrated | FlatCalibration | NoKpu
+    | LabelsMisfit | StrangeFolder | ClassesMisfit | NoClassFolders | FewMeasured | Copies
+    | NotHeldOut | ChanceLevel | Hint
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What any file with doubts in it tells of them."""
+
+    doubts: tuple[AnyDoubt, ...] = ()
+
 
 #: pixels/255 spread over less than half of the numbers -1..1 suit no model.
 MAX_STD = 2.0
@@ -350,9 +342,9 @@ MAX_STD = 2.0
 MIN_STD = 1 / 512
 
 
-def of_pair(mean: float | None, std: float | None) -> list[Doubt]:
+def of_pair(mean: float | None, std: float | None) -> list[AnyDoubt]:
     """What is to be said of a mean and a std that pictures are fed with; None: not stated."""
-    found: list[Doubt] = [] if mean is not None and std is not None else [Unstated()]
+    found: list[AnyDoubt] = [] if mean is not None and std is not None else [Unstated()]
     if mean is not None and not 0 <= mean <= 1:
         found.append(StrangeMean(mean))
     if std is not None and not MIN_STD <= abs(std) <= MAX_STD:
@@ -360,7 +352,9 @@ def of_pair(mean: float | None, std: float | None) -> list[Doubt]:
     return found
 
 
-def of_labels(labels: Iterable[str], outputs: Iterable[tuple[str, tuple[int, ...]]]) -> list[Doubt]:
+def of_labels(
+    labels: Iterable[str], outputs: Iterable[tuple[str, tuple[int, ...]]]
+) -> list[AnyDoubt]:
     """Whether labels fit the outputs (name, shape without batch) that are rows of scores."""
     names = tuple(labels)
     rows = [(name, max(shape)) for name, shape in outputs if _is_row(shape)]
@@ -371,22 +365,6 @@ def of_labels(labels: Iterable[str], outputs: Iterable[tuple[str, tuple[int, ...
 
 def _is_row(shape: tuple[int, ...]) -> bool:
     return sum(n > 1 for n in shape) == 1 and (len(shape) < 3 or shape[0] > 1)
-
-
-def to_json(doubts: Iterable[Doubt]) -> list[dict[str, Any]]:
-    """JSON values; :func:`from_json` is the inverse."""
-    return [{"kind": d.kind, **asdict(d)} for d in doubts]
-
-
-def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Doubt]:
-    """Raises KeyError or TypeError for what no version of this table has written."""
-    found = []
-    for row in rows:
-        kind = _KINDS[row["kind"]]
-        given = {f.name: row[f.name] for f in fields(kind)}
-        lists = {name: tuple(v) for name, v in given.items() if isinstance(v, list)}
-        found.append(kind(**{**given, **lists}))
-    return found
 
 
 def sentences(doubts: Iterable[Doubt], words: Words) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from k210tasks.steps.npz import NpzWriter, extract
+from k210tasks.npz import NpzWriter, extract
 
 
 def write(path: Path) -> None:

@@ -1,0 +1,118 @@
+"""What each step is told: declared once, for the chain that writes it and the body that reads it.
+
+In a plan they are JSON values (:func:`k210tasks.jsondata.plain`), since they are part of the key
+of a result. Thousands are made in a run in which nothing changed: neither frozen nor with slots,
+they cost it a third of what others would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from k210tasks.samples.preprocess import Preprocess
+
+
+@dataclass(repr=False, eq=False)
+class ConvertSettings:
+    """``inputs``: shapes by name. None: inferred."""
+
+    kind: str
+    inputs: dict[str, tuple[int, ...]] | None = None
+    outputs: tuple[str, ...] | None = None
+
+
+@dataclass(repr=False, eq=False)
+class CalibrateSettings:
+    """``samples``: how many at most, evenly spaced."""
+
+    family: Literal["builtin", "vendor"]
+    preprocess: Preprocess = Preprocess()
+    samples: int | None = None
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class KmodelSettings:
+    """``model``: the contract bears it. ``method``: in the compiler's own word. ``preprocess``:
+    as stated, not as effective: the contract tells the firmware whether it was stated."""
+
+    model: str = ""
+    compiler: str
+    kmodel: int
+    method: str
+    preprocess: Preprocess = Preprocess()
+    input: Literal["uint8", "float"] | None = None
+    firmware: str = ""
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class BuiltinSettings(KmodelSettings):
+    """Those of :class:`k210tasks.compiler.Options` besides."""
+
+    method: Literal["minmax", "percentile", "mse", "kl"]
+    effort: Literal["fast", "normal", "high"]
+    weights: int
+    opcodes: Literal["beta1", "beta4"]
+    small_maps: Literal["padded", "kpu"]
+    runtime: str | None
+
+
+@dataclass(repr=False, eq=False)
+class VerifySettings:
+    """``samples``: how many at most, None: all."""
+
+    kmodel: int
+    preprocess: Preprocess = Preprocess()
+    runtime: str | None = None
+    labels: tuple[str, ...] | None = None
+    samples: int | None = None
+
+
+@dataclass(repr=False, eq=False)
+class JudgeSettings:
+    """What a verdict depends on beside the measurement; changing it measures nothing."""
+
+    verify: Literal["on", "off"]
+    min_cosine: float | None
+    min_top1: float | None
+    firmware: str
+    kmodel: int
+    sram_free: int | None = None
+
+
+@dataclass(repr=False, eq=False)
+class VectorsSettings:
+    """``address``: where the model lies in flash. ``samples``: how many at most."""
+
+    preprocess: Preprocess
+    firmware: str
+    runtime: str | None = None
+    address: int = 0
+    samples: int | None = None
+
+
+@dataclass(repr=False, eq=False)
+class PartSettings:
+    """``bin`` or ``model``; ``address``, ``sha256_prefix`` None: chosen when it is placed."""
+
+    bin: str | None = None
+    model: str | None = None
+    address: int | None = None
+    sha256_prefix: bool | None = None
+    anchors: tuple[float, ...] | None = None
+
+
+@dataclass(repr=False, eq=False)
+class FirmwareSettings:
+    profile: str
+    parts: tuple[PartSettings, ...]
+
+
+@dataclass(repr=False, eq=False)
+class FirmwareJudgeSettings:
+    """``unverified``: models with ``verify: off``. ``sram_free``: by model, where it is stated."""
+
+    profile: str
+    unverified: tuple[str, ...]
+    sram_free: dict[str, int | None]
