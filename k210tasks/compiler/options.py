@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 SmallMaps = Literal["padded", "kpu"]
@@ -64,4 +64,3 @@ class Compiled:
     outputs: list[dict[str, Any]]
     kpu_bytes: int
     main_bytes: int
-    warnings: list[str] = field(default_factory=list)

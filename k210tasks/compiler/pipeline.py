@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
+from k210tasks.compiler.ops import KpuConv
 from k210tasks.compiler.options import Compiled, Fed, Options, Progress, SmallMaps
 from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
@@ -31,11 +31,6 @@ from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
-
-# What is loaded by now, classes and tables for the most part, stays to the end. Without this
-# the collector looks at all of it again and again, at exit too: a tenth of the time that a
-# small model takes.
-gc.freeze()
 
 
 class BadOptions(CompileError):
@@ -277,7 +272,7 @@ def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
                 "name": row.name,
                 "source": list(op.origin),
                 "output": tensor.name,
-                "runs_on": "KPU" if op.kind == "kpu_conv" else "CPU",
+                "runs_on": "KPU" if isinstance(op, KpuConv) else "CPU",
                 "input_shape": list(op.input.shape),
                 "output_shape": list(tensor.shape),
                 "estimated_us": row.kpu.estimated_us if row.kpu else None,
@@ -309,11 +304,10 @@ def _without_batch(shape: tuple[int, ...]) -> list[int]:
 
 def _computed(op: Op, tensor: Tensor) -> dict[str, Any]:
     """The source's tensor that a KPU layer computes, and where in the layer's map it is."""
-    if op.kind != "kpu_conv" or tensor.source is None or op.attrs.get("shows") is None:
+    if not isinstance(op, KpuConv) or tensor.source is None or op.shown is None:
         return {"tensor": None, "at": None}
-    offset, step, size = op.attrs["shows"]
-    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
-    at = {"offset": list(offset), "step": list(step), "size": list(size), "channel": first}
+    first = op.computes.first if op.computes else 0
+    at = {**{name: list(pair) for name, pair in asdict(op.shown).items()}, "channel": first}
     return {"tensor": tensor.source, "at": at}
 
 
@@ -321,7 +315,7 @@ def _scales(tensor: Tensor) -> float | list[float] | None:
     """What a step of a tensor's codes is worth: one number, or one a channel."""
     if tensor.quant is None:
         return None
-    return tensor.quant.scale if tensor.steps is None else [float(s) for s in tensor.steps]
+    return tensor.quant.scale if tensor.scales is None else [float(s) for s in tensor.scales]
 
 
 def _input(tensor: Tensor, source: Source) -> dict[str, Any]:

@@ -44,10 +44,8 @@ def compile(job: Job, signature: Signature) -> Made:
     )
     job.outputs["kmodel"].write_bytes(result.kmodel)
     read_kmodel(job)
-    warnings = list(result.warnings)
     taken_for_codes = calibration is None and result.fed == "tensors"
-    if taken_for_codes and not isinstance(picture_shape(signature.input.shape), str):
-        warnings.append(NO_PICTURES)
+    picture = not isinstance(picture_shape(signature.input.shape), str)
     return Made(
         input=_input(result, signature, preprocess),
         outputs=tuple(output_of(fields) for fields in result.outputs),
@@ -55,7 +53,7 @@ def compile(job: Job, signature: Signature) -> Made:
         listing=result.listing,
         kpu_bytes=result.kpu_bytes,
         main_bytes=result.main_bytes,
-        warnings=tuple(warnings),
+        warnings=(NO_PICTURES,) if taken_for_codes and picture else (),
     )
 
 
