@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from k210tasks.compiler import functions
+from k210tasks.compiler import functions, ops
 from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ops import KpuConcat, KpuConv
 
 #: kinds whose output codes are input codes, moved, selected or repeated
-MOVING = frozenset({
-    "kpu_part", "turn", "upload", "slice", "pad", "reshape", "transpose", "resize", "pool",
-    "add_padding", "remove_padding", "concat",
-})  # fmt: skip
+MOVING: tuple[type[Op], ...] = (
+    ops.KpuPart, ops.Turn, ops.Upload, ops.Slice, ops.Pad, ops.Reshape, ops.Transpose, ops.Resize,
+    ops.Pool, ops.AddPadding, ops.RemovePadding, ops.Concat,
+)  # fmt: skip
 
 #: what the parts of a joined map have to share
 Sharing = Literal["codes", "zero point", "nothing"]
@@ -33,21 +34,22 @@ Sharing = Literal["codes", "zero point", "nothing"]
 
 def moves(op: Op) -> bool:
     """Whether the codes that ``op`` writes are codes that it reads."""
-    if op.kind == "kpu_conv":
-        return bool(op.attrs["identity"])
-    return op.kind in MOVING and op.output.dtype == "uint8"
+    if isinstance(op, KpuConv):
+        return op.identity
+    return isinstance(op, MOVING) and op.output.dtype == "uint8"
 
 
 def sharing(readers: list[Op]) -> Sharing:
     """What the parts of a map joined for ``readers`` must share."""
-    if not readers or any(op.kind != "kpu_conv" or op.attrs["identity"] for op in readers):
+    layers = [op for op in readers if isinstance(op, KpuConv) and not op.identity]
+    if not readers or len(layers) < len(readers):
         return "codes"
-    return "zero point" if any(padded(op) for op in readers) else "nothing"
+    return "zero point" if any(padded(op) for op in layers) else "nothing"
 
 
-def padded(op: Op) -> bool:
+def padded(op: KpuConv) -> bool:
     """Whether a KPU layer looks at the code around its map."""
-    return bool(op.attrs["weights"].shape[2] == 3)
+    return bool(op.weights.shape[2] == 3)
 
 
 class Classes:
@@ -77,11 +79,11 @@ def classes(graph: Graph) -> tuple[Classes, Classes]:
     codes, zeros = Classes(), Classes()
     consumers = graph.consumers()
     for op in graph.ops:
-        if op.kind == "kpu_conv":
+        if isinstance(op, KpuConv):
             codes.join(*op.outputs)
         if moves(op):
             codes.join(*op.inputs, op.output)
-        if op.kind == "kpu_concat":
+        if isinstance(op, KpuConcat):
             shared = sharing(consumers.get(op.output, []))
             codes.join(*(op.inputs if shared == "codes" else op.inputs[:1]), op.output)
             if shared == "zero point":
@@ -98,15 +100,15 @@ def faults(graph: Graph) -> Iterator[tuple[Op, str]]:
     """Every op whose codes do not mean what its readers take them for."""
     consumers, producers = graph.consumers(), graph.producers()
     for op in graph.ops:
-        first = op.attrs.get("first", 0)
+        first = op.first if isinstance(op, ops.KpuPart) else 0
         if moves(op) and not all(_equal(given, op.output, first) for given in op.inputs):
             yield op, "what moves codes has one quantisation for input and output"
-        if op.kind == "kpu_conv":
+        if isinstance(op, KpuConv):
             if any(not _equal(op.output, other) for other in op.outputs[1:]):
                 yield op, "a map and its copy in main memory have one quantisation"
             if what := _numbers(op, producers):
                 yield op, what
-        if op.kind == "kpu_concat":
+        if isinstance(op, KpuConcat):
             shared = sharing(consumers.get(op.output, []))
             parts = op.inputs
             if shared == "codes" and any(not _equal(op.output, part) for part in parts):
@@ -114,7 +116,7 @@ def faults(graph: Graph) -> Iterator[tuple[Op, str]]:
             if shared == "zero point" and len({_zero(part) for part in parts}) > 1:
                 yield op, "the parts of a map that a padded layer reads have one zero point"
         for tensor in op.outputs:
-            if tensor.steps is not None and (what := _steps(op, tensor, graph, consumers)):
+            if tensor.scales is not None and (what := _scales(op, tensor, graph, consumers)):
                 yield op, what
 
 
@@ -125,43 +127,43 @@ def _zero(tensor: Tensor) -> int:
 
 def _equal(a: Tensor, b: Tensor, first: int = 0) -> bool:
     """Whether codes mean the same in both; ``first``: the channel of ``a`` that is 0 of ``b``."""
-    if a.quant != b.quant or (a.steps is None) != (b.steps is None):
+    if a.quant != b.quant or (a.scales is None) != (b.scales is None):
         return False
-    if a.steps is None or b.steps is None:
+    if a.scales is None or b.scales is None:
         return True
-    return np.array_equal(a.steps[first : first + len(b.steps)], b.steps)
+    return np.array_equal(a.scales[first : first + len(b.scales)], b.scales)
 
 
-def _numbers(op: Op, producers: dict[Tensor, Op]) -> str | None:
+def _numbers(op: KpuConv, producers: dict[Tensor, Op]) -> str | None:
     """What is wrong with the codes in a layer's registers, where they are chosen."""
-    numbers: Any = op.attrs.get("numbers")
+    numbers = op.numbers
     if numbers is None:
         return None
     before = producers.get(op.input)
-    joined = before is not None and before.kind == "kpu_concat"
-    zeros = {_zero(part) for part in (before.inputs if joined and before else [op.input])}
+    parts = before.inputs if isinstance(before, KpuConcat) else [op.input]
+    zeros = {_zero(part) for part in parts}
     if len(zeros) > 1:
         return None if not padded(op) else "a padded layer reads one zero point"
     (zero,) = zeros
     if numbers.arg_w != -zero:
         return f"the registers subtract {-numbers.arg_w}, the input's zero point is {zero}"
-    wanted = op.attrs.get("pad_code", zero)
+    wanted = zero if op.pad_code is None else op.pad_code
     if padded(op) and numbers.pad_value != min(max(wanted, 0), 255):
         return f"the code around the map is {numbers.pad_value}, not {wanted}"
     return None
 
 
-def _steps(op: Op, tensor: Tensor, graph: Graph, consumers: dict[Tensor, list[Op]]) -> str | None:
+def _scales(op: Op, tensor: Tensor, graph: Graph, consumers: dict[Tensor, list[Op]]) -> str | None:
     """What is wrong with a map's scales channel by channel."""
-    assert tensor.steps is not None
+    assert tensor.scales is not None
     assert tensor.quant is not None
     readers = consumers.get(tensor, [])
-    if tensor in graph.outputs or not all(r.kind in ("kpu_conv", "kpu_concat") for r in readers):
+    if tensor in graph.outputs or not all(isinstance(r, (KpuConv, KpuConcat)) for r in readers):
         return "scales by channel are for maps that KPU layers read"
-    if op.kind != "kpu_conv" or len(tensor.steps) != tensor.shape[1]:
+    if not isinstance(op, KpuConv) or len(tensor.scales) != tensor.shape[1]:
         return "scales by channel are given by KPU layers, one a channel"
-    if not op.attrs["identity"] and not keeps_factors(
-        op.attrs["fn"], round(tensor.quant.zero_point), float(tensor.steps.max())
+    if not op.identity and not keeps_factors(
+        op.fn, round(tensor.quant.zero_point), float(tensor.scales.max())
     ):
         return "scales by channel need a function that keeps factors"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.options import Fed, Options, SmallMaps
@@ -97,8 +98,8 @@ def check(
         return _refused(source, kmodel, refused)
     rows = _rows(source, _where(graph), {})
     for op in graph.ops:
-        if op.output.range is None and "fn" in op.attrs:
-            op.output.range = through(op.attrs["fn"], -1.0, 1.0)
+        if op.output.range is None and isinstance(op, ops.Activated):
+            op.output.range = through(op.fn, -1.0, 1.0)
     try:
         made = finished(graph, _StandIn(), contract, options)
     except CompileError as error:
@@ -141,9 +142,11 @@ def _where(graph: Graph) -> dict[str, set[str]]:
 
 
 def _processors(op: Op) -> set[str]:
-    if op.kind == "kpu_conv":
+    if isinstance(op, ops.KpuConv):
         return {"KPU"}
-    if op.kind in ("reshape", "kpu_concat", "kpu_part", "upload", "quantize", "dequantize"):
+    if isinstance(
+        op, (ops.Reshape, ops.KpuConcat, ops.KpuPart, ops.Upload, ops.Quantize, ops.Dequantize)
+    ):
         return set()
     return {"CPU"}
 

@@ -8,15 +8,17 @@ error of its scales, not the arithmetic of the KPU, which belongs to the simulat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.forms import POOLS
-from k210tasks.compiler.functions import JOINS, evaluate
+from k210tasks.compiler.functions import JOINS, Fn, evaluate
 from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ops import Pads, Pair
 
 Array = NDArray[Any]
 
@@ -27,7 +29,7 @@ def run(graph: Graph, x: Array, *, keep: bool = False) -> dict[Tensor, Array]:
     last = {t: i for i, op in enumerate(graph.ops) for t in op.inputs}
     for i, op in enumerate(graph.ops):
         inputs = [t.value if t.value is not None else values[t] for t in op.inputs]
-        result = KINDS[op.kind](op, *inputs)
+        result = compute(op, *inputs)
         for tensor in op.outputs:
             values[tensor] = result
         if not keep:
@@ -45,15 +47,20 @@ def outputs(graph: Graph, x: Array) -> list[Array]:
     return [values[t] for t in graph.outputs]
 
 
-def _fn(op: Op, y: Array) -> Array:
-    return evaluate(op.attrs.get("fn", ()), np.ascontiguousarray(y, np.float32))
+def compute(op: Op, *inputs: Array) -> Array:
+    """What one op makes of its inputs: its output, IR layout."""
+    return np.asarray(KINDS[type(op)](op, *inputs))
+
+
+def _fn(fn: Fn, y: Array) -> Array:
+    return evaluate(fn, np.ascontiguousarray(y, np.float32))
 
 
 def windows(
     x: Array,
-    kernel: tuple[int, int],
-    stride: tuple[int, int] = (1, 1),
-    dilation: tuple[int, int] = (1, 1),
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
 ) -> Array:
     """Views (..., rows, columns, kernel rows, kernel columns) of every window of ``x``."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
@@ -61,7 +68,7 @@ def windows(
     return view[..., :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
-def padded(x: Array, pads: tuple[int, int, int, int], value: float) -> Array:
+def padded(x: Array, pads: Pads, value: float) -> Array:
     """``x`` with (top, bottom, left, right) more pixels of ``value``; negative crops."""
     t, b, left, r = pads
     h, w = x.shape[-2:]
@@ -70,9 +77,12 @@ def padded(x: Array, pads: tuple[int, int, int, int], value: float) -> Array:
     return np.pad(x, ((0, 0),) * (x.ndim - 2) + edges, constant_values=value)
 
 
-def correlate(x: Array, weights: Array, groups: int, **window: Any) -> Array:
+def correlate(
+    x: Array, weights: Array, groups: int, stride: Pair = (1, 1), dilation: Pair = (1, 1)
+) -> Array:
     """(1, C, H, W) with (O, C/groups, kh, kw) kernels, no padding: (1, O, rows, columns)."""
-    view = windows(x[0], weights.shape[2:], **window)
+    kh, kw = weights.shape[2:]
+    view = windows(x[0], (kh, kw), stride, dilation)
     out, per = weights.shape[0], weights.shape[0] // groups
     rows, columns = view.shape[1:3]
     if groups == 1:
@@ -81,18 +91,20 @@ def correlate(x: Array, weights: Array, groups: int, **window: Any) -> Array:
     view = view.reshape(groups, -1, *view.shape[1:])
     kernels = weights.reshape(groups, per, *weights.shape[1:])
     y = np.einsum("gcyxij,gocij->goyx", view, kernels, optimize=True)
-    return y.reshape(1, out, rows, columns)
+    return np.reshape(y, (1, out, rows, columns))
 
 
-def _conv(op: Op, x: Array) -> Array:
-    a = op.attrs
-    x = padded(x, a["pads"], a.get("pad_value", 0.0))
-    y = correlate(x, a["weights"], a["groups"], stride=a["stride"], dilation=a["dilation"])
-    return _fn(op, y + a["bias"].reshape(1, -1, 1, 1))
+def _with_bias(y: Array, bias: Array) -> Array:
+    return y + bias.reshape(1, -1, 1, 1)
 
 
-def _deconv(op: Op, x: Array) -> Array:
-    weights, (sy, sx) = op.attrs["weights"], op.attrs["stride"]
+def _conv(op: ops.Conv, x: Array) -> Array:
+    y = correlate(padded(x, op.pads, 0.0), op.weights, op.groups, op.stride, op.dilation)
+    return _fn(op.fn, _with_bias(y, op.bias))
+
+
+def _deconv(op: ops.Deconv, x: Array) -> Array:
+    weights, (sy, sx) = op.weights, op.stride
     out, _, kh, kw = weights.shape
     h, w = x.shape[2:]
     whole = np.zeros((out, (h - 1) * sy + kh, (w - 1) * sx + kw), np.float32)
@@ -100,23 +112,22 @@ def _deconv(op: Op, x: Array) -> Array:
         for j in range(kw):
             part = np.tensordot(weights[:, :, i, j], x[0], axes=1)
             whole[:, i : i + (h - 1) * sy + 1 : sy, j : j + (w - 1) * sx + 1 : sx] += part
-    t, b, left, r = op.attrs["pads"]
-    y = padded(whole[None], (-t, -b, -left, -r), 0.0)
-    return _fn(op, y + op.attrs["bias"].reshape(1, -1, 1, 1))
+    t, b, left, r = op.pads
+    return _fn(op.fn, _with_bias(padded(whole[None], (-t, -b, -left, -r), 0.0), op.bias))
 
 
-def _dense(op: Op, x: Array) -> Array:
-    return _fn(op, x @ op.attrs["weights"].T + op.attrs["bias"])
+def _dense(op: ops.Dense, x: Array) -> Array:
+    return _fn(op.fn, x @ op.weights.T + op.bias)
 
 
-def _pool(op: Op, x: Array) -> Array:
-    a = op.attrs
-    if a["op"] == "max":
-        y = windows(padded(x, a["pads"], -np.inf), a["kernel"], a["stride"]).max((-2, -1))
-        return _fn(op, y)
-    view = windows(padded(x, a["pads"], 0.0), a["kernel"], a["stride"])
-    ones = padded(np.ones((1, 1, *x.shape[2:]), np.float32), a["pads"], 0.0)
-    return _fn(op, view.sum((-2, -1)) / windows(ones, a["kernel"], a["stride"]).sum((-2, -1)))
+def _pool(op: ops.Pool, x: Array) -> Array:
+    if op.how == "max":
+        y = windows(padded(x, op.pads, -np.inf), op.kernel, op.stride).max((-2, -1))
+        return _fn(op.fn, y)
+    view = windows(padded(x, op.pads, 0.0), op.kernel, op.stride)
+    ones = padded(np.ones((1, 1, *x.shape[2:]), np.float32), op.pads, 0.0)
+    count = windows(ones, op.kernel, op.stride).sum((-2, -1))
+    return _fn(op.fn, view.sum((-2, -1)) / count)
 
 
 def kpu_pool(y: Array, pool: int) -> Array:
@@ -129,58 +140,56 @@ def kpu_pool(y: Array, pool: int) -> Array:
         y = y[:, :, : h // stride * stride, : w // stride * stride]
     view = windows(y, (size, size), (stride, stride))
     if name == "max":
-        return view.max((-2, -1))
+        return np.asarray(view.max((-2, -1)))
     if name == "mean":
-        return view.mean((-2, -1))
+        return np.asarray(view.mean((-2, -1)))
     return view[..., 0, 1 if name == "right-top" else 0]
 
 
-def _kpu_conv(op: Op, x: Array) -> Array:
-    a = op.attrs
-    weights = a["weights"]
-    if weights.shape[2] == 3:
-        x = padded(x, (1, 1, 1, 1), a["pad_value"])
-    y = correlate(x, weights, x.shape[1] if a["depthwise"] else 1)
-    return kpu_pool(_fn(op, y + a["bias"].reshape(1, -1, 1, 1)), a["pool"])
+def _kpu_conv(op: ops.KpuConv, x: Array) -> Array:
+    if op.weights.shape[2] == 3:
+        x = padded(x, (1, 1, 1, 1), op.pad_value)
+    y = correlate(x, op.weights, x.shape[1] if op.depthwise else 1)
+    return kpu_pool(_fn(op.fn, _with_bias(y, op.bias)), op.pool)
 
 
-def _softmax(op: Op, x: Array) -> Array:
-    axis = op.attrs["axis"]
-    e = np.exp((x - x.max(axis, keepdims=True)) * np.float32(op.attrs["beta"]))
-    return e / e.sum(axis, keepdims=True)
+def _softmax(op: ops.Softmax, x: Array) -> Array:
+    e = np.exp((x - x.max(op.axis, keepdims=True)) * np.float32(op.beta))
+    return np.asarray(e / e.sum(op.axis, keepdims=True))
 
 
-def _l2norm(op: Op, x: Array) -> Array:
-    return x / np.sqrt(np.maximum(np.square(x).sum(op.attrs["axis"], keepdims=True), 1e-10))
+def _l2norm(op: ops.L2Norm, x: Array) -> Array:
+    power = np.square(x).sum(op.axis, keepdims=True)
+    return np.asarray(x / np.sqrt(np.maximum(power, 1e-10)))
 
 
-def _slice(op: Op, x: Array) -> Array:
-    spans = zip(op.attrs["begin"], op.attrs["strides"], op.output.shape, strict=True)
+def _slice(op: ops.Slice, x: Array) -> Array:
+    spans = zip(op.begin, op.strides, op.output.shape, strict=True)
     return x[tuple(slice(b, b + (n - 1) * s + 1, s) for b, s, n in spans)]
 
 
-def _resize_axis(op: Op, n: int, out: int) -> Array:
+def _resize_axis(op: ops.Resize, n: int, out: int) -> Array:
     """Where each output coordinate of one axis lies in the input, as TFLite has it."""
-    at = np.arange(out, dtype=np.float32) + np.float32(0.5 if op.attrs["half_pixel"] else 0)
-    if op.attrs["align_corners"] and out > 1:
+    at = np.arange(out, dtype=np.float32) + np.float32(0.5 if op.half_pixel else 0)
+    if op.align_corners and out > 1:
         return at * np.float32((n - 1) / (out - 1))
     return at * np.float32(n / out)
 
 
-def nearest(op: Op, n: int, out: int) -> NDArray[np.int64]:
+def nearest(op: ops.Resize, n: int, out: int) -> NDArray[np.int64]:
     """Which of ``n`` pixels of one axis a resize to ``out`` takes, as TFLite has it."""
     at = _resize_axis(op, n, out)
-    at = np.floor(at + np.float32(0.5)) if op.attrs["align_corners"] else np.floor(at)
+    at = np.floor(at + np.float32(0.5)) if op.align_corners else np.floor(at)
     return np.minimum(at, n - 1).astype(np.int64)
 
 
-def _resize(op: Op, x: Array) -> Array:
+def _resize(op: ops.Resize, x: Array) -> Array:
     y, xs = (_resize_axis(op, x.shape[i], op.output.shape[i]) for i in (2, 3))
     h, w = x.shape[2:]
-    if op.attrs["mode"] == "nearest":
+    if op.mode == "nearest":
         rows, columns = (nearest(op, x.shape[i], op.output.shape[i]) for i in (2, 3))
         return x[:, :, rows][:, :, :, columns]
-    if op.attrs["half_pixel"]:
+    if op.half_pixel:
         y, xs = y - np.float32(0.5), xs - np.float32(0.5)
     for axis, at, n in ((2, y, h), (3, xs, w)):
         low = np.clip(np.floor(at).astype(int), 0, n - 1)
@@ -191,47 +200,67 @@ def _resize(op: Op, x: Array) -> Array:
     return x
 
 
-def _quantize(op: Op, x: Array) -> Array:
-    quant = op.output.quant
-    if quant is None and op.attrs.get("part") == "fine":
+def _rounded(tensor: Tensor, x: Array) -> Array:
+    return x if tensor.quant is None else tensor.quant.decode(tensor.quant.encode(x))
+
+
+def _quantize(op: ops.Quantize, x: Array) -> Array:
+    if op.output.quant is None and op.part == "fine":
         return np.zeros_like(x)  # nothing is left before anything is rounded
-    if "clamp" in op.attrs:
-        x = np.clip(x, *op.attrs["clamp"])
-    return x if quant is None else quant.decode(quant.encode(x))
+    return _rounded(op.output, x if op.clamp is None else np.clip(x, *op.clamp))
 
 
-_REDUCE: dict[str, Callable[..., Array]] = {
+def _binary(op: ops.Binary, a: Array, b: Array) -> Array:
+    return _fn(op.fn, JOINS[op.how](a, b))
+
+
+def _concat(op: ops.Concat, *parts: Array) -> Array:
+    return np.concatenate(parts, op.axis)
+
+
+_REDUCE: dict[ops.Reduction, Callable[..., Array]] = {
     "mean": np.mean,
     "sum": np.sum,
     "max": np.max,
     "min": np.min,
 }
 
-KINDS: dict[str, Callable[..., Array]] = {
-    "conv": _conv,
-    "deconv": _deconv,
-    "dense": _dense,
-    "pool": _pool,
-    "binary": lambda op, a, b: _fn(op, JOINS[op.attrs["op"]](a, b)),
-    "map": _fn,
-    "reduce": lambda op, x: _REDUCE[op.attrs["op"]](x, axis=op.attrs["axes"], keepdims=True),
-    "softmax": _softmax,
-    "l2norm": _l2norm,
-    "pad": lambda op, x: np.pad(x, op.attrs["pads"], constant_values=op.attrs["value"]),
-    "concat": lambda op, *parts: np.concatenate(parts, op.attrs["axis"]),
-    "reshape": lambda op, x: x.reshape(op.output.shape),
-    "transpose": lambda op, x: x.transpose(op.attrs["perm"]),
-    "slice": _slice,
-    "resize": _resize,
-    "kpu_conv": _kpu_conv,
-    "kpu_concat": lambda op, *parts: np.concatenate(parts, 1),
-    "kpu_part": lambda op, x: x[:, op.attrs["first"] : op.attrs["first"] + op.output.shape[1]],
-    "upload": lambda op, x: x,
-    "quantize": _quantize,
-    "dequantize": lambda op, x: -x if op.attrs.get("negated") else x,
-    "requantize": lambda op, x: _quantize(op, _fn(op, x)),
-    "turn": lambda op, x: x,
-    "add_padding": lambda op, x: np.repeat(x, 16, 1).reshape(op.output.shape),
-    "remove_padding": lambda op, x: x[:, :, op.attrs["pixel"][0], op.attrs["pixel"][1]],
-    "unary": lambda op, x: evaluate(((op.attrs["op"],),), x),
-}
+
+Kind = TypeVar("Kind", bound=Op)
+_Compute = Callable[..., Array]
+
+
+def _of(kind: type[Kind], compute: Callable[[Kind, Array], Array]) -> tuple[type[Op], _Compute]:
+    """A row of :data:`KINDS`, of a kind with one input."""
+    return kind, compute
+
+
+#: kind -> what it computes, of the op and the values of its inputs
+KINDS: dict[type[Op], _Compute] = dict((
+    _of(ops.Conv, _conv),
+    _of(ops.Deconv, _deconv),
+    _of(ops.Dense, _dense),
+    _of(ops.Pool, _pool),
+    (ops.Binary, _binary),
+    _of(ops.Map, lambda op, x: _fn(op.fn, x)),
+    _of(ops.Reduce, lambda op, x: _REDUCE[op.how](x, axis=op.axes, keepdims=True)),
+    _of(ops.Softmax, _softmax),
+    _of(ops.L2Norm, _l2norm),
+    _of(ops.Pad, lambda op, x: np.pad(x, op.pads, constant_values=op.value)),
+    (ops.Concat, _concat),
+    _of(ops.Reshape, lambda op, x: x.reshape(op.output.shape)),
+    _of(ops.Transpose, lambda op, x: x.transpose(op.perm)),
+    _of(ops.Slice, _slice),
+    _of(ops.Resize, _resize),
+    _of(ops.KpuConv, _kpu_conv),
+    (ops.KpuConcat, lambda op, *parts: np.concatenate(parts, 1)),
+    _of(ops.KpuPart, lambda op, x: x[:, op.first : op.first + op.output.shape[1]]),
+    _of(ops.Upload, lambda op, x: x),
+    _of(ops.Quantize, _quantize),
+    _of(ops.Dequantize, lambda op, x: -x if op.negated else x),
+    _of(ops.Requantize, lambda op, x: _rounded(op.output, _fn(op.fn, x))),
+    _of(ops.Turn, lambda op, x: x),
+    _of(ops.AddPadding, lambda op, x: np.repeat(x, 16, 1).reshape(op.output.shape)),
+    _of(ops.RemovePadding, lambda op, x: x[:, :, op.pixel[0], op.pixel[1]]),
+    _of(ops.Unary, lambda op, x: evaluate(((op.how,),), x)),
+))  # fmt: skip

@@ -1,8 +1,8 @@
 """Elementwise functions: what a KPU activation table or a CPU op computes per value.
 
-A function is a tuple of steps, applied left to right; a step is a tuple of a name and
-its parameters, e.g. ``(("mul", 0.5), ("logistic",))``. The empty tuple is the identity.
-Clamping is one step, ``("clamp", low, high)``, whatever the source calls it. A step
+A function is a tuple of primitives, applied left to right; a primitive is a tuple of a name
+and its parameters, e.g. ``(("mul", 0.5), ("logistic",))``. The empty tuple is the identity.
+Clamping is one, ``("clamp", low, high)``, whatever the source calls it. One of
 ``("join", op, f, g)`` is ``f(x) op g(x)`` for two functions of the same value, as in
 ``x * logistic(x)``.
 """
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Step = tuple[Any, ...]
-Fn = tuple[Step, ...]
+Primitive = tuple[Any, ...]
+Fn = tuple[Primitive, ...]
 
 AFFINE = ("mul", "neg", "add")
 
-RELU: Step = ("clamp", 0.0, math.inf)
-RELU6: Step = ("clamp", 0.0, 6.0)
-RELU_N1_TO_1: Step = ("clamp", -1.0, 1.0)
+RELU: Primitive = ("clamp", 0.0, math.inf)
+RELU6: Primitive = ("clamp", 0.0, 6.0)
+RELU_N1_TO_1: Primitive = ("clamp", -1.0, 1.0)
 
 
 def _logistic(x: NDArray[Any]) -> NDArray[Any]:
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+    return np.asarray(np.where(x >= 0, 1 / (1 + e), e / (1 + e)))
 
 
 def _leaky(x: NDArray[Any], a: float) -> NDArray[Any]:
@@ -42,15 +42,16 @@ def _elu(x: NDArray[Any]) -> NDArray[Any]:
 def _gelu(x: NDArray[Any]) -> NDArray[Any]:
     flat = x.ravel()
     cdf = np.fromiter((math.erf(v) for v in (flat / math.sqrt(2)).tolist()), float, flat.size)
-    return (0.5 * flat * (1 + cdf)).reshape(x.shape)
+    return np.reshape(0.5 * flat * (1 + cdf), x.shape)
 
 
 def _gelu_tanh(x: NDArray[Any]) -> NDArray[Any]:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return np.asarray(0.5 * x * (1 + inner))
 
 
-#: name -> the function of the value and the step's parameters
-STEPS: dict[str, Callable[..., NDArray[Any]]] = {
+#: name -> the function of the value and the primitive's parameters
+PRIMITIVES: dict[str, Callable[..., NDArray[Any]]] = {
     "clamp": np.clip,
     "add": lambda x, c: x + c,
     "mul": lambda x, c: x * c,
@@ -76,6 +77,8 @@ STEPS: dict[str, Callable[..., NDArray[Any]]] = {
     "reciprocal": lambda x: 1 / x,
 }
 
+#: how many numbers a primitive takes, where it takes some
+PARAMETERS = {"clamp": 2, "add": 1, "mul": 1, "leaky": 1}
 
 #: what a ``join`` may do with its two values
 JOINS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
@@ -87,35 +90,35 @@ JOINS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "max": np.maximum,
 }
 
-STEPS["join"] = lambda x, op, f, g: JOINS[op](evaluate(f, x), evaluate(g, x))
+PRIMITIVES["join"] = lambda x, op, f, g: JOINS[op](evaluate(f, x), evaluate(g, x))
 
 
 def evaluate(fn: Fn, x: NDArray[Any]) -> NDArray[Any]:
     """``fn`` of every element, in the floating type of ``x``."""
     with np.errstate(all="ignore"):
         for name, *parameters in fn:
-            x = np.asarray(STEPS[name](x, *parameters), x.dtype)
+            x = np.asarray(PRIMITIVES[name](x, *parameters), x.dtype)
     return x
 
 
 def simplify(fn: Fn) -> Fn:
     """The same function with neighbouring clamps, sums and products merged."""
-    steps: list[Step] = []
-    for step in fn:
-        last = steps[-1] if steps else None
-        if last and step[0] == last[0] == "clamp":
-            low = min(max(last[1], step[1]), step[2])
-            high = max(min(last[2], step[2]), step[1])
-            steps[-1] = ("clamp", low, high)
-        elif last and step[0] == last[0] == "add":
-            steps[-1] = ("add", last[1] + step[1])
-        elif last and step[0] == last[0] == "mul":
-            steps[-1] = ("mul", last[1] * step[1])
-        elif step == ("clamp", -math.inf, math.inf):
+    merged: list[Primitive] = []
+    for one in fn:
+        last = merged[-1] if merged else None
+        if last and one[0] == last[0] == "clamp":
+            low = min(max(last[1], one[1]), one[2])
+            high = max(min(last[2], one[2]), one[1])
+            merged[-1] = ("clamp", low, high)
+        elif last and one[0] == last[0] == "add":
+            merged[-1] = ("add", last[1] + one[1])
+        elif last and one[0] == last[0] == "mul":
+            merged[-1] = ("mul", last[1] * one[1])
+        elif one == ("clamp", -math.inf, math.inf):
             continue
         else:
-            steps.append(step)
-    return tuple(steps)
+            merged.append(one)
+    return tuple(merged)
 
 
 def affine_first(fn: Fn) -> tuple[float, float, Fn]:
@@ -125,11 +128,11 @@ def affine_first(fn: Fn) -> tuple[float, float, Fn]:
     fn = simplify(fn)
     while fn:
         clamp = fn[0] if fn[0][0] == "clamp" and len(fn) > 1 else None
-        step = fn[1] if clamp else fn[0]
-        if step[0] not in AFFINE or step == ("mul", 0):
+        one = fn[1] if clamp else fn[0]
+        if one[0] not in AFFINE or one == ("mul", 0):
             break
-        factor = step[1] if step[0] == "mul" else -1.0 if step[0] == "neg" else 1.0
-        more = step[1] if step[0] == "add" else 0.0
+        factor = one[1] if one[0] == "mul" else -1.0 if one[0] == "neg" else 1.0
+        more = one[1] if one[0] == "add" else 0.0
         scale, offset = scale * factor, offset * factor + more
         if clamp:
             ends = sorted(end * factor + more for end in clamp[1:])

@@ -14,9 +14,10 @@ that computes exactly what a tensor of the source file holds keeps its index in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class Tensor:
     ``value`` is set for constants only. ``range`` holds (min, max) in reals where they
     are known without measuring (an int8 source file, the preprocessing contract).
     ``quant`` is set on uint8 tensors from the quantise pass on, ``place`` by legalise.
-    ``steps`` float64 [C], where set, are the scales of the channels one by one (none above
+    ``scales`` float64 [C], where set, are those of the channels one by one (none above
     ``quant.scale``): a map that only KPU layers read need not have one scale for all.
     """
 
@@ -75,14 +76,14 @@ class Tensor:
     source: int | None = None
     range: tuple[float, float] | None = None
     quant: Quant | None = None
-    steps: NDArray[np.float64] | None = None
+    scales: NDArray[np.float64] | None = None
     place: Place = "main"
 
     @property
-    def scales(self) -> NDArray[np.float64]:
+    def channel_scales(self) -> NDArray[np.float64]:
         """Scale of each index of axis 1, for a tensor of codes."""
         assert self.quant is not None
-        return np.full(self.shape[1], self.quant.scale) if self.steps is None else self.steps
+        return np.full(self.shape[1], self.quant.scale) if self.scales is None else self.scales
 
     @property
     def size(self) -> int:
@@ -93,28 +94,22 @@ class Tensor:
         return f"{self.name}{list(self.shape)}"
 
 
-class Within(NamedTuple):
-    """A tensor that a layer no longer writes: its sums, clamped to ``low..high`` where its
-    function clamps first, before the rest of the function."""
-
-    tensor: Tensor
-    low: float
-    high: float
-
-
 @dataclass(eq=False, slots=True)
 class Op:
-    """One computation; ``kind`` and the names in ``attrs`` are declared in forms.py.
+    """One computation; its kinds are the classes of :mod:`k210tasks.compiler.ops`.
 
     ``origin`` says for messages which ops of the source file it stands for, e.g.
     ``("CONV_2D #3",)``.
     """
 
-    kind: str
     inputs: list[Tensor]
-    outputs: list[Tensor]
-    attrs: dict[str, Any] = field(default_factory=dict)
+    outputs: list[Tensor] = field(default_factory=list)
     origin: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Its kind in words, for names and messages: ``kpu_conv``."""
+        return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @property
     def output(self) -> Tensor:
@@ -193,20 +188,6 @@ class Graph:
         self.ops = list(order)
 
 
-def selection(weights: NDArray[np.float32]) -> dict[str, Any]:
-    """Attributes of a ``conv`` at stride 1 that only picks values: (O, I, h, w) of ones and
-    zeros, no bias."""
-    return {
-        "weights": weights,
-        "bias": np.zeros(len(weights), np.float32),
-        "groups": 1,
-        "stride": (1, 1),
-        "dilation": (1, 1),
-        "pads": (0, 0, 0, 0),
-        "fn": (),
-    }
-
-
 def as_fed(x: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     """Samples [N, ...] in IR layout as a graph's input ``tensor`` is fed with them: [N, ...] in
     its shape, with zeros at the end where it holds more values."""
@@ -229,8 +210,3 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:
 def to_nchw(value: NDArray[Any]) -> NDArray[Any]:
     """A TFLite tensor's value in the IR's layout."""
     return value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
-
-
-def to_nhwc(value: NDArray[Any]) -> NDArray[Any]:
-    """An IR tensor's value in TFLite's layout."""
-    return value.transpose(0, 2, 3, 1) if value.ndim == 4 else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
+from k210tasks.compiler.ops import KpuConv
 from k210tasks.compiler.options import (
     Compiled,
     CompiledLayer,
@@ -39,11 +39,6 @@ from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
-
-# What is loaded by now, classes and tables for the most part, stays to the end. Without this
-# the collector looks at all of it again and again, at exit too: a tenth of the time that a
-# small model takes.
-gc.freeze()
 
 
 class BadOptions(CompileError):
@@ -280,20 +275,20 @@ def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
         shapes = tuple("x".join(map(str, t.shape)) for t in (op.input, tensor))
         lines.append(f"{row.index}: {row.name} {shapes[0]} -> {shapes[1]}\n")
         at, quant = _place(op, tensor), tensor.quant
-        steps = None if tensor.steps is None else tuple(float(s) for s in tensor.steps)
+        scales = None if tensor.scales is None else tuple(float(s) for s in tensor.scales)
         rows.append(
             CompiledLayer(
                 index=row.index,
                 name=row.name,
                 source=tuple(op.origin),
                 output=tensor.name,
-                runs_on="KPU" if op.kind == "kpu_conv" else "CPU",
+                runs_on="KPU" if isinstance(op, KpuConv) else "CPU",
                 input_shape=op.input.shape,
                 output_shape=tensor.shape,
                 estimated_us=row.kpu.estimated_us if row.kpu else None,
                 tensor=None if at is None else tensor.source,
                 at=at,
-                scale=None if quant is None else steps or quant.scale,
+                scale=None if quant is None else scales or quant.scale,
                 zero_point=None if quant is None else quant.zero_point,
             )
         )
@@ -316,11 +311,10 @@ def _without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _place(op: Op, tensor: Tensor) -> Place | None:
     """Where in a KPU layer's map the source's tensor is that it computes."""
-    if op.kind != "kpu_conv" or tensor.source is None or op.attrs.get("shows") is None:
+    if not isinstance(op, KpuConv) or tensor.source is None or op.shown is None:
         return None
-    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
-    offset, step, size = op.attrs["shows"]
-    return Place(offset, step, size, first)
+    first = op.computes.first if op.computes else 0
+    return Place(op.shown.offset, op.shown.step, op.shown.size, first)
 
 
 def _input(tensor: Tensor, source: Source) -> Port:

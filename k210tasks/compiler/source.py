@@ -12,7 +12,7 @@ from k210tasks.compiler.constraints import SourceOp, SourceTensor
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
-from k210tasks.compiler.reading.shapes import close
+from k210tasks.compiler.reading.open_shapes import close
 from k210tasks.reference import tflite_schema
 
 _DTYPES = {
@@ -237,5 +237,5 @@ def real(t: SourceTensor) -> NDArray[Any]:
         if t.scale.size > 1:
             axis[t.axis] = t.scale.size
         scale, zero = t.scale.reshape(axis), t.zero_point.reshape(axis)
-        return ((value.astype(np.float64) - zero) * scale).astype(np.float32)
+        return np.asarray((value.astype(np.float64) - zero) * scale, np.float32)
     return value.astype(np.float32) if value.dtype.kind == "f" else value

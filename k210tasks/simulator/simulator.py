@@ -20,8 +20,7 @@ from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.kpu.blas import one_thread
 from k210tasks.kpu.layout import map_rows, write_map
-from k210tasks.simulator import v3 as v3_steps
-from k210tasks.simulator import v4 as v4_steps
+from k210tasks.simulator import run_v3, run_v4
 from k210tasks.simulator.memory import Memory, Site
 from k210tasks.simulator.step import Step
 
@@ -63,11 +62,11 @@ class Simulator:
         self._results: list[NDArray[Any]] | None = None
         if isinstance(model, KmodelV3):
             self._memory = Memory(model.main_mem, 20, runtime=self.runtime)
-            prepare: dict[Any, Any] = dict(v3_steps.PREPARE)
+            prepare: dict[Any, Any] = dict(run_v3.PREPARE)
             describe: Callable[[int, Any], str] = v3.describe
         else:
             self._memory = Memory(model.main_mem, 20, model.constants, self.runtime)
-            prepare = dict(v4_steps.PREPARE)
+            prepare = dict(run_v4.PREPARE)
             describe = v4_format.describe
         bodies: Sequence[Any] = model.layers
         if not bodies:
@@ -155,7 +154,7 @@ class Simulator:
             shape, row = first.registers.in_shape, first.registers.image_src_addr
             return (
                 Input("kpu", "uint8", shape, int(np.prod(shape))),
-                v3_steps.uploader(site, row, shape, dma=shape[2] % 64 == 0),
+                run_v3.uploader(site, row, shape, dma=shape[2] % 64 == 0),
             )
         assert isinstance(first, v3_layers.FullyConnected)  # else the runtime had been refused
         view = site.main("in_mem", first.in_mem, 4 * first.in_ch, "<f4")

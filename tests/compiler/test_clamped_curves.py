@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.ops import KpuConv, Quantize
 from k210tasks.compiler.pipeline import lowered
 from tests.compiler.helpers import Outcome
 from tests.compiler.tflite_builder import Net
@@ -67,9 +68,10 @@ def test_layers_know_the_last_measured_tensor_within_them(rest: str) -> None:
     sums = net.conv(net.input, 4, act="RELU6" if rest else "NONE")
     clamped = sums if rest else net.unary("RELU6", sums)
     tflite = net.build(net.unary("TANH", clamped))
-    (layer,) = [op for op in lowered(tflite, 4).ops if op.kind == "kpu_conv"]
-    assert layer.attrs["pre"] == sums
-    assert layer.attrs["pre_clamp"] == ((0.0, 6.0) if rest else (-np.inf, np.inf))
+    (layer,) = [op for op in lowered(tflite, 4).ops if isinstance(op, KpuConv)]
+    assert layer.pre is not None
+    assert layer.pre.tensor.source == sums
+    assert layer.pre[1:] == ((0.0, 6.0) if rest else (-np.inf, np.inf))
 
 
 def test_a_curve_on_floats_of_kmodel_3_sees_codes_of_what_the_clamp_lets_through() -> None:
@@ -82,5 +84,7 @@ def test_a_curve_on_floats_of_kmodel_3_sees_codes_of_what_the_clamp_lets_through
         return next(op for op in graph.ops if tensor in op.outputs)
 
     (table,) = [op for op in graph.ops if op.kind == "requantize"]
-    assert writer(table.input).attrs["clamp"] == (0.0, 6.0)
+    first = writer(table.input)
+    assert isinstance(first, Quantize)
+    assert first.clamp == (0.0, 6.0)
     assert table.input.source == x

@@ -151,11 +151,11 @@ def test_the_shift_recipe_costs_nine_bytes_a_channel(kmodel: int) -> None:
     net = build((1, 16, 16, 8), depthwise(stride=(2, 2)), conv(16, (1, 1)))
     graph = same_after_legalise(net.build(*net.outputs), kmodel)
     shift = graph.ops[1]
-    assert shift.attrs["identity"]
-    assert shift.attrs["depthwise"]
-    assert shift.attrs["weights"].size == 9 * 8
-    assert np.array_equal(np.argwhere(shift.attrs["weights"][0, 0]), [[2, 2]])
-    assert graph.ops[2].attrs["pool"] == 5
+    assert shift.identity
+    assert shift.depthwise
+    assert shift.weights.size == 9 * 8
+    assert np.array_equal(np.argwhere(shift.weights[0, 0]), [[2, 2]])
+    assert graph.ops[2].pool == 5
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
@@ -201,7 +201,7 @@ def test_dense_layers_run_on_the_kpu_without_bias_too(columns: int, kmodel: int)
 def test_more_outputs_than_one_load_sequence_holds_are_split(kmodel: int) -> None:
     net = build((1, 4, 4, 512), conv(400))
     graph = same_after_legalise(net.build(*net.outputs), kmodel)
-    sizes = [op.attrs["weights"].shape[0] for op in graph.ops if op.kind == "kpu_conv"]
+    sizes = [op.weights.shape[0] for op in graph.ops if op.kind == "kpu_conv"]
     assert sizes[:2] == [384, 16]
     proven(net, kmodel, 28.0, *net.outputs)
 

@@ -11,7 +11,8 @@ import pytest
 from k210tasks import compiler
 from k210tasks.compiler import executor
 from k210tasks.compiler.encode_v3 import registers
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, to_nchw
+from k210tasks.compiler.ir import Graph, Quant, Tensor, to_nchw
+from k210tasks.compiler.ops import KpuConv
 from k210tasks.compiler.options import Options
 from k210tasks.compiler.passes.place import allocate, kpu_rows, lifetimes, nbytes
 from k210tasks.compiler.passes.quantise import quantise
@@ -365,8 +366,7 @@ def test_the_executor_agrees_that_shifts_move_by_one() -> None:
     weights = np.zeros((1, 1, 3, 3), np.float32)
     weights[0, 0, 2, 2] = 1
     y = Tensor("y", (1, 1, 4, 4))
-    attrs = {"weights": weights, "bias": np.zeros(1, np.float32), "depthwise": True}
-    op = Op("kpu_conv", [x], [y], {**attrs, "pad_value": 0.0, "fn": (), "pool": 0})
+    op = KpuConv([x], [y], weights=weights, bias=np.zeros(1, np.float32), depthwise=True)
     values = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     got = executor.outputs(Graph([x], [y], [op]), values)[0]
     np.testing.assert_array_equal(got[0, 0, :3, :3], values[0, 0, 1:, 1:])

@@ -129,7 +129,7 @@ def test_half_precision_weights_are_read() -> None:
     net.op("CONV_2D", [net.input, full], (1, 8, 8, 4), "Conv2DOptions", Padding=0, StrideH=1,
            StrideW=1, DilationHFactor=1, DilationWFactor=1)  # fmt: skip
     graph = load(net.build())
-    assert graph.ops[0].attrs["weights"].sum() == 12
+    assert graph.ops[0].weights.sum() == 12
 
 
 def test_int8_tensors_know_their_range() -> None:
@@ -143,8 +143,8 @@ def test_int8_tensors_know_their_range() -> None:
     graph = load(net.build())
     assert graph.input.range == (-50.0, 77.5)
     assert graph.outputs[0].range == (-32.0, 31.75)
-    np.testing.assert_allclose(graph.ops[0].attrs["weights"][:, 0, 0, 0], [0.2, 0.4, 0.6, 0.8])
-    np.testing.assert_allclose(graph.ops[0].attrs["bias"], [0.5, 1, 1.5, 2])
+    np.testing.assert_allclose(graph.ops[0].weights[:, 0, 0, 0], [0.2, 0.4, 0.6, 0.8])
+    np.testing.assert_allclose(graph.ops[0].bias, [0.5, 1, 1.5, 2])
 
 
 def test_ops_refused_for_the_same_reason_share_a_line_and_say_what_to_do() -> None:

@@ -123,10 +123,6 @@ def place(
     return Placement(tuple(max(a, 0) for a in best_address), best_total if live else 0)
 
 
-def _meet(a: Buffer, b: Buffer) -> bool:
-    return a.first <= b.last and b.first <= a.last
-
-
 def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
     """The start of the smallest gap between ``taken`` (address, size) that holds ``size``."""
     best, best_room = -1, -1

@@ -84,19 +84,19 @@ class Inputs:
     def power(self) -> NDArray[np.float64]:
         """Mean of the diagonal of ``h``; depthwise: [C]."""
         if self.depthwise:
-            return np.einsum("ckk->ck", self.h[0]).mean(axis=1)
+            return np.asarray(np.einsum("ckk->ck", self.h[0]).mean(axis=1))
         return np.array(sum(np.trace(h) for h in self.h) / self.rows.shape[1])
 
     def apply(self, w: Floats) -> Floats:
         """``[P, OC]``: the layer without bias."""
         if self.depthwise:
-            return np.matmul(self.rows, w[:, :, None])[:, :, 0].T
+            return np.asarray(np.matmul(self.rows, w[:, :, None])[:, :, 0].T)
         return self.rows @ w.T
 
     def project(self, residual: Floats) -> Floats:
         """``[OC, K]``: the correlation of ``residual`` [P, OC] with the inputs."""
         if self.depthwise:
-            return np.matmul(residual.T[:, None, :], self.rows)[:, 0]
+            return np.asarray(np.matmul(residual.T[:, None, :], self.rows)[:, 0])
         return residual.T @ self.rows
 
 

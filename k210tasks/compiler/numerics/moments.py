@@ -30,18 +30,3 @@ def depthwise_moments(x: NDArray[np.float32]) -> NDArray[np.float64]:
         block = x[:, first : first + _ROWS]
         total += np.matmul(block.transpose(0, 2, 1), block)
     return total
-
-
-def cross_moments(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``x' y`` [K, N] in float64 of rows ``x`` [P, K] and real-valued ``y`` [P, N]."""
-    return x.astype(np.float64).T @ y.astype(np.float64)
-
-
-def patches(x: NDArray[np.uint8], pad_value: int) -> NDArray[np.uint8]:
-    """Every pixel's 3x3 neighbourhood of maps [N, C, H, W]: [N, C, H, W, 9].
-
-    Outside pixels hold ``pad_value``, as the KPU pads.
-    """
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=pad_value)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    return windows.reshape(*windows.shape[:4], 9)

@@ -93,33 +93,6 @@ def _int8_steps(w: Floats) -> Floats | None:
     return steps
 
 
-def clip_scales(
-    w: Floats,
-    zero_point: int,
-    scale: Floats,
-    importance: Floats | None = None,
-    *,
-    bits: int = 8,
-    shrink: tuple[float, ...] = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7),
-) -> Floats:
-    """Scales, each times the factor of ``shrink`` whose rounding error is least.
-
-    ``importance`` [K] or [OC, K] weighs the squared errors (the diagonal of ``H``).
-    """
-    top = 2**bits - 1
-    weight = np.ones(w.shape[1]) if importance is None else importance
-    best_error = np.full(len(w), np.inf)
-    best = scale.copy()
-    for factor in shrink:
-        s = (scale * factor)[:, None]
-        q = np.clip(np.rint(w / s), -zero_point, top - zero_point)
-        error = (weight * (w - q * s) ** 2).sum(axis=1)
-        better = error < best_error
-        best_error = np.where(better, error, best_error)
-        best = np.where(better, scale * factor, best)
-    return best
-
-
 def round_nearest(w: Floats, zero_point: int, scale: Floats, *, bits: int = 8) -> QuantisedWeights:
     """Every weight [OC, K] at its nearest code."""
     q = np.rint(w / scale[:, None]) + zero_point

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler import functions
+from k210tasks.compiler import functions, ops
 from k210tasks.compiler.agreement import MOVING
 from k210tasks.compiler.ir import Op, Tensor
 
@@ -21,9 +21,9 @@ Range = tuple[float, float]
 Known = Callable[[Tensor], Range | None]
 
 #: kinds that put out values of their inputs, or means of them
-_KEEPING = MOVING | {"quantize", "kpu_concat"}
+_KEEPING = (*MOVING, ops.Quantize, ops.KpuConcat)
 #: kinds whose output lies in a range whatever they read
-_FIXED: dict[str, Range] = {"softmax": (0.0, 1.0), "l2norm": (-1.0, 1.0)}
+_FIXED: dict[type[Op], Range] = {ops.Softmax: (0.0, 1.0), ops.L2Norm: (-1.0, 1.0)}
 
 
 def through(fn: functions.Fn, low: float, high: float) -> Range:
@@ -34,7 +34,7 @@ def through(fn: functions.Fn, low: float, high: float) -> Range:
 
 
 def _weighted(
-    w: NDArray[np.float64], bias: NDArray[np.float64], ends: NDArray[np.float64]
+    w: NDArray[np.float64], bias: NDArray[np.floating], ends: NDArray[np.float64]
 ) -> Range:
     """The range of ``w @ x + bias``: ``w`` [O, I], ``ends`` [2, I] of x."""
     below, above = np.minimum(w, 0.0), np.maximum(w, 0.0)
@@ -63,8 +63,8 @@ class Bounds:
         op = self.producers.get(tensor)
         if op is None:
             return None
-        if op.kind in _FIXED:
-            return _FIXED[op.kind]
+        if type(op) in _FIXED:
+            return _FIXED[type(op)]
         given = [self.of(t) for t in op.inputs]
         inputs = [r for r in given if r is not None]
         if len(inputs) < len(given):
@@ -74,54 +74,53 @@ class Bounds:
     def _computed(self, op: Op, inputs: list[Range]) -> Range | None:
         """What an op makes of inputs of these ranges; None of kinds that are not foreseen."""
         low, high = min(a for a, _ in inputs), max(b for _, b in inputs)
-        fn = op.attrs.get("fn", ())
-        if op.kind == "kpu_conv":
+        fn = op.fn if isinstance(op, ops.Activated) else ()
+        if isinstance(op, ops.KpuConv):
             low, high = self._conv(op)
-        elif op.kind == "dense":
-            w = op.attrs["weights"].astype(np.float64)
+        elif isinstance(op, ops.Dense):
+            w = op.weights.astype(np.float64)
             ends = np.repeat([[low], [high]], w.shape[1], 1)
-            low, high = _weighted(w, op.attrs["bias"], ends)
-        elif op.kind == "binary":
-            join = functions.JOINS[op.attrs["op"]]
+            low, high = _weighted(w, op.bias, ends)
+        elif isinstance(op, ops.Binary):
+            join = functions.JOINS[op.how]
             with np.errstate(all="ignore"):
                 corners = [
                     float(join(np.array(a), np.array(b))) for a, b in itertools.product(*inputs)
                 ]
             low, high = min(corners), max(corners)
-            if op.attrs["op"] == "div" and inputs[1][0] <= 0 <= inputs[1][1]:
+            if op.how == "div" and inputs[1][0] <= 0 <= inputs[1][1]:
                 return None
-        elif op.kind == "pad":
-            low, high = min(low, op.attrs["value"]), max(high, op.attrs["value"])
-        elif op.kind == "unary":
-            fn = ((op.attrs["op"],),)
-        elif op.kind == "dequantize":
-            low, high = (-high, -low) if op.attrs.get("negated") else (low, high)
-        elif op.kind == "reduce" and op.attrs["op"] == "sum":
+        elif isinstance(op, ops.Pad):
+            low, high = min(low, op.value), max(high, op.value)
+        elif isinstance(op, ops.Unary):
+            fn = ((op.how,),)
+        elif isinstance(op, ops.Dequantize):
+            low, high = (-high, -low) if op.negated else (low, high)
+        elif isinstance(op, ops.Reduce) and op.how == "sum":
             count = op.input.size / op.output.size
             low, high = low * count, high * count
-        elif op.kind not in _KEEPING | {"map", "requantize", "reduce"}:
+        elif not isinstance(op, (*_KEEPING, ops.Map, ops.Requantize, ops.Reduce)):
             return None
         if not np.isfinite((low, high)).all():
             return None
         return through(fn, low, high) if fn else (low, high)
 
-    def _conv(self, op: Op) -> Range:
+    def _conv(self, op: ops.KpuConv) -> Range:
         """Of a KPU layer before its function; what is joined counts part by part."""
         before = self.producers.get(op.input)
-        joined = before is not None and before.kind == "kpu_concat"
         ends = []
-        for part in before.inputs if joined and before is not None else [op.input]:
+        for part in before.inputs if isinstance(before, ops.KpuConcat) else [op.input]:
             low, high = self.of(part) or (0.0, 0.0)
-            if op.attrs["weights"].shape[2] > 1:  # the zeros around it
+            if op.weights.shape[2] > 1:  # the zeros around it
                 low, high = min(low, 0.0), max(high, 0.0)
             ends += [(low, high)] * part.shape[1]
-        w = op.attrs["weights"].astype(np.float64)
+        w = op.weights.astype(np.float64)
         of_input = np.array(ends).T
-        if op.attrs["depthwise"]:
+        if op.depthwise:
             each = [
-                _weighted(w[c].reshape(1, -1), op.attrs["bias"][c], of_input[:, [c] * w[c].size])
+                _weighted(w[c].reshape(1, -1), op.bias[c], of_input[:, [c] * w[c].size])
                 for c in range(len(w))
             ]
             return min(low for low, _ in each), max(high for _, high in each)
         taps = w.shape[2] * w.shape[3]
-        return _weighted(w.reshape(len(w), -1), op.attrs["bias"], np.repeat(of_input, taps, axis=1))
+        return _weighted(w.reshape(len(w), -1), op.bias, np.repeat(of_input, taps, axis=1))

@@ -8,13 +8,13 @@ the whole had been computed at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from k210tasks.compiler.ir import Op, Tensor
+from k210tasks.compiler.ir import Tensor
+from k210tasks.compiler.ops import KpuConv, Pair
+from k210tasks.compiler.passes.device import Device
+from k210tasks.compiler.passes.maps import Pixels
 from k210tasks.kpu.layout import KPU_RAM_ROWS, layout, map_rows
-
-if TYPE_CHECKING:
-    from k210tasks.compiler.passes.lowering import Lowering, Map
 
 SPARE = KPU_RAM_ROWS // 16  # rows left to whatever else is alive
 MOST = 32  # channels at a time: the pooling copy of c channels has c * c kernels
@@ -25,14 +25,14 @@ def _rows(tensor: Tensor) -> int:
     return map_rows(c, h, w)
 
 
-def writer(dev: Lowering, m: Map) -> Op | None:
+def writer(dev: Device, m: Pixels) -> KpuConv | None:
     """The layer that writes the map, where it can be computed in chunks."""
     op = dev.producers.get(m.tensor)
-    fine = op is not None and op.kind == "kpu_conv" and not op.attrs["pool"]
-    return op if fine and m.tensor not in dev.joined else None
+    fine = isinstance(op, KpuConv) and not op.pool and m.tensor not in dev.joined
+    return op if isinstance(op, KpuConv) and fine else None
 
 
-def too_large(dev: Lowering, m: Map, *, copies: int) -> bool:
+def too_large(dev: Device, m: Pixels, *, copies: int) -> bool:
     """Whether the full-size map, with ``copies`` of its size or its layer's input, is more
     than the KPU's memory holds."""
     op = writer(dev, m)
@@ -42,7 +42,7 @@ def too_large(dev: Lowering, m: Map, *, copies: int) -> bool:
     return full + max(_rows(op.input), copies * full) > KPU_RAM_ROWS - SPARE
 
 
-def pooled(dev: Lowering, m: Map, kind: int, shift: tuple[int, int]) -> Tensor | None:
+def pooled(dev: Device, m: Pixels, kind: int, shift: Pair) -> Tensor | None:
     """The map's strided pixels, chunk by chunk; None where chunks do not help either.
 
     ``kind`` is the left-top pool, ``shift`` what has to be shifted before it.
@@ -59,26 +59,24 @@ def pooled(dev: Lowering, m: Map, kind: int, shift: tuple[int, int]) -> Tensor |
     if count < min(unit, channels):
         return None
     parts = []
-    depthwise, computes = op.attrs["depthwise"], op.attrs["computes"]
     for first in range(0, channels, count):
         rows = slice(first, min(first + count, channels))
         x = op.input
-        if depthwise:
+        if op.depthwise:
             x = dev.part(x, first, rows.stop - first)
         full = dev.conv(
             x,
-            op.attrs["weights"][rows],
-            op.attrs["bias"][rows],
+            op.weights[rows],
+            op.bias[rows],
             like=m.tensor,
-            depthwise=depthwise,
-            fn=op.attrs["fn"],
-            computes=computes[:5] if computes else None,
-            first=first + (computes[5] if computes else 0),
-            identity=op.attrs["identity"],
+            depthwise=op.depthwise,
+            fn=op.fn,
+            computes=op.computes and replace(op.computes, first=op.computes.first + first),
+            identity=op.identity,
+            pre=op.pre,
         )
-        dev.producers[full].attrs.update(
-            {k: op.attrs[k] for k in ("pre", "pre_range", "pre_clamp")}
-        )
-        dev.producers[full].attrs["shows"] = op.attrs.get("shows") if computes else None
+        layer = dev.producers[full]
+        assert isinstance(layer, KpuConv), "a few channels are one layer"
+        layer.shown = op.shown if op.computes else None
         parts.append(dev.copy(full, pool=kind, tap=shift))
     return parts[0] if len(parts) == 1 else dev.concat(parts)

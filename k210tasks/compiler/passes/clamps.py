@@ -17,45 +17,43 @@ runtime that cuts off where others round leaves more to the fine part, which has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-from k210tasks.compiler.functions import Step
+from k210tasks.compiler.functions import Primitive
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
-
-Emit = Callable[..., Tensor]
+from k210tasks.compiler.ops import Binary, Dequantize, Quantize
+from k210tasks.compiler.passes.device import Device
 
 MARGIN = 4.0  # an open end of the range, as a factor of what was measured: 16 bits can spare two
 STEPS = 256.5  # of the coarse code in the whole range
 FINE = Quant(1.5 / 255, 85)  # codes of what the coarse code leaves, in its steps: -0.5 .. 1.0
 
 
-def on_codes(clamp: Step) -> bool:
+def on_codes(clamp: Primitive) -> bool:
     """Whether one code can do it: codes always include zero."""
     return bool(clamp[1] <= 0 <= clamp[2])
 
 
-def codes(emit: Emit, like: Tensor, x: Tensor, clamp: Step) -> Tensor:
-    """``clamp`` of the floats ``x``, which ``like`` says of the source, as codes. ``emit`` is
-    :meth:`Lowering.emit`."""
-    return emit("quantize", [x], like.shape, like, clamp=clamp[1:])
+def codes(dev: Device, like: Tensor, x: Tensor, clamp: Primitive) -> Tensor:
+    """``clamp`` of the floats ``x``, which ``like`` says of the source, as codes."""
+    return dev.emit(Quantize([x], clamp=(clamp[1], clamp[2])), like.shape, like)
 
 
-def floats(emit: Emit, like: Tensor, x: Tensor, clamp: Step) -> Tensor:
+def floats(dev: Device, like: Tensor, x: Tensor, clamp: Primitive) -> Tensor:
     """``clamp`` of the floats ``x`` as floats."""
 
-    def layer(kind: str, inputs: list[Tensor], like: Tensor, **attrs: Any) -> Tensor:
-        return emit(kind, inputs, like.shape, like, dtype="float32", **attrs)
+    def layer(op: Op, like: Tensor) -> Tensor:
+        return dev.emit(op, like.shape, like, dtype="float32")
 
     def named(what: str) -> Tensor:
         return Tensor(f"{like.name}/{what}", like.shape)
 
-    coarse = emit("quantize", [x], like.shape, like, clamp=clamp[1:], part="coarse")
-    less = layer("dequantize", [coarse], named("less"), negated=True)
-    rest = layer("binary", [x, less], named("rest"), op="add", fn=())
-    fine = emit("quantize", [rest], like.shape, named("fine"), part="fine", of=coarse)
-    parts = [layer("dequantize", [code], named("part")) for code in (coarse, fine)]
-    return layer("binary", parts, like, op="add", fn=())
+    first = Quantize([x], clamp=(clamp[1], clamp[2]), part="coarse")
+    coarse = dev.emit(first, like.shape, like)
+    less = layer(Dequantize([coarse], negated=True), named("less"))
+    rest = layer(Binary([x, less], how="add"), named("rest"))
+    fine = dev.emit(Quantize([rest], part="fine", of=coarse), like.shape, named("fine"))
+    parts = [layer(Dequantize([code]), named("part")) for code in (coarse, fine)]
+    return layer(Binary(parts, how="add"), like)
 
 
 def coarse_quant(clamp: tuple[float, float], measured: tuple[float, float]) -> Quant:
@@ -81,23 +79,24 @@ def within(clamp: tuple[float, float], measured: tuple[float, float]) -> tuple[f
 
 
 def holds(op: Op) -> bool:
-    """Whether the range of a ``quantize`` that has to clamp ends where the clamp does, to half
-    a step."""
+    """Whether the range of an op that has to clamp ends where the clamp does, to half a step."""
     quant = op.output.quant
-    if "clamp" not in op.attrs or "part" in op.attrs or quant is None:
+    if not isinstance(op, Quantize) or op.clamp is None or op.part is not None or quant is None:
         return True
-    low, high = op.attrs["clamp"]
+    low, high = op.clamp
     half = quant.scale * 0.500001
-    return bool(quant.low >= low - half and quant.high <= high + half)
+    return quant.low >= low - half and quant.high <= high + half
 
 
 def hold_clamps(graph: Graph, ranges: object = None) -> None:
     """Clamp by a code of its own first, where another layer's needs have widened the range of
     one that had to clamp. Edits ``graph``."""
-    for op in [op for op in graph.ops if not holds(op)]:
-        low, high = op.attrs.pop("clamp")
+    for op in [op for op in graph.ops if isinstance(op, Quantize) and not holds(op)]:
         wide = op.output.quant
+        assert op.clamp is not None
         assert wide is not None
+        low, high = op.clamp
+        op.clamp = None
         # The zero point is a whole code in both, so zero stays zero.
         low, high = max(low, wide.low), min(high, wide.high)
         step = max((high - low) / 255, 1e-30)
@@ -106,7 +105,7 @@ def hold_clamps(graph: Graph, ranges: object = None) -> None:
         real = Tensor(f"{op.output.name}/real", op.output.shape)
         at = graph.ops.index(op)
         graph.ops[at:at] = [
-            Op("quantize", [op.input], [code], {"clamp": (low, high)}, op.origin),
-            Op("dequantize", [code], [real], {}, op.origin),
+            Quantize([op.input], [code], op.origin, clamp=(low, high)),
+            Dequantize([code], [real], op.origin),
         ]
         op.inputs = [real]

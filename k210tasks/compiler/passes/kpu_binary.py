@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 
 from k210tasks.compiler import functions
 from k210tasks.compiler.agreement import moves
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Graph, Op, Tensor, Within
+from k210tasks.compiler.ir import Graph, Tensor
+from k210tasks.compiler.ops import Activated, Binary, Computed, KpuConv, Within
 from k210tasks.compiler.passes.bounds import Bounds
-from k210tasks.compiler.passes.lowering import MAX_CHANNELS, Lowering, Map, Value, fits
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import MAX_CHANNELS, Pixels, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
 
@@ -36,7 +39,7 @@ def _square(reach: float, count: int) -> tuple[Fn, ...]:
     return near, *far
 
 
-def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | None:
+def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Pixels] | None:
     """Both maps in one tensor, and where in it their pixels are; None where that cannot be."""
     if 2 * a.shape[1] > MAX_CHANNELS:
         return None
@@ -48,7 +51,7 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
         wholes = [dev.whole(v) for v in (a, b)]
         if wholes[0] is None or wholes[1] is None:
             return None
-        m, n = Map.of(wholes[0]), Map.of(wholes[1])
+        m, n = Pixels.of(wholes[0]), Pixels.of(wholes[1])
     if not dev.joinable([m.tensor, n.tensor]):
         return None
     return dev.concat([m.tensor, n.tensor]), m
@@ -56,7 +59,7 @@ def _side_by_side(dev: Lowering, a: Value, b: Value) -> tuple[Tensor, Map] | Non
 
 def _weighted(
     dev: Lowering, joined: Tensor, factors: tuple[float, ...], fn: Fn,
-    like: Value | None = None, computes: tuple[int, ...] | None = None, pre: Within | None = None,
+    like: Value | None = None, computes: Computed | None = None, pre: Within | None = None,
 ) -> Tensor:  # fmt: skip
     """``fn`` of the sum of maps behind each other, each by its factor."""
     c = joined.shape[1] // len(factors)
@@ -65,23 +68,23 @@ def _weighted(
     return dev.conv(joined, weights, zeros, like=like, fn=fn, computes=computes, pre=pre)
 
 
-def _finish(dev: Lowering, joined: Tensor, m: Map, out: Value, op: Op,
+def _finish(dev: Lowering, joined: Tensor, m: Pixels, out: Value, op: Binary,
             factors: tuple[float, ...]) -> None:  # fmt: skip
-    computes = None if out.source is None else (out.source, *m.offset, *m.stride)
-    tensor = _weighted(dev, joined, factors, op.attrs["fn"], out, computes, op.attrs.get("pre"))
-    out.map = Map.of(tensor) if m.whole else Map(tensor, m.offset, m.stride, m.size)
+    computes = None if out.source is None else Computed(out.source, m.offset, m.stride)
+    tensor = _weighted(dev, joined, factors, op.fn, out, computes, op.pre)
+    out.map = Pixels.of(tensor) if m.whole else Pixels(tensor, m.offset, m.stride, m.size)
 
 
-def total(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
+def total(dev: Lowering, a: Value, b: Value, out: Value, op: Binary) -> bool:
     """The sum or difference of two maps of one shape; False where the KPU cannot."""
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
-    _finish(dev, *both, out, op, (1.0, 1.0 if op.attrs["op"] == "add" else -1.0))
+    _finish(dev, *both, out, op, (1.0, 1.0 if op.how == "add" else -1.0))
     return True
 
 
-def product(dev: Lowering, a: Value, b: Value, out: Value, op: Op) -> bool:
+def product(dev: Lowering, a: Value, b: Value, out: Value, op: Binary) -> bool:
     """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
     KPU cannot.
 
@@ -109,7 +112,7 @@ def _often_zero(dev: Lowering, tensor: Tensor) -> bool:
     """Whether a map was clamped at zero."""
     while (op := dev.producers.get(tensor)) is not None and moves(op):
         tensor = op.input
-    fn = functions.simplify(op.attrs.get("fn", ())) if op is not None else ()
+    fn = functions.simplify(op.fn) if isinstance(op, Activated) else ()
     return bool(fn) and fn[-1][0] == "clamp" and fn[-1][1] == 0
 
 
@@ -122,12 +125,14 @@ def _most_parts(joined: Tensor) -> int:
     return 1
 
 
-def _mark(dev: Lowering, tensor: Tensor, role: str) -> None:
+def _mark(dev: Lowering, tensor: Tensor, role: Literal["square", "product"]) -> None:
     """Say of the layers that write ``tensor``, several where its loads split it, what they are
     of a product."""
     writer = dev.producers[tensor]
-    for part in [tensor] if writer.kind == "kpu_conv" else writer.inputs:
-        dev.producers[part].attrs["role"] = role
+    for part in [tensor] if isinstance(writer, KpuConv) else writer.inputs:
+        layer = dev.producers[part]
+        assert isinstance(layer, KpuConv)
+        layer.role = role
 
 
 def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
@@ -136,7 +141,7 @@ def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
         return v
     if v.shape == (1, shape[1], 1, 1):
         repeated = Value(shape, f"{v.name}/repeated")
-        dev.resize(v, repeated, mode="nearest", align_corners=False, half_pixel=False)
+        dev.resize(v, repeated)
         return repeated
     whole = dev.whole(v) if v.shape == (1, 1, *shape[2:]) and fits(v.shape) else None
     if whole is None:
@@ -144,7 +149,7 @@ def broadcast(dev: Lowering, v: Value, shape: tuple[int, ...]) -> Value | None:
     ones = np.ones((shape[1], 1, 1, 1), np.float32)
     zeros = np.zeros(shape[1], np.float32)
     copies = dev.conv(whole, ones, zeros, identity=True)
-    return Value(shape, f"{v.name}/repeated", map=Map.of(copies))
+    return Value(shape, f"{v.name}/repeated", map=Pixels.of(copies))
 
 
 def balance_products(graph: Graph, ranges: Ranges) -> None:
@@ -153,7 +158,7 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
     producers = graph.producers()
     bounds = Bounds(producers, ranges.of)
     for op in graph.ops:
-        if op.attrs.get("role") != "square":
+        if not isinstance(op, KpuConv) or op.role != "square":
             continue
         ends = [bounds.of(t) or (0.0, 0.0) for t in producers[op.input].inputs]
         sizes = [max(abs(low), abs(high)) for low, high in ends]
@@ -162,12 +167,12 @@ def balance_products(graph: Graph, ranges: Ranges) -> None:
         s = math.sqrt(sizes[1] / sizes[0])
         c = op.input.shape[1] // 2
         scale = np.repeat(np.array([s, 1 / s], np.float32), c).reshape(1, -1, 1, 1)
-        op.attrs["weights"] = op.attrs["weights"] * scale
+        op.weights = op.weights * scale
         for count in range(len(ENDS) + 1):
             reaches = (1.0, 2 * math.sqrt(sizes[0] * sizes[1]))
             any_reach, fitting = (_square(reach, count + 1) for reach in reaches)
-            if op.attrs["fn"] in any_reach:
-                op.attrs["fn"] = fitting[any_reach.index(op.attrs["fn"])]
+            if op.fn in any_reach:
+                op.fn = fitting[any_reach.index(op.fn)]
                 break
 
 
@@ -177,14 +182,14 @@ def whole_weights(graph: Graph) -> None:
     must have been chosen. Edits weights."""
     producers = graph.producers()
     for op in graph.ops:
-        if op.attrs.get("role") != "square":
+        if not isinstance(op, KpuConv) or op.role != "square":
             continue
-        w = op.attrs["weights"].astype(np.float64)
+        w = op.weights.astype(np.float64)
         c, rows = w.shape[1] // 2, np.arange(len(w))
         first = np.abs(w[:, :c, 0, 0]).argmax(1)
         parts = producers[op.input].inputs
         x, y = (
-            np.abs(w[rows, first + i * c, 0, 0]) * part.scales[first]
+            np.abs(w[rows, first + i * c, 0, 0]) * part.channel_scales[first]
             for i, part in enumerate(parts)
         )
         ratio = x / y
@@ -192,4 +197,4 @@ def whole_weights(graph: Graph) -> None:
         change = np.sqrt(np.where(ratio > 1, 1 / small, small) / ratio)
         w[rows, first] *= change[:, None, None]
         w[rows, first + c] /= change[:, None, None]
-        op.attrs["weights"] = w.astype(np.float32)
+        op.weights = w.astype(np.float32)

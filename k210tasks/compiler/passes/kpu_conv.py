@@ -7,23 +7,26 @@ a layer's result are meant, and what its input must look like at the edges.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler.functions import Fn
-from k210tasks.compiler.ir import Op
+from k210tasks.compiler.ops import Computed, Pads, Pair, Within
 from k210tasks.compiler.passes import chunks
-from k210tasks.compiler.passes.lowering import (
-    MAX_CHANNELS,
-    Lowering,
-    Map,
-    Value,
-    fits,
-)
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import MAX_CHANNELS, Pixels, Value, fits
 
-Pads = tuple[int, int, int, int]
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What follows a layer's sums, and what of the source file it computes."""
+
+    fn: Fn
+    pre: Within | None
+    first: int
 
 
 def anchor(kernel: int, before: int) -> int:
@@ -31,7 +34,7 @@ def anchor(kernel: int, before: int) -> int:
     return min(max(1 - before, 0), 3 - kernel)
 
 
-def embedded(weights: NDArray[Any], pads: Pads) -> tuple[NDArray[Any], tuple[int, int]]:
+def embedded(weights: NDArray[Any], pads: Pads) -> tuple[NDArray[Any], Pair]:
     """Kernels of up to 3x3 as 3x3 ones, and the pixel of the KPU's map that is output (0, 0)."""
     kh, kw = weights.shape[2:]
     ay, ax = anchor(kh, pads[0]), anchor(kw, pads[2])
@@ -40,7 +43,7 @@ def embedded(weights: NDArray[Any], pads: Pads) -> tuple[NDArray[Any], tuple[int
     return full, (1 - ay - pads[0], 1 - ax - pads[2])
 
 
-def _reach(weights: NDArray[Any], axis: int) -> tuple[int, int]:
+def _reach(weights: NDArray[Any], axis: int) -> Pair:
     """First and last tap of the 3x3 kernels that is not zero anywhere, as -1..1."""
     used = np.flatnonzero(np.any(weights != 0, axis=(0, 1, 5 - axis)))
     return (int(used[0]) - 1, int(used[-1]) - 1) if used.size else (0, 0)
@@ -48,10 +51,10 @@ def _reach(weights: NDArray[Any], axis: int) -> tuple[int, int]:
 
 def _edges(
     weights: NDArray[Any],
-    m: Map,
-    start: tuple[int, int],
-    stride: tuple[int, int],
-    size: tuple[int, int],
+    m: Pixels,
+    start: Pair,
+    stride: Pair,
+    size: Pair,
 ) -> list[int]:
     """Zeros missing around the map (top, bottom, left, right) for 3x3 kernels on it.
 
@@ -80,17 +83,23 @@ def _edges(
 
 
 def conv(
-    dev: Lowering, v: Value, out: Value, op: Op, weights: NDArray[Any], bias: NDArray[Any],
-    *, depthwise: bool, stride: tuple[int, int], pads: Pads, fn: Fn,
+    dev: Lowering, v: Value, out: Value, weights: NDArray[Any], bias: NDArray[Any],
+    *, depthwise: bool, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0), fn: Fn = (),
+    pre: Within | None = None, first: int = 0,
 ) -> bool:  # fmt: skip
-    """A convolution with a kernel of at most 3x3; False where the KPU cannot take it."""
+    """A convolution with a kernel of at most 3x3; False where the KPU cannot take it.
+
+    ``pre``: a tensor of the source inside ``fn``; ``first``: the channel of the source's tensor
+    that is its channel 0.
+    """
+    done = _Rest(fn, pre, first)
     channels = v.shape[1]
     if max(channels, weights.shape[0]) > MAX_CHANNELS:
         return False
     kernel = weights.shape[2:]
     size = (out.shape[2], out.shape[3])
     if kernel == (1, 1) and not any(pads):
-        return _pointwise(dev, v, out, op, weights, bias, depthwise, stride, fn)
+        return _pointwise(dev, v, out, weights, bias, depthwise, stride, done)
     m = dev.settled(v)
     if m is None:
         return False
@@ -108,13 +117,13 @@ def conv(
             m = whole
         else:
             # Its zeros are part of the map from here on: nothing is left to pad.
-            m = Map.of(dev.padded(bare, _at_least(pads, h, w)).tensor)
+            m = Pixels.of(dev.padded(bare, _at_least(pads, h, w)).tensor)
             full, start = embedded(weights, (0, 0, 0, 0))
     if full.shape[2:] == (3, 3) and _reach(full, 2) == _reach(full, 3) == (0, 0):
         full = full[:, :, 1:2, 1:2]
     offset = (m.offset[0] + start[0], m.offset[1] + start[1])
-    target = Map(m.tensor, offset, stride, size)
-    _emit(dev, v, out, op, target, full, bias, depthwise, fn)
+    target = Pixels(m.tensor, offset, stride, size)
+    _emit(dev, out, target, full, bias, depthwise, done)
     return True
 
 
@@ -125,8 +134,8 @@ def _at_least(pads: Pads, h: int, w: int) -> Pads:
 
 
 def _pointwise(
-    dev: Lowering, v: Value, out: Value, op: Op, weights: NDArray[Any], bias: NDArray[Any],
-    depthwise: bool, stride: tuple[int, int], fn: Fn,
+    dev: Lowering, v: Value, out: Value, weights: NDArray[Any], bias: NDArray[Any],
+    depthwise: bool, stride: Pair, done: _Rest,
 ) -> bool:  # fmt: skip
     m = dev.as_map(v)
     if m is None:
@@ -135,22 +144,22 @@ def _pointwise(
         m = dev.grown(v)
         if m is None:
             return False
-    steps = (m.stride[0] * stride[0], m.stride[1] * stride[1])
-    target = Map(m.tensor, m.offset, steps, (out.shape[2], out.shape[3]), False)
+    every = (m.stride[0] * stride[0], m.stride[1] * stride[1])
+    target = Pixels(m.tensor, m.offset, every, (out.shape[2], out.shape[3]), False)
     pool = dev.pool_of_stride(target)
     unpooled = pool is None or chunks.too_large(dev, m, copies=int(any(pool[1])))
     if m.stride != (1, 1) and not depthwise and unpooled and not dev.stays(m):
         m = dev.settled(v)  # fewer channels before the layer than after it, mostly
         if m is None:
             return False
-        target = Map(m.tensor, m.offset, stride, target.size)
-    _emit(dev, v, out, op, target, weights, bias, depthwise, fn)
+        target = Pixels(m.tensor, m.offset, stride, target.size)
+    _emit(dev, out, target, weights, bias, depthwise, done)
     return True
 
 
 def _emit(
-    dev: Lowering, v: Value, out: Value, op: Op, target: Map, weights: NDArray[Any],
-    bias: NDArray[Any], depthwise: bool, fn: Fn,
+    dev: Lowering, out: Value, target: Pixels, weights: NDArray[Any], bias: NDArray[Any],
+    depthwise: bool, done: _Rest,
 ) -> None:  # fmt: skip
     """Compute ``target`` (of the input's tensor) and set ``out.map``, pooling a stride away
     where the layer can."""
@@ -163,26 +172,25 @@ def _emit(
                 target = dev.shifted(target, shift)
             else:
                 kind = 0
-    before = op.attrs.get("pre")
     source = out.source
-    if source is None and before is not None:
-        source = before.tensor.source
-    computes = None if source is None else (source, *target.offset, *target.stride)
+    if source is None and done.pre is not None:
+        source = done.pre.tensor.source
+    computes = source if source is None else Computed(
+        source, target.offset, target.stride, done.first)  # fmt: skip
     tensor = dev.conv(
         target.tensor,
         weights,
         bias,
         like=out,
         depthwise=depthwise,
-        fn=fn,
+        fn=done.fn,
         pool=kind,
         computes=computes,
-        first=op.attrs.get("first", 0),
-        pre=before,
+        pre=done.pre,
     )
     if kind:
         out.map = dev.after_pool(target, tensor)
     else:
-        out.map = Map(tensor, target.offset, target.stride, target.size)
+        out.map = Pixels(tensor, target.offset, target.stride, target.size)
     if out.map.whole:
-        out.map = Map.of(tensor)
+        out.map = Pixels.of(tensor)

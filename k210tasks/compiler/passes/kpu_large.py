@@ -9,23 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.ir import Op, Tensor
-from k210tasks.compiler.passes.kpu_conv import Pads, conv
-from k210tasks.compiler.passes.lowering import (
-    LOAD_BYTES,
-    MAX_CHANNELS,
-    Lowering,
-    Map,
-    Value,
-    fits,
-)
+from k210tasks.compiler.ir import Tensor
+from k210tasks.compiler.ops import Conv, Pads, Pair
+from k210tasks.compiler.passes.kpu_conv import conv
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import LOAD_BYTES, MAX_CHANNELS, Pixels, Value, fits
 from k210tasks.kpu.layout import layout
 
 #: most weights a spread kernel may have; beyond, the CPU does it
 MAX_SPREAD = 300_000
 
 
-def moves_of(low: int, high: int) -> dict[int, tuple[int, int]]:
+def moves_of(low: int, high: int) -> dict[int, Pair]:
     """For taps at offsets ``low..high`` of a pixel: by how much a copy of the map must be
     moved for a 3-tap kernel to reach it, and at which of its taps (-1, 0, 1).
 
@@ -52,8 +47,8 @@ def spread(
     v: Value,
     out: Value,
     weights: NDArray[Any],
-    dilation: tuple[int, int],
-    stride: tuple[int, int],
+    dilation: Pair,
+    stride: Pair,
     pads: Pads,
     *,
     together: bool = False,
@@ -75,7 +70,7 @@ def spread(
         moves = moves_of(-centre, span - centre)
         tables.append([moves[i * dilation[axis] - centre] for i in range(k)])
         starts.append(start)
-    copies: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
+    copies: dict[Pair, list[tuple[int, int, int, int]]] = {}
     for i, (move_y, y) in enumerate(tables[0]):
         for j, (move_x, x) in enumerate(tables[1]):
             copies.setdefault((move_y, move_x), []).append((i, j, y, x))
@@ -99,7 +94,7 @@ def spread(
     else:
         made = {(0, 0): base}
         joined = dev.concat([_moved(dev, made, move) for move in order])
-    wide = Value(joined.shape, v.name, None, v.range, map=Map.of(joined))
+    wide = Value(joined.shape, v.name, None, v.range, map=Pixels.of(joined))
     inner_pads = (1 - starts[0], 1, 1 - starts[1], 1)
     return wide, np.concatenate(kernels, 1), inner_pads
 
@@ -123,18 +118,17 @@ def _weights_a_channel(offsets: list[list[int]]) -> int:
     return 9 * (made + len(moves))
 
 
-def depthwise_in_groups(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
+def depthwise_in_groups(dev: Lowering, v: Value, out: Value, op: Conv) -> bool:
     """A large or dilated depthwise kernel, a few channels at a time as a full one: its zeros
     are few then. False where that is more than it is worth."""
-    a = op.attrs
-    weights, bias = a["weights"], a["bias"]
+    weights = op.weights
     base = dev.whole(v)
     if base is None or not fits(base.shape) or (out.shape[2] < 4 or out.shape[3] < 4):
         return False
     channels = len(weights)
     offsets = []
-    for axis, (k, d) in enumerate(zip(weights.shape[2:], a["dilation"], strict=True)):
-        centre = _centre((k - 1) * d, a["pads"][2 * axis], a["stride"][axis])
+    for axis, (k, d) in enumerate(zip(weights.shape[2:], op.dilation, strict=True)):
+        centre = _centre((k - 1) * d, op.pads[2 * axis], op.stride[axis])
         offsets.append([i * d - centre for i in range(k)])
     products = math.prod(out.shape) * weights[0].size
     most = SPREAD_BESIDE_CPU if dev.version == 4 else SPREAD_ALONE
@@ -144,19 +138,20 @@ def depthwise_in_groups(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
     count = min(most // (_weights_a_channel(offsets) * channels) // unit * unit, MOST_AT_ONCE)
     if count < unit:
         return False
-    maps: list[Map] = []
+    maps: list[Pixels] = []
     for first in range(0, channels, count):
         rows = slice(first, min(first + count, channels))
         n = rows.stop - first
         part = dev.part(base, first, n)
-        some = Value(part.shape, v.name, None, v.range, map=Map.of(part))
+        some = Value(part.shape, v.name, None, v.range, map=Pixels.of(part))
         made = Value((1, n, *out.shape[2:]), out.name, out.source, out.range)
         full = np.zeros((n, n, *weights.shape[2:]), np.float32)
         full[np.arange(n), np.arange(n)] = weights[rows, 0]
-        wide = spread(dev, some, made, full, a["dilation"], a["stride"], a["pads"], together=True)
-        own = Op("conv", [], [], {**a, "first": first}, op.origin)
-        if wide is None or not conv(dev, wide[0], made, own, wide[1], bias[rows], depthwise=False,
-                                    stride=a["stride"], pads=wide[2], fn=a["fn"]):  # fmt: skip
+        wide = spread(dev, some, made, full, op.dilation, op.stride, op.pads, together=True)
+        if wide is None or not conv(
+            dev, wide[0], made, wide[1], op.bias[rows], depthwise=False, stride=op.stride,
+            pads=wide[2], fn=op.fn, pre=op.pre, first=first,
+        ):  # fmt: skip
             return False
         assert made.map is not None
         maps.append(made.map)
@@ -166,11 +161,11 @@ def depthwise_in_groups(dev: Lowering, v: Value, out: Value, op: Op) -> bool:
     if not dev.joinable([x.tensor for x in maps]):
         return False
     joined = dev.concat([x.tensor for x in maps], out)
-    out.map = Map(joined, m.offset, m.stride, m.size, m.clean)
+    out.map = Pixels(joined, m.offset, m.stride, m.size, m.clean)
     return True
 
 
-def _all_moves(dev: Lowering, base: Tensor, order: list[tuple[int, int]]) -> Tensor:
+def _all_moves(dev: Lowering, base: Tensor, order: list[Pair]) -> Tensor:
     """Moved copies of a map of few channels as the output channels of normal layers, each
     of which moves by one pixel at most."""
     c = base.shape[1]
@@ -189,12 +184,12 @@ def _all_moves(dev: Lowering, base: Tensor, order: list[tuple[int, int]]) -> Ten
     return tensor
 
 
-def _within(move: tuple[int, int], reach: int) -> tuple[int, int]:
+def _within(move: Pair, reach: int) -> Pair:
     y, x = (min(max(a, -reach), reach) for a in move)
     return y, x
 
 
-def _moved(dev: Lowering, made: dict[tuple[int, int], Tensor], move: tuple[int, int]) -> Tensor:
+def _moved(dev: Lowering, made: dict[Pair, Tensor], move: Pair) -> Tensor:
     """The map shifted by ``move``, over shorter shifts, zeros moving in."""
     if move not in made:
         y, x = move

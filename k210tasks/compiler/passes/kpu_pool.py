@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from k210tasks.compiler.forms import POOLS
-from k210tasks.compiler.ir import Op, Tensor
-from k210tasks.compiler.passes.kpu_conv import Pads
-from k210tasks.compiler.passes.lowering import Lowering, Map, Value
+from k210tasks.compiler.ir import Tensor
+from k210tasks.compiler.ops import NEVER, KpuConv, Pads, Pair
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import Pixels, Value
 
 #: copies a pool to a small map may take beside the CPU, by version, and the weights of one:
 #: kmodel 3 pools codes on the CPU, in the layer that would have to pick the pixels anyway,
@@ -14,7 +15,7 @@ COPIES_BESIDE_CPU = {3: 0, 4: 1}
 MOST_COPIED = 16_384
 
 
-def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], stride: tuple[int, int],
+def max_pool(dev: Lowering, v: Value, out: Value, kernel: Pair, stride: Pair,
              pads: Pads, fuse: bool) -> bool:  # fmt: skip
     """A max pool by the KPU's pool stage; False where it cannot be one exactly.
 
@@ -33,7 +34,7 @@ def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], strid
             return within and _in_place(dev, m, out, k, size, fuse)
         m = dev.shifted(m, (m.offset[0] % k, m.offset[1] % k)) if any(
             o % k for o in m.offset) else m  # fmt: skip
-        target = Map(m.tensor, m.offset, (k, k), size)
+        target = Pixels(m.tensor, m.offset, (k, k), size)
         inside = all(
             o + n * k <= h for o, n, h in zip(m.offset, size, m.tensor.shape[2:], strict=True)
         )
@@ -49,15 +50,15 @@ def max_pool(dev: Lowering, v: Value, out: Value, kernel: tuple[int, int], strid
                 # What moves in is code 0, which never wins.
                 tensor = _moved_down(dev, tensor, (pads[0], pads[2]))
             tensor = _pooled(dev, tensor, 9, out, fuse)
-        out.map = Map(tensor, m.offset, stride, size)
+        out.map = Pixels(tensor, m.offset, stride, size)
     else:
         return False
     if out.map.whole:
-        out.map = Map.of(out.map.tensor)
+        out.map = Pixels.of(out.map.tensor)
     return True
 
 
-def _in_place(dev: Lowering, m: Map, out: Value, k: int, size: tuple[int, int], fuse: bool) -> bool:
+def _in_place(dev: Lowering, m: Pixels, out: Value, k: int, size: Pair, fuse: bool) -> bool:
     """A pool to maps too small for the KPU to write: the maximum of the window at every pixel,
     of which those of the pool are picked. False where the CPU does it for less."""
     offset, step, pools = m.offset, k, [9] * (k - 1)
@@ -70,31 +71,25 @@ def _in_place(dev: Lowering, m: Map, out: Value, k: int, size: tuple[int, int], 
     tensor = m.tensor
     for pool in pools:
         tensor = _pooled(dev, tensor, pool, out, fuse)
-    out.map = Map(tensor, offset, (step, step), size)
+    out.map = Pixels(tensor, offset, (step, step), size)
     return True
 
 
-def _moved_down(dev: Lowering, tensor: Tensor, by: tuple[int, int]) -> Tensor:
+def _moved_down(dev: Lowering, tensor: Tensor, by: Pair) -> Tensor:
     moved = dev.copy(tensor, tap=(-by[0], -by[1]))
-    dev.producers[moved].attrs.update(pad_code=0, pad_value=-1e30)
+    layer = dev.producers[moved]
+    assert isinstance(layer, KpuConv), "a copy is one layer"
+    layer.pad_code, layer.pad_value = 0, NEVER
     return moved
 
 
-def _poolable(dev: Lowering, tensor: Tensor, fuse: bool) -> Op | None:
+def _poolable(dev: Lowering, tensor: Tensor, fuse: bool) -> KpuConv | None:
     """The layer that writes ``tensor``, where it may pool it as well."""
     producer = dev.producers.get(tensor)
-    alone = producer is not None and not any(tensor in o.inputs for o in dev.ops)
-    if (
-        producer is not None
-        and alone
-        and producer.kind == "kpu_conv"
-        and not producer.attrs["depthwise"]
-        and producer.attrs["pool"] == 0
-        and len(producer.outputs) == 1
-        and fuse
-    ):
-        return producer
-    return None
+    if not fuse or not isinstance(producer, KpuConv) or producer.depthwise or producer.pool:
+        return None
+    alone = len(producer.outputs) == 1 and not any(tensor in o.inputs for o in dev.ops)
+    return producer if alone else None
 
 
 def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) -> Tensor:
@@ -102,7 +97,7 @@ def _pooled(dev: Lowering, tensor: Tensor, pool: int, out: Value, fuse: bool) ->
     producer = _poolable(dev, tensor, fuse)
     if producer is not None:
         stride = POOLS[pool][2]
-        producer.attrs["pool"] = pool
+        producer.pool = pool
         tensor.shape = (*tensor.shape[:2], tensor.shape[2] // stride, tensor.shape[3] // stride)
         tensor.name = out.name
         if out.source is not None:

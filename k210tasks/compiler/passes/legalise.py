@@ -6,12 +6,14 @@ layers of the format then cannot carry is refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from k210tasks.compiler import forms, functions
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler import forms, functions, ops
+from k210tasks.compiler.ir import Graph, Op
 from k210tasks.compiler.options import SmallMaps
 from k210tasks.compiler.passes import (
     cpu,
@@ -23,84 +25,72 @@ from k210tasks.compiler.passes import (
     transposes,
 )
 from k210tasks.compiler.passes.legaliser import Handler, Legaliser
-from k210tasks.compiler.passes.lowering import (
-    MAX_CHANNELS,
-    MIN_SIDE,
-    Lowering,
-    Map,
-    Value,
-    fits,
-)
+from k210tasks.compiler.passes.lowering import Lowering
 from k210tasks.compiler.passes.mains import spare_channels
+from k210tasks.compiler.passes.maps import MAX_CHANNELS, MIN_SIDE, Pixels, Value, fits
 from k210tasks.compiler.problems import CompileError, NeedsKmodel4
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
+
+Kind = TypeVar("Kind", bound=Op)
 
 SMALL_DENSE = 2048  # weights up to which a dense layer on floats stays on the CPU
 
 LARGE_DEPTHWISE = 64  # channels up to which a large depthwise kernel becomes a full one
 #: kinds that may occur in a device graph, by version of the kmodel
-ALLOWED: dict[int, dict[str, forms.Form]] = {
+ALLOWED: dict[int, forms.Forms] = {
     3: {
         **forms.DEVICE,
+        **{kind: form for kind, form in forms.FLOAT.items() if kind not in (ops.Conv, ops.Deconv)},
         **{
-            k: forms.FLOAT[k]
-            for k in (
-                "binary", "reduce", "softmax", "l2norm", "concat", "reshape", "transpose",
-                "resize", "map",
-            )
+            kind: replace(forms.FLOAT[kind], law=forms.windows_within)
+            for kind in (ops.Pool, ops.Slice, ops.Pad)
         },
-        **{k: replace(forms.FLOAT[k], law=forms.windows_within) for k in ("pool", "slice", "pad")},
-        "dense": replace(forms.FLOAT["dense"], law=forms.no_activation),
+        ops.Dense: replace(forms.FLOAT[ops.Dense], law=forms.no_activation),
     },
-    4: {**forms.DEVICE, **{k: f for k, f in forms.FLOAT.items() if k not in ("map", "l2norm")},
-        },
+    4: {**forms.DEVICE, **{k: f for k, f in forms.FLOAT.items() if k not in (ops.Map, ops.L2Norm)}},
 }  # fmt: skip
 
 
-def allowed(version: int, small_maps: SmallMaps = "padded") -> dict[str, forms.Form]:
+def allowed(version: int, small_maps: SmallMaps = "padded") -> forms.Forms:
     """The kinds of kmodel ``version``; "kpu" lets KPU layers put out maps below 4x4."""
     kinds = ALLOWED[version]
     if small_maps == "kpu":
-        return {**kinds, "kpu_conv": replace(kinds["kpu_conv"], least=1)}
+        return {**kinds, ops.KpuConv: replace(kinds[ops.KpuConv], least=1)}
     return kinds
 
 
-def _conv(s: Legaliser, op: Op) -> None:
-    v, out, a = s.value(op.input), s.new(op.output), op.attrs
-    weights, pads, fn = a["weights"], a["pads"], a["fn"]
-    depthwise = a["groups"] > 1
-    kernel = weights.shape[2:]
-    if not depthwise and v.shape[1] <= MAX_CHANNELS < weights.shape[0] and _in_groups(s, op, out):
+def _conv(s: Legaliser, op: ops.Conv) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    depthwise = op.groups > 1
+    kernel = op.weights.shape[2:]
+    many = not depthwise and v.shape[1] <= MAX_CHANNELS < len(op.weights)
+    if many and _in_groups(s, op, out):
         return
-    if max(kernel) <= 3 and all(
-        d == 1 or k == 1 for k, d in zip(kernel, a["dilation"], strict=True)
-    ):
-        if kpu_conv.conv(s.dev, v, out, op, weights, a["bias"], depthwise=depthwise,
-                         stride=a["stride"], pads=pads, fn=fn):  # fmt: skip
+    if max(kernel) <= 3 and all(d == 1 or k == 1 for k, d in zip(kernel, op.dilation, strict=True)):
+        if kpu_conv.conv(s.dev, v, out, op.weights, op.bias, depthwise=depthwise,
+                         stride=op.stride, pads=op.pads, fn=op.fn, pre=op.pre):  # fmt: skip
             return
     elif _large(s, op, v, out):
         return
     cpu.conv(s.dev, v, out, op)
 
 
-def _large(s: Legaliser, op: Op, v: Value, out: Value) -> bool:
+def _large(s: Legaliser, op: ops.Conv, v: Value, out: Value) -> bool:
     """A large or dilated kernel on the KPU; False where that is too much for it."""
-    a = op.attrs
-    weights, dilation, stride, pads = (a[k] for k in ("weights", "dilation", "stride", "pads"))
-    if v.shape[2] < MIN_SIDE and weights.shape[2] == 1 and not any(pads[:2]):
+    if v.shape[2] < MIN_SIDE and op.weights.shape[2] == 1 and not any(op.pads[:2]):
         return _large_on_low_map(s, op, v, out)
-    depthwise = a["groups"] > 1
-    if depthwise and weights.shape[0] > LARGE_DEPTHWISE:
+    depthwise = op.groups > 1
+    if depthwise and len(op.weights) > LARGE_DEPTHWISE:
         return kpu_large.depthwise_in_groups(s.dev, v, out, op)
-    full = _ungrouped(weights) if depthwise else weights
-    wide = kpu_large.spread(s.dev, v, out, full, dilation, stride, pads)
+    full = _ungrouped(op.weights) if depthwise else op.weights
+    wide = kpu_large.spread(s.dev, v, out, full, op.dilation, op.stride, op.pads)
     return wide is not None and kpu_conv.conv(
-        s.dev, wide[0], out, op, wide[1], a["bias"], depthwise=False, stride=stride, pads=wide[2],
-        fn=a["fn"],
+        s.dev, wide[0], out, wide[1], op.bias, depthwise=False, stride=op.stride, pads=wide[2],
+        fn=op.fn, pre=op.pre,
     )  # fmt: skip
 
 
-def _large_on_low_map(s: Legaliser, op: Op, v: Value, out: Value) -> bool:
+def _large_on_low_map(s: Legaliser, op: ops.Conv, v: Value, out: Value) -> bool:
     """A large kernel along the rows of a map that is too low for the KPU, as those of
     one-dimensional networks are: with more rows, which nobody looks at."""
     bare = Value(v.shape, v.name, v.source, v.range, codes=s.dev.as_codes(v))
@@ -108,107 +98,102 @@ def _large_on_low_map(s: Legaliser, op: Op, v: Value, out: Value) -> bool:
     if m is None:
         return False
     rows = m.tensor.shape[2]
-    tall = Value(m.tensor.shape, v.name, None, v.range, map=Map.of(m.tensor))
+    tall = Value(m.tensor.shape, v.name, None, v.range, map=Pixels.of(m.tensor))
     made = Value((1, out.shape[1], rows, out.shape[3]), out.name, out.source, out.range)
-    along = {**op.attrs, "stride": (1, op.attrs["stride"][1])}
-    if not _large(s, Op("conv", op.inputs, op.outputs, along, op.origin), tall, made):
+    if not _large(s, replace(op, stride=(1, op.stride[1])), tall, made):
         return False
     assert made.map is not None
     out.map = replace(made.map, size=(1, out.shape[3]), clean=False)
     return True
 
 
-def _in_groups(s: Legaliser, op: Op, out: Value) -> bool:
+def _in_groups(s: Legaliser, op: ops.Conv, out: Value) -> bool:
     """A convolution of more output channels than a KPU tensor can have, in several."""
-    weights, bias = op.attrs["weights"], op.attrs["bias"]
-    count = -(-len(weights) // MAX_CHANNELS)
+    count = -(-len(op.weights) // MAX_CHANNELS)
     parts = []
-    for rows in np.array_split(np.arange(len(weights)), count):
+    for rows in np.array_split(np.arange(len(op.weights)), count):
         shape = (1, len(rows), *out.shape[2:])
         part = Value(shape, out.name, out.source, out.range)
-        more = {"weights": weights[rows], "bias": bias[rows], "first": int(rows[0])}
-        some = Op("conv", op.inputs, [Tensor(out.name, shape)], {**op.attrs, **more}, op.origin)
-        if not kpu_conv.conv(s.dev, s.value(op.input), part, some, weights[rows], bias[rows],
-                             depthwise=False, stride=op.attrs["stride"], pads=op.attrs["pads"],
-                             fn=op.attrs["fn"]):  # fmt: skip
+        if not kpu_conv.conv(s.dev, s.value(op.input), part, op.weights[rows], op.bias[rows],
+                             depthwise=False, stride=op.stride, pads=op.pads, fn=op.fn,
+                             pre=op.pre, first=int(rows[0])):  # fmt: skip
             return False
         parts.append(part)
     out.parts = parts
     return True
 
 
-def _ungrouped(weights: np.ndarray) -> np.ndarray:
+def _ungrouped(weights: ops.Floats) -> ops.Floats:
     full = np.zeros((weights.shape[0], weights.shape[0], *weights.shape[2:]), np.float32)
     full[np.arange(len(weights)), np.arange(len(weights))] = weights[:, 0]
     return full
 
 
-def _dense(s: Legaliser, op: Op) -> None:
+def _dense(s: Legaliser, op: ops.Dense) -> None:
     v, out = s.value(op.input), s.new(op.output)
     # What a kmodel 3 is fed with in floats has to go into a dense layer first.
     first = s.dev.version == 3 and v.floats is not None and v.floats not in s.dev.producers
     # The last one too: what it puts out, a class or a number for people, stays in floats.
-    small = op.attrs["weights"].size <= SMALL_DENSE and (not v.on_kpu or s.last(op.output))
+    small = op.weights.size <= SMALL_DENSE and (not v.on_kpu or s.last(op.output))
     on_cpu = (first or small) and (s.dev.version == 4 or s.dev.runtime.copies_dense)
     if not on_cpu and kpu_dense.dense(s.dev, v, out, op):
         return
     cpu.dense(s.dev, v, out, op)
 
 
-def _pool(s: Legaliser, op: Op) -> None:
-    v, out, a = s.value(op.input), s.new(op.output), op.attrs
-    kernel, stride, pads = a["kernel"], a["stride"], a["pads"]
-    if a["op"] == "max":
+def _pool(s: Legaliser, op: ops.Pool) -> None:
+    v, out = s.value(op.input), s.new(op.output)
+    kernel, stride, pads = op.kernel, op.stride, op.pads
+    if op.how == "max":
         fuse = s.alone(op.input)
-        plain = Value(out.shape, f"{out.name}/max") if a["fn"] else out
+        plain = Value(out.shape, f"{out.name}/max") if op.fn else out
         if (v.on_kpu or s.wants_kpu(op.output)) and kpu_pool.max_pool(
             s.dev, v, plain, kernel, stride, pads, fuse
         ):
-            if a["fn"]:
-                _apply(s, plain, out, op, a["fn"])
+            if op.fn:
+                _apply(s, plain, out, op)
             return
     elif max(kernel) <= 3 and not any(pads) and (v.on_kpu or s.wants_kpu(op.output)):
         c = v.shape[1]
         weights = np.full((c, 1, *kernel), 1 / (kernel[0] * kernel[1]), np.float32)
-        if kpu_conv.conv(s.dev, v, out, op, weights, np.zeros(c, np.float32), depthwise=True,
-                         stride=stride, pads=pads, fn=a["fn"]):  # fmt: skip
+        if kpu_conv.conv(s.dev, v, out, weights, np.zeros(c, np.float32), depthwise=True,
+                         stride=stride, pads=pads, fn=op.fn, pre=op.pre):  # fmt: skip
             return
     cpu.pool(s.dev, v, out, op)
 
 
-def _apply(s: Legaliser, v: Value, out: Value, op: Op, fn: functions.Fn) -> None:
-    """A function of each value of ``v``."""
+def _apply(s: Legaliser, v: Value, out: Value, op: ops.Map | ops.Pool) -> None:
+    """The function of ``op`` of each value of ``v``."""
+    fn = op.fn
     c = v.shape[1] if len(v.shape) > 1 else 1
     # A factor and an offset are exact in a layer's weights, and errors in its table.
     scale, offset, rest = functions.affine_first(fn)
     weights = np.full((c, 1, 1, 1), scale, np.float32)
     bias = np.full(c, offset, np.float32)
-    if (scale, offset) != (1.0, 0.0):
-        op = Op(op.kind, op.inputs, op.outputs, {**op.attrs, "pre": None}, op.origin)
+    pre = op.pre if (scale, offset) == (1.0, 0.0) else None
     if v.vector is not None:
         tensor, pixel = v.vector
-        computes = None if out.source is None else (out.source, *pixel, 1, 1)
+        computes = None if out.source is None else ops.Computed(out.source, pixel, (1, 1))
         y = s.dev.conv(tensor, weights, bias, like=out, depthwise=True, fn=rest, computes=computes)
         out.vector = (y, pixel)
     elif len(v.shape) == 4 and (v.map is not None or s.wants_kpu(op.output) or (
         s.dev.version == 3 and fits(v.shape) and not cpu.v3_carries(fn, s.dev.runtime))
     ):  # fmt: skip
-        if not kpu_conv.conv(s.dev, v, out, op, weights, bias, depthwise=True, stride=(1, 1),
-                             pads=(0, 0, 0, 0), fn=rest):  # fmt: skip
+        if not kpu_conv.conv(s.dev, v, out, weights, bias, depthwise=True, fn=rest, pre=pre):
             cpu.function(s.dev, v, out, fn)
     else:
         cpu.function(s.dev, v, out, fn)
 
 
-def _map(s: Legaliser, op: Op) -> None:
-    _apply(s, s.value(op.input), s.new(op.output), op, op.attrs["fn"])
+def _map(s: Legaliser, op: ops.Map) -> None:
+    _apply(s, s.value(op.input), s.new(op.output), op)
 
 
-def _binary(s: Legaliser, op: Op) -> None:
+def _binary(s: Legaliser, op: ops.Binary) -> None:
     a, b = (s.value(t) for t in op.inputs)
     out = s.new(op.output)
     computed = all(t.value is None for t in op.inputs) and a is not b
-    if op.attrs["op"] in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
+    if op.how in ("add", "sub") and len(out.shape) == 4 and a.shape == b.shape:
         both = a.map is not None and b.map is not None
         near = both or ((a.on_kpu or b.on_kpu or s.wants_kpu(op.output)) and fits(out.shape))
         if near and computed and kpu_binary.total(s.dev, a, b, out, op):
@@ -216,80 +201,79 @@ def _binary(s: Legaliser, op: Op) -> None:
     if s.dev.version == 3 and computed and _beyond_cpu(a, b, out, op):
         wide = [kpu_binary.broadcast(s.dev, v, out.shape) for v in (a, b)]
         if wide[0] is not None and wide[1] is not None:
-            compute = kpu_binary.product if op.attrs["op"] == "mul" else kpu_binary.total
+            compute = kpu_binary.product if op.how == "mul" else kpu_binary.total
             if compute(s.dev, wide[0], wide[1], out, op):
                 return
     cpu.binary(s.dev, a, b, out, op)
 
 
-def _beyond_cpu(a: Value, b: Value, out: Value, op: Op) -> bool:
+def _beyond_cpu(a: Value, b: Value, out: Value, op: ops.Binary) -> bool:
     """Whether kmodel 3 has no CPU layer for what the KPU can compute of two maps."""
-    how = op.attrs["op"]
+    how = op.how
     return len(out.shape) == 4 and (how in ("mul", "sub") or (how == "add" and a.shape != b.shape))
 
 
-def _concat(s: Legaliser, op: Op) -> None:
+def _concat(s: Legaliser, op: ops.Concat) -> None:
     parts = [s.value(t) for t in op.inputs]
     out = s.new(op.output)
     constant = any(t.value is not None for t in op.inputs)
-    if op.attrs["axis"] == 1 and len(out.shape) == 4 and not constant and s.wants_kpu(op.output):
+    if op.axis == 1 and len(out.shape) == 4 and not constant and s.wants_kpu(op.output):
         m = s.dev.side_by_side(parts)
         if m is not None:
             if len({x.place for x in m}) > 1:
                 wholes = [s.dev.whole(p) for p in parts]
-                m = [Map.of(t) for t in wholes if t is not None]
+                m = [Pixels.of(t) for t in wholes if t is not None]
             if len(m) == len(parts) and s.dev.joinable([x.tensor for x in m]):
                 joined = s.dev.concat([x.tensor for x in m], out)
                 clean = all(x.whole for x in m)
                 lazy = replace(m[0], tensor=joined, clean=False)
-                out.map = Map.of(joined) if clean else lazy
+                out.map = Pixels.of(joined) if clean else lazy
                 return
     cpu.concat(s.dev, parts, out, op)
 
 
-def _slice(s: Legaliser, op: Op) -> None:
+def _slice(s: Legaliser, op: ops.Slice) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    begin, strides = op.attrs["begin"], op.attrs["strides"]
     spatial = len(out.shape) == 4 and out.shape[:2] == v.shape[:2]
     # Kmodel 3 has no layer that cuts: it is left to the KPU to shift.
     m = s.dev.as_map(v) if spatial and s.dev.version == 3 else v.map if spatial else None
     if m is not None:
-        (y, x), (sy, sx), (uy, ux) = begin[2:], m.stride, strides[2:]
+        (y, x), (sy, sx), (uy, ux) = op.begin[2:], m.stride, op.strides[2:]
         offset = (m.offset[0] + y * sy, m.offset[1] + x * sx)
         size = (out.shape[2], out.shape[3])
-        out.map = Map(m.tensor, offset, (sy * uy, sx * ux), size)
+        out.map = Pixels(m.tensor, offset, (sy * uy, sx * ux), size)
         return
-    cpu.move(s.dev, v, out, op, begin=begin, strides=strides)
+    cpu.move(s.dev, v, out, op)
 
 
-def _reshape(s: Legaliser, op: Op) -> None:
+def _reshape(s: Legaliser, op: ops.Reshape) -> None:
     v, out = s.value(op.input), s.new(op.output)
     if v.vector is not None and v.floats is None and v.codes is None and len(out.shape) == 2:
         out.vector = v.vector
         return
     start = s.dev.producers.get(v.codes) if v.codes is not None else None
-    if start is not None and start.kind == "reshape" and start.input.shape == out.shape:
+    if isinstance(start, ops.Reshape) and start.input.shape == out.shape:
         out.codes = start.input  # back to the map the input was fed as
         producer = s.dev.producers.get(start.input)
-        if producer is not None and producer.kind == "kpu_conv":
-            out.map = Map.of(producer.output)
+        if isinstance(producer, ops.KpuConv):
+            out.map = Pixels.of(producer.output)
         return
     cpu.move(s.dev, v, out, op)
 
 
-def _transpose(s: Legaliser, op: Op) -> None:
-    v, out, perm = s.value(op.input), s.new(op.output), op.attrs["perm"]
+def _transpose(s: Legaliser, op: ops.Transpose) -> None:
+    v, out = s.value(op.input), s.new(op.output)
     if s.dev.version == 3:
-        x = transposes.with_kmodel_3(s.dev, s.dev.as_floats(v), out.shape, perm)
+        x = transposes.with_kmodel_3(s.dev, s.dev.as_floats(v), out.shape, op.perm)
         x.name, x.source, x.range = out.name, out.source, out.range
         out.floats = x
         return
-    cpu.move(s.dev, v, out, op, perm=perm)
+    cpu.move(s.dev, v, out, op)
 
 
-def _pad(s: Legaliser, op: Op) -> None:
+def _pad(s: Legaliser, op: ops.Pad) -> None:
     v, out = s.value(op.input), s.new(op.output)
-    pads, value = op.attrs["pads"], op.attrs["value"]
+    pads, value = op.pads, op.value
     if s.dev.version == 3:
         spatial = len(pads) == 4 and not any(a or b for a, b in pads[:2])
         if value != 0 or not spatial:
@@ -298,36 +282,35 @@ def _pad(s: Legaliser, op: Op) -> None:
         out.codes = s.dev.zeros_around(s.dev.as_codes(v), out.shape, pads)
         out.codes.source, out.codes.range = out.source, out.range
     else:
-        out.floats = s.dev.emit(
-            "pad", [s.dev.as_floats(v)], out.shape, out, dtype="float32", pads=pads, value=value
-        )
+        layer = ops.Pad([s.dev.as_floats(v)], pads=pads, value=value)
+        out.floats = s.dev.emit(layer, out.shape, out, dtype="float32")
 
 
-def _resize(s: Legaliser, op: Op) -> None:
-    cpu.resize(s.dev, s.value(op.input), s.new(op.output), op)
+def _beside_kpu(compute: Callable[[Lowering, Value, Value, Kind], None]) -> Handler:
+    """What always is a layer of the CPU."""
+
+    def handler(s: Legaliser, op: Kind) -> None:
+        compute(s.dev, s.value(op.input), s.new(op.output), op)
+
+    return handler
 
 
-def _reduce(s: Legaliser, op: Op) -> None:
-    v, out = s.value(op.input), s.new(op.output)
-    cpu.reduce(s.dev, v, out, op)
-
-
-HANDLERS: dict[str, Handler] = {
-    "conv": _conv,
-    "dense": _dense,
-    "pool": _pool,
-    "map": _map,
-    "binary": _binary,
-    "concat": _concat,
-    "slice": _slice,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "pad": _pad,
-    "resize": _resize,
-    "reduce": _reduce,
-    "softmax": lambda s, op: cpu.softmax(s.dev, s.value(op.input), s.new(op.output), op),
-    "l2norm": lambda s, op: cpu.l2norm(s.dev, s.value(op.input), s.new(op.output), op),
-    "deconv": lambda s, op: cpu.deconv(s.dev, s.value(op.input), s.new(op.output), op),
+HANDLERS: dict[type[Op], Handler] = {
+    ops.Conv: _conv,
+    ops.Dense: _dense,
+    ops.Pool: _pool,
+    ops.Map: _map,
+    ops.Binary: _binary,
+    ops.Concat: _concat,
+    ops.Slice: _slice,
+    ops.Reshape: _reshape,
+    ops.Transpose: _transpose,
+    ops.Pad: _pad,
+    ops.Resize: _beside_kpu(cpu.resize),
+    ops.Reduce: _beside_kpu(cpu.reduce),
+    ops.Softmax: _beside_kpu(cpu.softmax),
+    ops.L2Norm: _beside_kpu(cpu.l2norm),
+    ops.Deconv: _beside_kpu(cpu.deconv),
 }
 
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.passes.lowering import (
-    MAX_CHANNELS,
-    MAX_HEIGHT,
-    MIN_SIDE,
-    Lowering,
-    Map,
-    Value,
-    fits,
-)
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import MAX_CHANNELS, MAX_HEIGHT, MIN_SIDE, Pixels, Value, fits
 from k210tasks.compiler.problems import CompileError, Unsupported
 from k210tasks.kmodel.quirks import misplaces_upload
 
@@ -36,7 +30,7 @@ class Legaliser:
         self.consumers = graph.consumers()
         self.float_input = float_input
 
-    def run(self, handlers: dict[str, Handler]) -> Graph:
+    def run(self, handlers: dict[type[Op], Handler]) -> Graph:
         start = self._input()
         for op in self.graph.ops:
             self.dev.origin = op.origin
@@ -44,7 +38,7 @@ class Legaliser:
                 if tensor.value is not None and tensor not in self.values:
                     self.values[tensor] = Value(tensor.shape, tensor.name, floats=tensor)
             try:
-                handlers[op.kind](self, op)
+                handlers[type(op)](self, op)
                 self._note(self.values[op.output])
             except CompileError as error:
                 if self.refused is None:
@@ -61,8 +55,8 @@ class Legaliser:
                 )
             floats = self.dev.as_floats(self.values[tensor])
             if floats in outputs or floats is start:
-                copy = self.dev.emit("concat", [floats], floats.shape, dtype="float32", axis=0)
-                floats = copy
+                copy = ops.Concat([floats], axis=0)
+                floats = self.dev.emit(copy, floats.shape, dtype="float32")
             outputs.append(floats)
         graph = Graph([start], outputs, self.dev.ops)
         graph.sort()
@@ -74,7 +68,7 @@ class Legaliser:
         x = self.graph.input
         shape = x.shape
         readers = self.consumers.get(x, [])
-        if len(shape) != 4 and readers and all(op.kind == "reshape" for op in readers):
+        if len(shape) != 4 and readers and all(isinstance(op, ops.Reshape) for op in readers):
             maps = [op.output for op in readers if fits4(op.output.shape)]
             if maps and len({m.shape for m in maps}) == 1:
                 shape = maps[0].shape  # fed as the map it is reshaped to: the same bytes
@@ -103,12 +97,12 @@ class Legaliser:
                 if shape != x.shape:
                     v.codes = self._first_of(v.codes, x)
                 else:
-                    v.map = Map.of(on_kpu_copy)
+                    v.map = Pixels.of(on_kpu_copy)
             else:
-                v.map = Map.of(start)
+                v.map = Pixels.of(start)
         elif on_kpu:
             start.place = "kpu"
-            v.map = Map.of(start)
+            v.map = Pixels.of(start)
         else:
             start.shape = x.shape
             v.codes = start
@@ -117,16 +111,16 @@ class Legaliser:
     def _first_of(self, codes: Tensor, x: Tensor) -> Tensor:
         """As many codes as ``x`` has, in its shape, from the start of a dense map of codes."""
         if codes.size != x.size:
-            flat = self.dev.emit("reshape", [codes], (1, codes.size))
-            some = (1, x.size)
-            codes = self.dev.emit("slice", [flat], some, begin=(0, 0), strides=(1, 1))
-        return self.dev.emit("reshape", [codes], x.shape, x)
+            flat = self.dev.emit(ops.Reshape([codes]), (1, codes.size))
+            codes = self.dev.emit(ops.Slice([flat], begin=(0, 0), strides=(1, 1)), (1, x.size))
+        return self.dev.emit(ops.Reshape([codes]), x.shape, x)
 
     def _starts_dense(self, x: Tensor) -> bool:
         """Whether a kmodel 3 can be fed with floats: a dense layer takes them."""
         readers = self.consumers.get(x, [])
-        dense = len(x.shape) == 2 and bool(readers) and all(op.kind == "dense" for op in readers)
-        return dense and x not in self.graph.outputs and self.dev.runtime.starts_dense
+        dense = bool(readers) and all(isinstance(op, ops.Dense) for op in readers)
+        alone = dense and len(x.shape) == 2 and x not in self.graph.outputs
+        return alone and self.dev.runtime.starts_dense
 
     def _as_some_map(self, x: Tensor) -> tuple[int, ...]:
         """The map that the values of ``x`` are fed as: a kmodel 3 starts with a convolution, and
@@ -161,17 +155,16 @@ class Legaliser:
         for part in v.parts:
             self._note(part)
         if v.vector is not None:
-            tensor, shows = v.vector[0], (v.vector[1], (1, 1), (1, 1))
+            tensor, shown = v.vector[0], ops.Shown(v.vector[1], (1, 1), (1, 1))
         elif v.map is not None:
-            tensor, shows = v.map.tensor, (v.map.offset, v.map.stride, v.map.size)
+            tensor, shown = v.map.tensor, ops.Shown(v.map.offset, v.map.stride, v.map.size)
         else:
             return
         writer = self.dev.producers.get(tensor)
-        joined = writer is not None and writer.kind == "kpu_concat"
-        for one in writer.inputs if joined and writer is not None else [tensor]:
+        for one in writer.inputs if isinstance(writer, ops.KpuConcat) else [tensor]:
             layer = self.dev.producers.get(one)
-            if layer is not None and layer.kind == "kpu_conv" and one.source == v.source:
-                layer.attrs["shows"] = shows
+            if isinstance(layer, ops.KpuConv) and one.source == v.source:
+                layer.shown = shown
 
     # -- helpers of the handlers
 
@@ -195,7 +188,8 @@ class Legaliser:
             return False
         if tensor in self.graph.outputs:
             return not readers
-        return len(readers) == 1 and readers[0].kind == "softmax" and self.last(readers[0].output)
+        one = len(readers) == 1 and isinstance(readers[0], ops.Softmax)
+        return one and self.last(readers[0].output)
 
     def wants_kpu(self, tensor: Tensor, depth: int = 3) -> bool:
         """Whether a reader of ``tensor`` will run on the KPU."""
@@ -204,7 +198,7 @@ class Legaliser:
                 return True
             if (
                 depth
-                and op.kind in ("concat", "slice", "pad", "resize")
+                and isinstance(op, (ops.Concat, ops.Slice, ops.Pad, ops.Resize))
                 and self.wants_kpu(op.output, depth - 1)
             ):
                 return True
@@ -233,11 +227,12 @@ def _reads_maps(op: Op) -> bool:
     """Whether an op takes its feature maps from KPU RAM, as far as its kind and shape say."""
     if len(op.output.shape) != 4:
         return False
-    if op.kind == "conv":
-        return op.attrs["groups"] in (1, op.input.shape[1])
-    if op.kind == "pool":
-        return op.attrs["op"] == "max"
-    return op.kind == "map" or (op.kind == "binary" and op.attrs["op"] in ("add", "sub"))
+    if isinstance(op, ops.Conv):
+        return op.groups in (1, op.input.shape[1])
+    if isinstance(op, ops.Pool):
+        return op.how == "max"
+    return isinstance(op, ops.Map) or (isinstance(op, ops.Binary) and op.how in ("add", "sub"))
 
 
-Handler = Callable[[Legaliser, Op], None]
+#: what makes a :class:`Value` of the output of an op of its kind
+Handler = Callable[..., None]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler.ir import Graph, Op, Tensor
-from k210tasks.compiler.passes.lowering import LOAD_BYTES, MAX_CHANNELS, MAX_LOADS
+from k210tasks.compiler.ops import Concat, KpuConcat, KpuConv, KpuPart, copy_of
+from k210tasks.compiler.passes.maps import LOAD_BYTES, MAX_CHANNELS, MAX_LOADS
 from k210tasks.kpu.layout import ROW_BYTES
 
 FEW = 16  # channels up to which a copy may as well be a normal layer
@@ -21,64 +22,52 @@ def spare_channels(graph: Graph) -> None:
     """Give every layer that needs it a spare channel, or a copy of its map that can have one.
     Edits ``graph``."""
     producers = graph.producers()
-    joined = {t for op in graph.ops if op.kind == "kpu_concat" for t in op.inputs}
+    joined = {t for op in graph.ops if isinstance(op, KpuConcat) for t in op.inputs}
     for op in list(graph.ops):
-        if op.kind != "kpu_conv" or len(op.outputs) < 2 or op.output.shape[3] % ROW_BYTES:
+        if not isinstance(op, KpuConv) or len(op.outputs) < 2 or op.output.shape[3] % ROW_BYTES:
             continue
         # After a joined map's part come another's channels; the board feeds no spare one.
-        fed = op.attrs["depthwise"] and op.input not in producers
-        if fed and op.attrs["identity"] and len(op.attrs["weights"]) <= FEW:
-            eye = np.eye(len(op.attrs["weights"]), dtype=np.float32)[:, :, None, None]
-            op.attrs.update(weights=eye * op.attrs["weights"], depthwise=False)
-            fed = False
+        fed = op.depthwise and op.input not in producers
+        if fed and op.identity and len(op.weights) <= FEW:
+            op.weights = np.eye(len(op.weights), dtype=np.float32)[:, :, None, None] * op.weights
+            op.depthwise = fed = False
         if op.output not in joined and not fed and _fits(op):
-            op.attrs["spare"] = 1
+            op.spare = 1
         else:
             at = graph.ops.index(op) + 1
             graph.ops[at:at] = _copies(op)
             del op.outputs[1:]
 
 
-def _fits(op: Op) -> bool:
+def _fits(op: KpuConv) -> bool:
     """Whether the registers can say one channel more."""
     channels = op.output.shape[1] + 1
-    _, inner, k, _ = op.attrs["weights"].shape
-    loads = 1 if op.attrs["depthwise"] else -(-channels // (LOAD_BYTES // (k * k * inner)))
+    _, inner, k, _ = op.weights.shape
+    loads = 1 if op.depthwise else -(-channels // (LOAD_BYTES // (k * k * inner)))
     return channels <= MAX_CHANNELS and loads <= MAX_LOADS
 
 
-def _copies(op: Op) -> list[Op]:
+def _copies(op: KpuConv) -> list[Op]:
     """Ops that bring the map of ``op`` to where its second output is."""
     x, main = op.outputs
     channels = x.shape[1]
     if channels < MAX_CHANNELS:
         return [_copy(x, main, op)]
-    made, parts = [], []
+    made: list[Op] = []
+    parts: list[Tensor] = []
     for first in (0, channels // 2):
         shape = (1, channels // 2, *x.shape[2:])
         part = Tensor(f"{x.name}/part", shape, "uint8", place="kpu")
         parts.append(Tensor(f"{part.name}/main", shape, "uint8"))
-        made.append(Op("kpu_part", [x], [part], {"first": first}, op.origin))
+        made.append(KpuPart([x], [part], op.origin, first=first))
         made.append(_copy(part, parts[-1], op))
-    return [*made, Op("concat", parts, [main], {"axis": 1}, op.origin)]
+    return [*made, Concat(parts, [main], op.origin, axis=1)]
 
 
-def _copy(x: Tensor, main: Tensor, op: Op) -> Op:
+def _copy(x: Tensor, main: Tensor, op: Op) -> KpuConv:
     """A layer that changes nothing, with a spare channel."""
-    channels = x.shape[1]
     same = Tensor(f"{x.name}/same", x.shape, "uint8", place="kpu")
-    attrs = {
-        "weights": np.ones((channels, 1, 1, 1), np.float32),
-        "bias": np.zeros(channels, np.float32),
-        "depthwise": True,
-        "pad_value": 0.0,
-        "fn": (),
-        "pool": 0,
-        "computes": None,
-        "identity": True,
-        "pre": None,
-        "pre_range": None,
-        "pre_clamp": None,
-        "spare": 1,
-    }
-    return Op("kpu_conv", [x], [same, main], attrs, op.origin)
+    layer = copy_of(x, same, op.origin)
+    layer.outputs.append(main)
+    layer.spare = 1
+    return layer

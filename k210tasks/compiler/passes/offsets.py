@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Tensor
+from k210tasks.compiler.ops import Binary, Dequantize
 from k210tasks.compiler.passes.ranges import Ranges
 
 
@@ -14,7 +15,7 @@ def exact_offsets(graph: Graph, ranges: Ranges) -> None:
     With mean 0.5 the input's zero point is 127.5; kmodel 4 can say 128 only.
     """
     for op in list(graph.ops):
-        quant = op.input.quant if op.kind == "dequantize" else None
+        quant = op.input.quant if isinstance(op, Dequantize) else None
         if quant is None or quant.zero_point == round(quant.zero_point):
             continue
         missing = (round(quant.zero_point) - quant.zero_point) * quant.scale
@@ -22,5 +23,5 @@ def exact_offsets(graph: Graph, ranges: Ranges) -> None:
         out = op.output
         raw = Tensor(f"{out.name}/whole", out.shape, "float32")
         op.outputs = [raw]
-        fix = Op("binary", [raw, const], [out], {"op": "add", "fn": ()}, op.origin)
+        fix = Binary([raw, const], [out], op.origin, how="add")
         graph.ops.insert(graph.ops.index(op) + 1, fix)

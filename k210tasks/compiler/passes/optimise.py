@@ -20,8 +20,9 @@ from k210tasks.compiler.ir import Graph, Op, Tensor, as_fed
 from k210tasks.compiler.numerics import layer as solving
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.collect import sampled_pixels
-from k210tasks.compiler.passes.quantise import Layer, Numbers
-from k210tasks.kpu.blas import one_thread
+from k210tasks.compiler.numerics.weights import QuantisedWeights
+from k210tasks.compiler.ops import KpuConcat, KpuConv, Upload
+from k210tasks.compiler.passes.kpu_layer import Layer
 from k210tasks.kpu.conv import ConvLayer
 from k210tasks.kpu.pools import Pool
 
@@ -39,7 +40,7 @@ class Effort:
 
     def samples(self, graph: Graph, kept: int) -> int:
         """How many of ``kept`` samples to run: at least four, if there are."""
-        size = sum(t.size for op in graph.ops if op.kind == "kpu_conv" for t in op.outputs[:1])
+        size = sum(t.size for op in graph.ops if isinstance(op, KpuConv) for t in op.outputs[:1])
         return min(kept, max(4, self.elements // max(size, 1)))
 
 
@@ -85,13 +86,13 @@ class Optimiser:
         read last."""
         if op in self.needed:
             inputs = [self.values[t] for t in op.inputs if t.value is None]
-            if op.kind == "kpu_conv":
+            if isinstance(op, KpuConv):
                 result = self._layer(op, inputs[0])
                 for tensor in op.outputs:
                     self.values[tensor] = result
-            elif op.kind == "kpu_concat":
+            elif isinstance(op, KpuConcat):
                 self.values[op.output] = np.concatenate(inputs, 1)
-            elif op.kind == "upload":
+            elif isinstance(op, Upload):
                 self.values[op.output] = inputs[0]
             else:
                 self.values[op.output] = self._plain(op)
@@ -100,14 +101,14 @@ class Optimiser:
                 self.values.pop(tensor, None)
                 self.moments = {k: v for k, v in self.moments.items() if k[0] is not tensor}
 
-    def _layer(self, op: Op, x: NDArray[np.generic]) -> NDArray[np.uint8]:
-        numbers: Numbers = op.attrs["numbers"]
+    def _layer(self, op: KpuConv, x: NDArray[np.generic]) -> NDArray[np.uint8]:
+        numbers = op.chosen
         layer = ConvLayer(
             numbers.codes,
             numbers.bn,
             numbers.activation,
-            depthwise=op.attrs["depthwise"],
-            pool=Pool(op.attrs["pool"]),
+            depthwise=op.depthwise,
+            pool=Pool(op.pool),
             pad_value=numbers.pad_value,
             arg_x=numbers.arg_x,
             arg_w=numbers.arg_w,
@@ -127,18 +128,18 @@ class Optimiser:
                     # Samples lie behind each other, each with as many rows as the tensor has.
                     rows = slice(n * tensor.shape[0], (n + 1) * tensor.shape[0])
                     inputs.append(_decode(tensor, self.values[tensor][rows]))
-            results.append(np.asarray(executor.KINDS[op.kind](op, *inputs)))
+            results.append(executor.compute(op, *inputs))
         return _encode(op.output, np.concatenate(results))
 
     # -- choosing
 
-    def choose(self, op: Op, layer: Layer, bits: int) -> tuple[solving.weights.QuantisedWeights,
+    def choose(self, layer: Layer, bits: int) -> tuple[QuantisedWeights,
                                                                NDArray[np.float64]]:  # fmt: skip
         """Rounded weights and bias (in reals) of a layer."""
-        sampled = self._pixels(op)
-        inputs = self._inputs(op, layer, sampled)
+        sampled = self._pixels(layer.op)
+        inputs = self._inputs(layer, sampled)
         w, bias = layer.weights, layer.bias
-        if sampled.target is not None and "role" not in op.attrs:
+        if sampled.target is not None and layer.op.role is None:
             w, bias = solving.adapt(w, bias, inputs, sampled.target)
         rounded = solving.round_layer(
             w,
@@ -154,18 +155,17 @@ class Optimiser:
             bias = bias + drift
         return rounded, bias
 
-    def _pixels(self, op: Op) -> Sampled:
+    def _pixels(self, op: KpuConv) -> Sampled:
         h, w = op.input.shape[2:]
-        found = self._measured(op)
-        if found is None:
+        found, computes = self._measured(op), op.computes
+        if found is None or computes is None:
             per = self._per_image(op)
             chosen = [sampled_pixels(h * w, int(n))[:per] for n in range(len(self.images))]
             image = np.repeat(np.arange(len(chosen)), [len(c) for c in chosen])
             place = np.concatenate(chosen).astype(np.int64)
             return Sampled(image, place // w, place % w, None)
         stats_shape, flat, values, low, high = found
-        computes = op.attrs["computes"]
-        _, oy, ox, sy, sx, first = computes
+        (oy, ox), (sy, sx), first = computes.offset, computes.stride, computes.first
         per = self._per_image(op)
         if flat.shape[1] > per:  # spread over the map, as the pixels are
             pick = (np.arange(per) * flat.shape[1]) // per
@@ -175,7 +175,7 @@ class Optimiser:
         at: NDArray[np.int64] = flat.reshape(-1).astype(np.int64)
         y, x = oy + at // columns * sy, ox + at % columns * sx
         y_real = values.reshape(len(at), -1)[:, first : first + op.output.shape[1]]
-        if op.attrs.get("centred"):
+        if op.centred:
             y_real = y_real - y_real.mean(axis=1, keepdims=True)
         y_real = np.clip(y_real, low, high)
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
@@ -183,26 +183,27 @@ class Optimiser:
             image, y, x, y_real = image[inside], y[inside], x[inside], y_real[inside]
         return Sampled(image, y, x, solving.Target(y_real.astype(np.float64), low, high))
 
-    def _per_image(self, op: Op) -> int:
+    def _per_image(self, op: KpuConv) -> int:
         """Pixels per sample; fewer where a wide layer makes each dear."""
-        wide = not op.attrs["depthwise"] and op.attrs["weights"][0].size > solving.WIDE
+        wide = not op.depthwise and op.weights[0].size > solving.WIDE
         return max(1, self.effort.pixels // (3 if wide else 1) // len(self.images))
 
-    def _measured(self, op: Op) -> tuple[
+    def _measured(self, op: KpuConv) -> tuple[
         tuple[int, ...], NDArray[np.int32], NDArray[np.float32], float, float
     ] | None:  # fmt: skip
         """Shape, pixels and values of the float tensor a layer computes, and the clamp in
         front of it; the values before the activation where they were measured."""
-        if not op.attrs.get("computes"):
+        if op.computes is None:
             return None
-        tensors, pre = self.calibration.tensors, op.attrs.get("pre")
-        stats = tensors.get(pre) if pre is not None else None
-        low, high = op.attrs["pre_clamp"] or (-math.inf, math.inf)
+        tensors = self.calibration.tensors
+        pre = None if op.pre is None else op.pre.tensor.source
+        stats = None if pre is None else tensors.get(pre)
+        low, high = op.pre[1:] if op.pre is not None else (-math.inf, math.inf)
         leak = None
         if stats is None or stats.values is None:
-            stats = tensors.get(op.attrs["computes"][0])
+            stats = tensors.get(op.computes.source)
             low, high = -math.inf, math.inf
-            fn = functions.simplify(op.attrs["fn"])
+            fn = functions.simplify(op.fn)
             clamp = functions.clamp_of(fn)
             if clamp is not None:
                 low, high = clamp
@@ -218,12 +219,13 @@ class Optimiser:
         pixels = self.calibration.pixels[stats.pixel_count][self.images]
         return stats.shape, pixels, values, low, high
 
-    def _inputs(self, op: Op, layer: Layer, at: Sampled) -> solving.Inputs:
-        depthwise, taps = op.attrs["depthwise"], op.attrs["weights"].shape[2]
+    def _inputs(self, layer: Layer, at: Sampled) -> solving.Inputs:
+        op = layer.op
+        depthwise, taps = op.depthwise, op.weights.shape[2]
         key = (op.input, bytes([depthwise, taps]) + at.y.tobytes() + at.x.tobytes())
         if key not in self.moments:
             x = self.values[op.input]
-            rows = _neighbourhoods(x, at, taps, op.attrs.get("pad_code", layer.zero))
+            rows = _neighbourhoods(x, at, taps, layer.around)
             rows = rows.astype(np.float32) - np.float32(layer.zero)  # [P, C, taps**2]
             shaped = rows.transpose(1, 0, 2) if depthwise else rows.reshape(len(rows), -1)
             self.moments[key] = solving.Inputs.of(np.ascontiguousarray(shaped, np.float32))
@@ -283,16 +285,16 @@ def _needed(graph: Graph) -> set[Op]:
         feeds = any(t in wanted for t in op.outputs)
         if feeds:
             needed.add(op)
-        if feeds or (op.kind == "kpu_conv" and not op.attrs["identity"]):
+        if feeds or (isinstance(op, KpuConv) and not op.identity):
             wanted.update(op.inputs)
     return needed
 
 
 def _scale_of(tensor: Tensor, rank: int) -> NDArray[np.float64] | float:
     assert tensor.quant is not None
-    if tensor.steps is None:
+    if tensor.scales is None:
         return tensor.quant.scale
-    return tensor.steps.reshape(1, -1, *(1,) * (rank - 2))
+    return tensor.scales.reshape(1, -1, *(1,) * (rank - 2))
 
 
 def _decode(tensor: Tensor, codes: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -310,6 +312,3 @@ def _encode(tensor: Tensor, real: NDArray[np.generic]) -> NDArray[np.generic]:
     q = np.asarray(real, np.float32) * np.asarray(1 / _scale_of(tensor, real.ndim), np.float32)
     q += np.float32(tensor.quant.zero_point)
     return np.clip(np.rint(q, out=q), 0, 255).astype(np.uint8)
-
-
-__all__ = ["EFFORTS", "Effort", "Optimiser", "one_thread"]

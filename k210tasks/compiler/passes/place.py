@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ir import Graph, Tensor
 from k210tasks.compiler.numerics.allocator import Buffer, busiest_step, place
+from k210tasks.compiler.ops import KpuConcat, KpuConv, KpuPart, Reshape
 from k210tasks.compiler.problems import TooLarge
 from k210tasks.kpu.layout import KPU_RAM_ROWS, ROW_BYTES, map_rows
 
@@ -78,24 +79,20 @@ def _areas(graph: Graph, where: str) -> list[_Area]:
         for tensor in op.outputs:
             if tensor.place != where:
                 continue
-            if op.kind == "reshape":
+            if isinstance(op, (Reshape, KpuPart)):
                 area = areas[op.input]
-                area.members.append((tensor, dict_of(area)[op.input]))
-                area.last = max(area.last, live[tensor][1])
-                areas[tensor] = area
-            elif op.kind == "kpu_part":
-                area = areas[op.input]
-                _, _, h, w = op.input.shape
-                before = map_rows(op.attrs["first"], h, w) if op.attrs["first"] else 0
+                before = 0
+                if isinstance(op, KpuPart) and op.first:
+                    before = map_rows(op.first, *op.input.shape[2:])
                 area.members.append((tensor, dict_of(area)[op.input] + before))
                 area.last = max(area.last, live[tensor][1])
                 areas[tensor] = area
-            elif op.kind == "kpu_concat":
+            elif isinstance(op, KpuConcat):
                 _join(op, tensor, areas, order, live)
             else:
                 add(tensor)
     for op in graph.ops:
-        if op.attrs.get("spare"):
+        if isinstance(op, KpuConv) and op.spare:
             for tensor in spared(op):
                 if tensor.place == where:
                     area = areas[tensor]
@@ -103,9 +100,9 @@ def _areas(graph: Graph, where: str) -> list[_Area]:
     return order
 
 
-def spared(op: Op) -> list[Tensor]:
+def spared(op: KpuConv) -> list[Tensor]:
     """What a layer with a spare channel writes, and reads, one channel more of."""
-    return [*op.outputs, *(op.inputs if op.attrs["depthwise"] else ())]
+    return [*op.outputs, *(op.inputs if op.depthwise else ())]
 
 
 def _one_more(tensor: Tensor) -> int:
@@ -120,7 +117,7 @@ def dict_of(area: _Area) -> dict[Tensor, int]:
 
 
 def _join(
-    op: Op,
+    op: KpuConcat,
     tensor: Tensor,
     areas: dict[Tensor, _Area],
     order: list[_Area],
@@ -147,12 +144,7 @@ def allocate(graph: Graph, *, rounds: int = 300) -> Memory:
     for where, align in (("kpu", 1), ("main", ALIGN_MAIN)):
         areas = _areas(graph, where)
         buffers = [Buffer(a.size, a.first, a.last) for a in areas]
-        placed = place(
-            buffers,
-            align=align,
-            limit=None,
-            rounds=rounds,
-        )
+        placed = place(buffers, align=align, limit=None, rounds=rounds)
         if where == "kpu" and placed.total > KPU_RAM_ROWS:
             raise _too_large(graph, areas, buffers, placed.total)
         table = memory.rows if where == "kpu" else memory.bytes

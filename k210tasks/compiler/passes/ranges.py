@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler import agreement, executor, functions
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, as_fed
-from k210tasks.compiler.numerics import ranges as choosing
+from k210tasks.compiler.numerics import range_choice as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
-from k210tasks.compiler.numerics.steps import MAP_MARGIN, margin
+from k210tasks.compiler.numerics.channel_scales import MAP_MARGIN, margin
+from k210tasks.compiler.ops import NEVER, Activated, Concat, KpuConcat, KpuConv, Quantize, copy_of
 from k210tasks.compiler.passes import clamps
 from k210tasks.compiler.passes.bounds import Bounds, Range, through
 from k210tasks.compiler.problems import NoCalibration
 
 #: least step of an output as a share of what its layer can reach: the batch norm's multiplier
 #: and sum have to fit their registers, and a channel's own step may be finer still, by the
-#: FINEST of numerics/steps.py
+#: FINEST of numerics/channel_scales.py
 FINEST_STEP = 2.0**-25
 INT8 = 127  # steps of a symmetric weight
 
@@ -51,9 +52,9 @@ class Ranges:
             self._chosen[index] = low, high
         return self._chosen[index]
 
-    def before(self, op: Op) -> Range | None:
-        """The range of a layer's values before its function: measured first, then known."""
-        return self.of_source(op.attrs.get("pre")) or op.attrs.get("pre_range")
+    def before(self, op: KpuConv) -> Range | None:
+        """The range of a layer's values before its function."""
+        return None if op.pre is None else self.of(op.pre.tensor)
 
     def of(self, tensor: Tensor) -> Range | None:
         """The range of a tensor of the graph: measured first, then known."""
@@ -97,7 +98,7 @@ class Assigner:
         self._parts(quants)
         self._shares(quants)
         for op in self.graph.ops:
-            if op.kind == "kpu_conv" and not op.attrs["identity"]:
+            if isinstance(op, KpuConv) and not op.identity:
                 own = self.codes.of(op.output)
                 least = self._reach(op, quants) * FINEST_STEP
                 if quants[own].scale < least:  # next to nothing, or what never woke up
@@ -121,14 +122,16 @@ class Assigner:
         start = self.graph.input
         made = [(start, start)] if start.dtype == "uint8" else []
         for op in self.graph.ops:
-            if op.output.dtype == "uint8" and op.kind != "kpu_concat" and not agreement.moves(op):
+            joins = isinstance(op, KpuConcat)
+            if op.output.dtype == "uint8" and not joins and not agreement.moves(op):
                 made.append((op.output, self._origin(op)))
         for tensor, origin in made:
             own = self.codes.of(tensor)
-            clamp = _clamp(self._attrs(tensor))
+            writer = self.producers.get(tensor)
+            clamp = _clamp(writer)
             if origin is start and self.contract is not None:
                 low, high = self.contract.low, self.contract.high
-            elif self._attrs(tensor).get("part") == "fine":
+            elif isinstance(writer, Quantize) and writer.part == "fine":
                 low, high = 0.0, 0.0  # of no range: it is what another code leaves
             else:
                 low, high = self._needed(origin)
@@ -138,19 +141,16 @@ class Assigner:
             self._members.setdefault(self.zeros.of(own), {})[own] = None
         return found
 
-    def _attrs(self, tensor: Tensor) -> dict[str, Any]:
-        """Attributes of the op that writes ``tensor``; none of the graph's input."""
-        op = self.producers.get(tensor)
-        return {} if op is None else op.attrs
-
     def _parts(self, quants: dict[Tensor, Quant]) -> None:
         """What codes mean that clamp in two parts, the second of what the first leaves."""
         for op in self.graph.ops:
-            if op.attrs.get("part") == "coarse":
+            if not isinstance(op, Quantize):
+                continue
+            if op.part == "coarse" and op.clamp is not None:
                 measured = self._needed(op.output)
-                quants[self.codes.of(op.output)] = clamps.coarse_quant(op.attrs["clamp"], measured)
-            elif op.attrs.get("part") == "fine":
-                coarse = quants[self.codes.of(op.attrs["of"])]
+                quants[self.codes.of(op.output)] = clamps.coarse_quant(op.clamp, measured)
+            elif op.part == "fine" and op.of is not None:
+                coarse = quants[self.codes.of(op.of)]
                 quants[self.codes.of(op.output)] = clamps.fine_quant(coarse)
 
     def _shares(self, quants: dict[Tensor, Quant]) -> None:
@@ -158,7 +158,7 @@ class Assigner:
         difference, and whole shares of the coarsest, as weights are: what is rounded or weighed
         in another way than its counterpart does not cancel."""
         for op in self.graph.ops:
-            if op.attrs.get("role") != "product":
+            if not isinstance(op, KpuConv) or op.role != "product":
                 continue
             owns = [self.codes.of(part) for part in self.producers[op.input].inputs]
             pairs = list(zip(owns[: len(owns) // 2], owns[len(owns) // 2 :], strict=True))
@@ -172,23 +172,22 @@ class Assigner:
     def _origin(self, op: Op) -> Tensor:
         """The tensor whose range ``op``'s output has: of a copy the one that is copied."""
         tensor = op.output
-        while op.attrs.get("rescales") or agreement.moves(op):
+        while (isinstance(op, KpuConv) and op.rescales) or agreement.moves(op):
             tensor = op.input
             before = self.producers.get(tensor)
-            if before is None or before.kind in ("kpu_concat", "concat"):
+            if before is None or isinstance(before, (KpuConcat, Concat)):
                 break
             op, tensor = before, before.output
         return tensor
 
-    def _reach(self, op: Op, quants: dict[Tensor, Quant]) -> float:
+    def _reach(self, op: KpuConv, quants: dict[Tensor, Quant]) -> float:
         """The largest magnitude a layer can compute before its function."""
         before = self.producers.get(op.input)
-        joined = before is not None and before.kind == "kpu_concat"
-        parts = before.inputs if joined and before is not None else [op.input]
+        parts = before.inputs if isinstance(before, KpuConcat) else [op.input]
         given = [quants[self.codes.of(t)] for t in parts]
         largest = max(max(-q.low, q.high) for q in given)
-        weights = np.abs(op.attrs["weights"]).sum((1, 2, 3)).max(initial=0.0)
-        return float(weights * largest + np.abs(op.attrs["bias"]).max(initial=0.0))
+        weights = np.abs(op.weights).sum((1, 2, 3)).max(initial=0.0)
+        return float(weights * largest + np.abs(op.bias).max(initial=0.0))
 
     def _needed(self, tensor: Tensor) -> Range:
         found = self._known(tensor)
@@ -208,10 +207,8 @@ class Assigner:
     def _derived(self, tensor: Tensor) -> Range | None:
         """From what the layer's function makes of a range measured before it."""
         op = self.producers.get(tensor)
-        if op is None or op.kind != "kpu_conv":
-            return None
-        before = self.ranges.before(op)
-        return None if before is None else through(op.attrs["fn"], *before)
+        before = self.ranges.before(op) if isinstance(op, KpuConv) else None
+        return through(op.fn, *before) if isinstance(op, KpuConv) and before else None
 
     def _measured(self, tensor: Tensor) -> Range | None:
         """By running the graph in float on the samples that calibration kept."""
@@ -225,10 +222,10 @@ class Assigner:
     def _settle_copies(self) -> None:
         """Let copies that need not scale anything be copies of codes again."""
         for op in self.graph.ops:
-            if op.attrs.pop("rescales", False):
-                before = self.producers.get(op.input)
-                joined = before is not None and before.kind == "kpu_concat"
-                op.attrs["identity"] = not joined and op.input.quant == op.output.quant
+            if isinstance(op, KpuConv) and op.rescales:
+                joined = isinstance(self.producers.get(op.input), KpuConcat)
+                op.identity = not joined and op.input.quant == op.output.quant
+                op.rescales = False
 
 
 def rescale_parts(graph: Graph) -> None:
@@ -236,38 +233,28 @@ def rescale_parts(graph: Graph) -> None:
     what they copy, so that its other readers keep theirs; what is the model's input, whose
     codes are given, is copied for it. Edits ``graph``."""
     producers, consumers = graph.producers(), graph.consumers()
-    for concat in [op for op in graph.ops if op.kind == "kpu_concat"]:
+    for concat in [op for op in graph.ops if isinstance(op, KpuConcat)]:
         if agreement.sharing(consumers.get(concat.output, [])) == "nothing":
             continue
         for i, part in enumerate(concat.inputs):
             writer = producers.get(part)
-            if writer is None or (writer.kind != "kpu_conv" and _given(part, graph, producers)):
-                writer = _copy(part, concat.origin)
+            layer = isinstance(writer, KpuConv)
+            if writer is None or (not layer and _given(part, graph, producers)):
+                same = Tensor(f"{part.name}/copy", part.shape, "uint8", place="kpu")
+                writer = copy_of(part, same, concat.origin)
                 concat.inputs[i] = writer.output
                 graph.ops.insert(graph.ops.index(concat), writer)
-            if writer.kind == "kpu_conv" and writer.attrs["identity"]:
-                writer.attrs.update(identity=False, rescales=True)
+            if isinstance(writer, KpuConv) and writer.identity:
+                writer.identity, writer.rescales = False, True
 
 
-def _copy(x: Tensor, origin: tuple[str, ...]) -> Op:
-    """A layer that copies the codes of a map in KPU RAM."""
-    channels = x.shape[1]
-    attrs = {
-        "weights": np.ones((channels, 1, 1, 1), np.float32),
-        "bias": np.zeros(channels, np.float32),
-        "depthwise": True, "pad_value": 0.0, "fn": (), "pool": 0, "computes": None,
-        "identity": True, "pre": None, "pre_range": None, "pre_clamp": None,
-    }  # fmt: skip
-    return Op(
-        "kpu_conv", [x], [Tensor(f"{x.name}/copy", x.shape, "uint8", place="kpu")], attrs, origin
-    )
-
-
-def _clamp(attrs: dict[str, Any]) -> Range | None:
+def _clamp(op: Op | None) -> Range | None:
     """Where the values end that an op can put out: a quantised file tells the range of a clamp
     that changes no codes as that of what it clamps."""
-    fn = functions.simplify(attrs.get("fn", ()))
-    return attrs.get("clamp") or (fn[-1][1:] if fn and fn[-1][0] == "clamp" else None)
+    if isinstance(op, Quantize) and op.clamp is not None:
+        return op.clamp
+    fn = functions.simplify(op.fn) if isinstance(op, Activated) else ()
+    return fn[-1][1:] if fn and fn[-1][0] == "clamp" else None
 
 
 def _given(tensor: Tensor, graph: Graph, producers: dict[Tensor, Op]) -> bool:
@@ -284,7 +271,7 @@ def _extremes(graph: Graph, calibration: Calibration) -> dict[Tensor, NDArray[An
         x = np.asarray(sample, np.float32)[None]
         x = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
         for tensor, value in executor.run(graph, as_fed(x, graph.input), keep=True).items():
-            near = value[np.abs(value) < 1e29]
+            near = value[np.abs(value) < -NEVER / 10]
             ends = np.array([near.min(initial=0.0), near.max(initial=0.0)])
             if tensor in found:
                 ends = np.array([min(found[tensor][0], ends[0]), max(found[tensor][1], ends[1])])

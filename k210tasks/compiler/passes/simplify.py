@@ -7,8 +7,9 @@ Rules run until none applies. What each does is its docstring.
 from __future__ import annotations
 
 from k210tasks.compiler.ir import Graph
+from k210tasks.compiler.ops import Map, Reshape, Resize, Slice, Transpose
 from k210tasks.compiler.passes.bounds import through
-from k210tasks.compiler.passes.rules import layers, moves, values
+from k210tasks.compiler.passes.rules import fusing, moving, values
 from k210tasks.compiler.passes.rules.editor import Editor, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -16,26 +17,26 @@ RULES: tuple[Rule, ...] = (
     values.fold_constants,
     values.binary_with_scalar,
     values.joined_functions,
-    layers.binary_with_channels,
+    fusing.binary_with_channels,
     values.empty_map,
     values.affine_into_weights,
     values.map_after,
     values.map_over_moves,
-    layers.scaling_after_conv,
-    layers.scaling_before_conv,
-    layers.scaling_after_dense,
-    layers.scaling_before_dense,
-    moves.pad_after_pad,
-    layers.pad_before_conv,
-    moves.transposes,
-    moves.reshapes,
-    moves.dense_takes_any_order,
-    layers.whole_map_conv,
-    layers.whole_map_mean,
-    layers.groups_as_one,
-    moves.concat_of_one,
-    moves.recognised_moves,
-    layers.selection_before_conv,
+    fusing.scaling_after_conv,
+    fusing.scaling_before_conv,
+    fusing.scaling_after_dense,
+    fusing.scaling_before_dense,
+    moving.pad_after_pad,
+    fusing.pad_before_conv,
+    moving.transposes,
+    moving.reshapes,
+    moving.dense_takes_any_order,
+    fusing.whole_map_conv,
+    fusing.whole_map_mean,
+    fusing.groups_as_one,
+    moving.concat_of_one,
+    moving.recognised_moves,
+    fusing.selection_before_conv,
 )
 
 
@@ -60,14 +61,14 @@ def simplify(graph: Graph) -> Graph:
 
 
 #: kinds whose values are among those of their input
-_MOVING = {"reshape", "transpose", "slice", "resize"}
+_MOVING = (Reshape, Transpose, Slice, Resize)
 
 
 def _hand_on_ranges(graph: Graph) -> None:
     """Let what only moves values, or is a function of them, have the range that follows from
     theirs: a quantised file tells it of its own tensors only."""
     for op in graph.ops:
-        if op.kind == "map" and op.output.range is None and op.input.range is not None:
-            op.output.range = through(op.attrs["fn"], *op.input.range)
-        elif op.kind in _MOVING and op.output.range is None:
+        if isinstance(op, Map) and op.output.range is None and op.input.range is not None:
+            op.output.range = through(op.fn, *op.input.range)
+        elif isinstance(op, _MOVING) and op.output.range is None:
             op.output.range = op.input.range

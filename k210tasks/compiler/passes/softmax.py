@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.passes.ranges import Ranges
@@ -14,7 +16,7 @@ HARMLESS = 60.0  # logits this far below zero do not vanish yet
 LOWEST = -1000.0  # logits that were not measured
 NOTHING = 12.0  # a class that far behind the first has e**-12 of its share: none
 #: kinds that hand logits on as they are, one by one
-_CARRIERS = {"dequantize", "slice", "reshape", "transpose", "remove_padding"}
+_CARRIERS = (ops.Dequantize, ops.Slice, ops.Reshape, ops.Transpose, ops.RemovePadding)
 
 
 def centre_logits(graph: Graph, ranges: Ranges) -> None:
@@ -30,24 +32,23 @@ def centre_logits(graph: Graph, ranges: Ranges) -> None:
         return
     producers, consumers = graph.producers(), graph.consumers()
     for softmax in graph.ops:
-        if softmax.kind != "softmax":
+        if not isinstance(softmax, ops.Softmax):
             continue
         path: list[Tensor] = []
         layer, tensor = producers.get(softmax.input), softmax.input
         while layer is not None and tensor not in graph.outputs and len(consumers[tensor]) == 1:
             path.append(tensor)
-            if layer.kind not in _CARRIERS:
+            if not isinstance(layer, _CARRIERS):
                 others = [t for t in layer.outputs if t is not tensor]
                 if not any(t in graph.outputs or consumers.get(t) for t in others):
-                    _centre(layer, path + others, calibration, NOTHING / softmax.attrs["beta"])
+                    _centre(layer, path + others, calibration, NOTHING / softmax.beta)
                 break
             tensor = layer.input
             layer = producers.get(tensor)
 
 
 def _centre(layer: Op, path: list[Tensor], calibration: Calibration, nothing: float) -> None:
-    a = layer.attrs
-    if layer.kind != "kpu_conv" or a["identity"] or a["fn"]:
+    if not isinstance(layer, ops.KpuConv) or layer.identity or layer.fn:
         return
     values = _measured(layer, calibration)
     if values is None:
@@ -57,20 +58,20 @@ def _centre(layer: Op, path: list[Tensor], calibration: Calibration, nothing: fl
     high = UNSEEN * float(centred.max())
     if values.shape[-1] == 2:
         high = min(high, nothing)
-    a["weights"] = (a["weights"] - a["weights"].mean(0, dtype=np.float64)).astype(np.float32)
-    a["bias"] = (a["bias"] - a["bias"].mean(dtype=np.float64)).astype(np.float32)
-    a["fn"] = (("clamp", low, high),)
-    a["centred"] = True
+    weights, bias = layer.weights, layer.bias
+    layer.weights = (weights - weights.mean(0, dtype=np.float64)).astype(np.float32)
+    layer.bias = (bias - bias.mean(dtype=np.float64)).astype(np.float32)
+    layer.fn = (("clamp", low, high),)
+    layer.centred = True
     for tensor in path:
         tensor.source, tensor.range = None, (low, high)
 
 
-def _measured(layer: Op, calibration: Calibration) -> np.ndarray | None:
+def _measured(layer: ops.KpuConv, calibration: Calibration) -> NDArray[np.float64] | None:
     """[samples, classes] of a layer that computes one vector of logits."""
-    computes = layer.attrs.get("computes")
-    if not computes:
+    if layer.computes is None:
         return None
-    stats = calibration.tensors.get(computes[0])
+    stats = calibration.tensors.get(layer.computes.source)
     classes = layer.output.shape[1]
     if stats is None or stats.values is None or stats.pixel_count != 1 or classes < 2:
         return None
@@ -86,16 +87,15 @@ def lift_logits(graph: Graph, ranges: Ranges) -> None:
     the bias of the layer before, or adds a constant where there is none.
     """
     producers, consumers = graph.producers(), graph.consumers()
-    for op in [op for op in graph.ops if op.kind == "softmax"]:
+    for op in [op for op in graph.ops if isinstance(op, ops.Softmax)]:
         before = producers.get(op.input)
-        if before is None or before.attrs.get("from_zero"):
+        if before is None or (isinstance(before, ops.Dequantize) and before.from_zero):
             continue
         measured = ranges.of(op.input) or (LOWEST, 0.0)
         lift = -MARGIN * measured[0]
         alone = len(consumers[op.input]) == 1 and op.input not in graph.outputs
-        if before.kind == "dense" and alone and lift > 0:
-            bias = before.attrs["bias"] + np.float32(lift)
-            before.attrs["bias"] = bias.astype(np.float32)
+        if isinstance(before, ops.Dense) and alone and lift > 0:
+            before.bias = (before.bias + np.float32(lift)).astype(np.float32)
         elif lift > HARMLESS:
             _add(graph, op, lift)
 
@@ -107,8 +107,8 @@ def _add(graph: Graph, softmax: Op, lift: float) -> None:
     constant, lifted = (Tensor(f"{x.name}/{what}", x.shape) for what in ("lift", "lifted"))
     at = graph.ops.index(softmax)
     graph.ops[at:at] = [
-        Op("quantize", [x], [code], {}, softmax.origin),
-        Op("dequantize", [code], [constant], {"constant": lift}, softmax.origin),
-        Op("binary", [x, constant], [lifted], {"op": "add", "fn": ()}, softmax.origin),
+        ops.Quantize([x], [code], softmax.origin),
+        ops.Dequantize([code], [constant], softmax.origin, constant=lift),
+        ops.Binary([x, constant], [lifted], softmax.origin, how="add"),
     ]
     softmax.inputs = [lifted]

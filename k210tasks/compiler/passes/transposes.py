@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from k210tasks.compiler.ir import Tensor
-from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.ops import Reshape, Transpose
+from k210tasks.compiler.passes.device import Device
 from k210tasks.compiler.problems import NeedsKmodel4
 
 Axes = tuple[int, ...]
@@ -24,18 +25,18 @@ def rotation(shape: Axes, perm: Axes) -> tuple[int, int] | None:
     return math.prod(shape) // columns, columns
 
 
-def with_kmodel_3(dev: Lowering, x: Tensor, out_shape: Axes, perm: Axes) -> Tensor:
+def with_kmodel_3(dev: Device, x: Tensor, out_shape: Axes, perm: Axes) -> Tensor:
     """Floats transposed by the layer that brings a map from C,H,W to H,W,C."""
     if perm == (0, 2, 3, 1):
-        return dev.emit("transpose", [x], out_shape, dtype="float32", perm=perm)
+        return dev.emit(Transpose([x], perm=perm), out_shape, dtype="float32")
     matrix = rotation(x.shape, perm)
     if matrix is None:
         raise NeedsKmodel4(dev.label, f"a transpose by {list(perm)}")
     rows, columns = matrix
-    flat = dev.emit("reshape", [x], (1, rows, 1, columns), dtype="float32")
-    turned = dev.emit("transpose", [flat], (1, 1, columns, rows), dtype="float32",
-                      perm=(0, 2, 3, 1))  # fmt: skip
-    return dev.emit("reshape", [turned], out_shape, dtype="float32")
+    flat = dev.emit(Reshape([x]), (1, rows, 1, columns), dtype="float32")
+    turn = Transpose([flat], perm=(0, 2, 3, 1))
+    turned = dev.emit(turn, (1, 1, columns, rows), dtype="float32")
+    return dev.emit(Reshape([turned]), out_shape, dtype="float32")
 
 
 def _swaps(order: Axes) -> Iterator[tuple[tuple[int, int, int], Axes]]:
@@ -62,13 +63,13 @@ def _fewest_swaps(perm: Axes) -> list[tuple[int, int, int]]:
     return paths[perm]
 
 
-def in_four_dimensions(dev: Lowering, x: Tensor, perm: Axes) -> Tensor:
+def in_four_dimensions(dev: Device, x: Tensor, perm: Axes) -> Tensor:
     """A transpose of any number of dimensions in as few of four dimensions as can be."""
     size = x.shape
     for i, j, k in _fewest_swaps(perm):
         runs = (size[:i], size[i:j], size[j:k], size[k:])
         a, b, c, d = (math.prod(run) for run in runs)
-        flat = dev.emit("reshape", [x], (a, b, c, d), dtype=x.dtype)
-        x = dev.emit("transpose", [flat], (a, c, b, d), dtype=x.dtype, perm=(0, 2, 1, 3))
+        flat = dev.emit(Reshape([x]), (a, b, c, d), dtype=x.dtype)
+        x = dev.emit(Transpose([flat], perm=(0, 2, 1, 3)), (a, c, b, d), dtype=x.dtype)
         size = runs[0] + runs[2] + runs[1] + runs[3]
-    return dev.emit("reshape", [x], size, dtype=x.dtype)
+    return dev.emit(Reshape([x]), size, dtype=x.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from k210tasks.compiler import agreement, functions
 from k210tasks.compiler.ir import Graph, Tensor
+from k210tasks.compiler.ops import Activated, KpuConcat, Quantize, Turn
 from k210tasks.compiler.passes.ranges import Ranges
 
 
@@ -20,7 +21,7 @@ def drop_idle_turns(graph: Graph, ranges: Ranges) -> None:
     _, zeros = agreement.classes(graph)
     below = {zeros.of(tensor) for tensor in _below_zero(graph)}
     for op in list(graph.ops):
-        if op.kind == "turn" and zeros.of(op.input) not in below and not _zero(op.input):
+        if isinstance(op, Turn) and zeros.of(op.input) not in below and not _zero(op.input):
             graph.replace(op.output, op.input)
             graph.ops.remove(op)
 
@@ -37,17 +38,17 @@ def _below_zero(graph: Graph) -> Iterator[Tensor]:
     if start.quant is not None and _zero(start):
         yield start
     for op in graph.ops:
-        if op.output.dtype != "uint8" or op.kind == "kpu_concat" or agreement.moves(op):
+        if op.output.dtype != "uint8" or isinstance(op, KpuConcat) or agreement.moves(op):
             continue
-        fn = functions.simplify(op.attrs.get("fn", ()))
-        if "clamp" in op.attrs:
-            fn = (("clamp", *op.attrs["clamp"]),)
+        fn = functions.simplify(op.fn) if isinstance(op, Activated) else ()
+        if isinstance(op, Quantize) and op.clamp is not None:
+            fn = (("clamp", *op.clamp),)
         if not fn or _least(fn[-1]) < 0:
             yield op.output
 
 
-def _least(step: functions.Step) -> float:
-    """The least value that a step of a function can put out, as far as its kind tells."""
-    if step[0] == "clamp":
-        return float(step[1])
-    return 0.0 if step[0] in ("logistic", "abs", "square", "exp", "sqrt") else -math.inf
+def _least(last: functions.Primitive) -> float:
+    """The least value that a function can put out, as far as its last primitive tells."""
+    if last[0] == "clamp":
+        return float(last[1])
+    return 0.0 if last[0] in ("logistic", "abs", "square", "exp", "sqrt") else -math.inf

@@ -11,19 +11,21 @@ from k210tasks.compiler import functions
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Tensor, to_nchw
+from k210tasks.compiler.ops import Arithmetic, Binary, Map
 from k210tasks.compiler.reading.state import Handler, Reader, floats
+
+_BINARY: dict[str, Arithmetic] = {
+    "ADD": "add", "SUB": "sub", "MUL": "mul", "DIV": "div", "MINIMUM": "min", "MAXIMUM": "max",
+    "SQUARED_DIFFERENCE": "sub",
+}  # fmt: skip
 
 
 def _binary(r: Reader, op: SourceOp) -> None:
-    kind = {
-        "ADD": "add", "SUB": "sub", "MUL": "mul", "DIV": "div", "MINIMUM": "min", "MAXIMUM": "max",
-        "SQUARED_DIFFERENCE": "sub",
-    }[op.name]  # fmt: skip
     a, b = (r.get(t) for t in op.inputs[:2])
     rank = len(op.outputs[0].shape)
     a, b = (_broadcast(r, t, rank) for t in (a, b))
     fn: Fn = (("square",),) if op.name == "SQUARED_DIFFERENCE" else r.activation(op)
-    r.finish(op, "binary", [a, b], op=kind, fn=fn)
+    r.finish(op, Binary([a, b], how=_BINARY[op.name], fn=fn))
 
 
 def _broadcast(r: Reader, t: Tensor, rank: int) -> Tensor:
@@ -40,8 +42,8 @@ def _add_n(r: Reader, op: SourceOp) -> None:
         return
     total = parts[0]
     for part in parts[1:-1]:
-        total = r.emit("binary", [total, part], total.shape, op="add", fn=())
-    r.finish(op, "binary", [total, parts[-1]], op="add", fn=())
+        total = r.emit(Binary([total, part], how="add"), total.shape)
+    r.finish(op, Binary([total, parts[-1]], how="add"))
 
 
 #: exponent -> the function it is
@@ -51,40 +53,40 @@ _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 def _pow(r: Reader, op: SourceOp) -> None:
     exponent = float(np.ravel(floats(op.inputs[1]))[0])
     fn: Fn = () if exponent == 1 else ((_POWERS[exponent],),)
-    r.finish(op, "map", [r.get(op.inputs[0])], fn=fn)
+    r.finish(op, Map([r.get(op.inputs[0])], fn=fn))
 
 
 def _map(*fn: Any) -> Handler:
     def handler(r: Reader, op: SourceOp) -> None:
-        r.finish(op, "map", [r.get(op.inputs[0])], fn=tuple(fn))
+        r.finish(op, Map([r.get(op.inputs[0])], fn=tuple(fn)))
 
     return handler
 
 
 def _leaky(r: Reader, op: SourceOp) -> None:
-    step = ("leaky", float(op.options["alpha"]))
-    r.finish(op, "map", [r.get(op.inputs[0])], fn=(step,))
+    fn = (("leaky", float(op.options["alpha"])),)
+    r.finish(op, Map([r.get(op.inputs[0])], fn=fn))
 
 
 def _gelu(r: Reader, op: SourceOp) -> None:
     name = "gelu_tanh" if op.options.get("approximate") else "gelu"
-    r.finish(op, "map", [r.get(op.inputs[0])], fn=((name,),))
+    r.finish(op, Map([r.get(op.inputs[0])], fn=((name,),)))
 
 
 def _prelu(r: Reader, op: SourceOp) -> None:
     x = r.get(op.inputs[0])
     slopes = floats(op.inputs[1])
     if np.unique(slopes).size == 1:
-        r.finish(op, "map", [x], fn=(("leaky", float(slopes.flat[0])),))
+        r.finish(op, Map([x], fn=(("leaky", float(slopes.flat[0])),)))
         return
     # Several slopes are beyond one table: max(x, 0) + slope * min(x, 0).
     value = slopes.reshape((1,) * (len(x.shape) - slopes.ndim) + slopes.shape)
     value = to_nchw(value)
     factor = Tensor(f"{x.name}/slopes", value.shape, value=value)
-    above = r.emit("map", [x], x.shape, fn=(functions.RELU,))
-    below = r.emit("map", [x], x.shape, fn=(("clamp", -math.inf, 0.0),))
-    scaled = r.emit("binary", [below, factor], x.shape, op="mul", fn=())
-    r.finish(op, "binary", [above, scaled], op="add", fn=())
+    above = r.emit(Map([x], fn=(functions.RELU,)), x.shape)
+    below = r.emit(Map([x], fn=(("clamp", -math.inf, 0.0),)), x.shape)
+    scaled = r.emit(Binary([below, factor], how="mul"), x.shape)
+    r.finish(op, Binary([above, scaled], how="add"))
 
 
 def _same(r: Reader, op: SourceOp) -> None:
@@ -102,9 +104,7 @@ def _same(r: Reader, op: SourceOp) -> None:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(
-        ("ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM", "SQUARED_DIFFERENCE"), _binary
-    ),
+    **dict.fromkeys(_BINARY, _binary),
     "ADD_N": _add_n,
     "POW": _pow,
     "RELU": _map(functions.RELU),

@@ -7,15 +7,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import nchw
 from k210tasks.compiler.problems import Unsupported
 from k210tasks.compiler.reading.state import AXIS, Handler, Reader, floats
 
 
-def _pads(
-    op: SourceOp, size: tuple[int, int], kernel: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _pads(op: SourceOp, size: ops.Pair, kernel: ops.Pair) -> ops.Pads:
     """TFLite's padding (top, bottom, left, right) for effective ``kernel`` on ``size``."""
     if given := op.options.get("pads"):
         top, bottom, left, right = given
@@ -42,9 +41,7 @@ def _conv(r: Reader, op: SourceOp) -> None:
         groups = channels // kernel.shape[3]
     k = weights.shape[2:]
     effective = ((k[0] - 1) * dilation[0] + 1, (k[1] - 1) * dilation[1] + 1)
-    r.finish(
-        op,
-        "conv",
+    conv = ops.Conv(
         [x],
         weights=np.ascontiguousarray(weights),
         bias=_bias(op, weights.shape[0]),
@@ -54,6 +51,7 @@ def _conv(r: Reader, op: SourceOp) -> None:
         pads=_pads(op, (x.shape[2], x.shape[3]), effective),
         fn=r.activation(op),
     )
+    r.finish(op, conv)
 
 
 def _bias(op: SourceOp, count: int, which: int = 2) -> NDArray[np.float32]:
@@ -73,16 +71,16 @@ def _transpose_conv(r: Reader, op: SourceOp) -> None:
         whole = (given - 1) * s + k
         total = max(0, whole - n) if op.options["padding"] == "SAME" else 0
         pads += [total // 2, whole - n - total // 2]
-    r.finish(
-        op,
-        "deconv",
+    t, b, left, right = pads
+    deconv = ops.Deconv(
         [x],
         weights=np.ascontiguousarray(weights),
         bias=_bias(op, out[3], 3),
         stride=op.options["stride"],
-        pads=tuple(pads),
+        pads=(t, b, left, right),
         fn=r.activation(op),
     )
+    r.finish(op, deconv)
 
 
 def _dense(r: Reader, op: SourceOp) -> None:
@@ -98,16 +96,13 @@ def _dense(r: Reader, op: SourceOp) -> None:
     columns = weights.shape[1]
     rows = x.size // columns
     if x.shape != (rows, columns):
-        x = r.emit("reshape", [x], (rows, columns))
-    attrs = {
-        "weights": np.ascontiguousarray(weights),
-        "bias": _bias(op, weights.shape[0]),
-        "fn": r.activation(op),
-    }
+        x = r.emit(ops.Reshape([x]), (rows, columns))
+    bias = _bias(op, weights.shape[0])
+    dense = ops.Dense([x], weights=np.ascontiguousarray(weights), bias=bias, fn=r.activation(op))
     if op.outputs[0].shape == (rows, weights.shape[0]):
-        r.finish(op, "dense", [x], **attrs)
+        r.finish(op, dense)
     else:
-        y = r.emit("dense", [x], (rows, weights.shape[0]), **attrs)
+        y = r.emit(dense, (rows, weights.shape[0]))
         y.source = op.outputs[0].index
         y.range = r.like(op.outputs[0]).range
         r.reshape_to(op, y)
@@ -116,16 +111,20 @@ def _dense(r: Reader, op: SourceOp) -> None:
 def _pool(r: Reader, op: SourceOp) -> None:
     x = r.get(op.inputs[0])
     kernel = op.options["filter"]
-    r.finish(
-        op,
-        "pool",
+    pool = ops.Pool(
         [x],
-        op="max" if op.name == "MAX_POOL_2D" else "mean",
+        how="max" if op.name == "MAX_POOL_2D" else "mean",
         kernel=kernel,
         stride=op.options["stride"],
         pads=_pads(op, (x.shape[2], x.shape[3]), kernel),
         fn=r.activation(op),
     )
+    r.finish(op, pool)
+
+
+_REDUCED: dict[str, ops.Reduction] = {
+    "MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min",
+}  # fmt: skip
 
 
 def _reduce(r: Reader, op: SourceOp) -> None:
@@ -137,12 +136,12 @@ def _reduce(r: Reader, op: SourceOp) -> None:
     if rank == 3 and axes == [1]:  # over the places of a one-dimensional map
         x, rank, axes = r.as_map(x), 4, [1, 2]
     ours = tuple(sorted(AXIS[a] for a in axes)) if rank == 4 else tuple(axes)
-    kind = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}[op.name]
+    reduced = ops.Reduce([x], how=_REDUCED[op.name], axes=ours)
     shape = tuple(1 if i in ours else n for i, n in enumerate(x.shape))
     if nchw(op.outputs[0].shape) == shape:
-        r.finish(op, "reduce", [x], op=kind, axes=ours)
+        r.finish(op, reduced)
     else:
-        y = r.emit("reduce", [x], shape, op=kind, axes=ours)
+        y = r.emit(reduced, shape)
         y.source = op.outputs[0].index if rank == 4 and ours == (2, 3) else None
         r.reshape_to(op, r.as_source(y))
 
@@ -150,12 +149,12 @@ def _reduce(r: Reader, op: SourceOp) -> None:
 def _softmax(r: Reader, op: SourceOp) -> None:
     x = r.get(op.inputs[0])
     axis = 1 if len(x.shape) == 4 else len(x.shape) - 1
-    r.finish(op, "softmax", [x], beta=float(op.options.get("beta", 1.0)), axis=axis)
+    r.finish(op, ops.Softmax([x], beta=float(op.options.get("beta", 1.0)), axis=axis))
 
 
 def _l2norm(r: Reader, op: SourceOp) -> None:
     x = r.get(op.inputs[0])
-    r.finish(op, "l2norm", [x], axis=1 if len(x.shape) == 4 else len(x.shape) - 1)
+    r.finish(op, ops.L2Norm([x], axis=1 if len(x.shape) == 4 else len(x.shape) - 1))
 
 
 HANDLERS: dict[str, Handler] = {
@@ -166,7 +165,7 @@ HANDLERS: dict[str, Handler] = {
     "BATCH_MATMUL": _dense,
     "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool,
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), _reduce),
+    **dict.fromkeys(_REDUCED, _reduce),
     "SOFTMAX": _softmax,
     "L2_NORMALIZATION": _l2norm,
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from k210tasks.compiler import ops
 from k210tasks.compiler.constraints import SourceOp
-from k210tasks.compiler.ir import Op, Tensor, nchw, selection
+from k210tasks.compiler.ir import Tensor, nchw
 from k210tasks.compiler.reading.state import TO_NCHW, TO_NHWC, Handler, Reader, floats
 
 
@@ -25,20 +26,20 @@ def _pad(r: Reader, op: SourceOp) -> None:
         fill = float(np.ravel(floats(op.inputs[2]))[0])
     if row:
         shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
-        y = r.emit("pad", [x], shape, pads=tuple(pads), value=fill)
+        y = r.emit(ops.Pad([x], pads=tuple(pads), value=fill), shape)
         r.reshape_to(op, r.as_source(y))
     else:
-        r.finish(op, "pad", [x], pads=tuple(pads), value=fill)
+        r.finish(op, ops.Pad([x], pads=tuple(pads), value=fill))
 
 
 def _concat(r: Reader, op: SourceOp) -> None:
     parts = [r.get(t) for t in op.inputs]
     axis = r.axis(op.options["axis"], len(op.outputs[0].shape))
     if fn := r.activation(op):
-        y = r.emit("concat", parts, nchw(op.outputs[0].shape), axis=axis)
-        r.finish(op, "map", [y], fn=fn)
+        y = r.emit(ops.Concat(parts, axis=axis), nchw(op.outputs[0].shape))
+        r.finish(op, ops.Map([y], fn=fn))
     else:
-        r.finish(op, "concat", parts, axis=axis)
+        r.finish(op, ops.Concat(parts, axis=axis))
 
 
 def _reshape(r: Reader, op: SourceOp) -> None:
@@ -52,7 +53,7 @@ def _transpose(r: Reader, op: SourceOp) -> None:
     perm = tuple(int(p) for p in const)
     if len(perm) == 4:
         perm = tuple(TO_NHWC[perm[i]] for i in TO_NCHW)
-    r.finish(op, "transpose", [x], perm=perm)
+    r.finish(op, ops.Transpose([x], perm=perm))
 
 
 def _cut(
@@ -62,15 +63,11 @@ def _cut(
     x = r.get(op.inputs[1] if op.name == "SPLIT" else op.inputs[0])
     if len(x.shape) == 4:
         begin, strides, shape = ([v[i] for i in TO_NCHW] for v in (begin, strides, shape))
-    target = op.outputs[which]
-    attrs = {"begin": tuple(begin), "strides": tuple(strides)}
-    if nchw(target.shape) == tuple(shape):
-        out = r.like(target)
-        r.ops.append(Op("slice", [x], [out], attrs, (r.label,)))
-        r.values[target.index] = out
+    cut = ops.Slice([x], begin=tuple(begin), strides=tuple(strides))
+    if nchw(op.outputs[which].shape) == tuple(shape):
+        r.finish(op, cut, which)
     else:
-        y = r.emit("slice", [x], tuple(shape), **attrs)
-        r.reshape_to(op, r.as_source(y), which)
+        r.reshape_to(op, r.as_source(r.emit(cut, tuple(shape))), which)
 
 
 def _strided_slice(r: Reader, op: SourceOp) -> None:
@@ -117,14 +114,13 @@ def _split(r: Reader, op: SourceOp) -> None:
 
 
 def _resize(r: Reader, op: SourceOp) -> None:
-    r.finish(
-        op,
-        "resize",
+    resize = ops.Resize(
         [r.get(op.inputs[0])],
         mode="nearest" if op.name == "RESIZE_NEAREST_NEIGHBOR" else "bilinear",
         align_corners=bool(op.options.get("align_corners")),
         half_pixel=bool(op.options.get("half_pixel_centers")),
     )
+    r.finish(op, resize)
 
 
 def _pack(r: Reader, op: SourceOp) -> None:
@@ -132,7 +128,7 @@ def _pack(r: Reader, op: SourceOp) -> None:
     axis = op.options["axis"] % len(shape)
     one = tuple(1 if i == axis else n for i, n in enumerate(shape))
     parts = [r.reshaped(r.get(t), one) for t in op.inputs]
-    r.finish(op, "concat", parts, axis=r.axis(axis, len(shape)))
+    r.finish(op, ops.Concat(parts, axis=r.axis(axis, len(shape))))
 
 
 def _unpack(r: Reader, op: SourceOp) -> None:
@@ -152,7 +148,7 @@ def _tile(r: Reader, op: SourceOp) -> None:
         axis = r.axis(i, len(x.shape))
         if times > 1:
             shape = tuple(n * times if k == axis else n for k, n in enumerate(x.shape))
-            x = r.emit("concat", [x] * times, shape, axis=axis)
+            x = r.emit(ops.Concat([x] * times, axis=axis), shape)
     r.hold(op, x)
 
 
@@ -165,7 +161,7 @@ def _picked(r: Reader, x: Tensor, axis: int, places: list[int]) -> list[Tensor]:
             continue
         begin = tuple(places[start] if k == axis else 0 for k in range(len(x.shape)))
         shape = tuple(i - start if k == axis else n for k, n in enumerate(x.shape))
-        parts.append(r.emit("slice", [x], shape, begin=begin, strides=(1,) * len(shape)))
+        parts.append(r.emit(ops.Slice([x], begin=begin, strides=(1,) * len(shape)), shape))
         start = i
     return parts
 
@@ -182,11 +178,16 @@ def _gather(r: Reader, op: SourceOp) -> None:
     else:
         axis = r.axis(axis, len(x.shape))
         shape = tuple(len(at) if k == axis else m for k, m in enumerate(x.shape))
-        y = r.emit("concat", _picked(r, x, axis, at), shape, axis=axis)
+        y = r.emit(ops.Concat(_picked(r, x, axis, at), axis=axis), shape)
     if y.shape == nchw(op.outputs[0].shape):
         r.hold(op, y)
     else:
         r.reshape_to(op, r.as_source(y))
+
+
+def _selection(x: Tensor, weights: ops.Floats, stride: ops.Pair = (1, 1)) -> ops.Conv:
+    """A convolution that only picks values: (O, I, h, w) of ones and zeros, no bias."""
+    return ops.Conv([x], weights=weights, bias=np.zeros(len(weights), np.float32), stride=stride)
 
 
 def _selected(r: Reader, x: Tensor, channels: list[int]) -> Tensor:
@@ -194,7 +195,7 @@ def _selected(r: Reader, x: Tensor, channels: list[int]) -> Tensor:
     weights = np.zeros((len(channels), x.shape[1], 1, 1), np.float32)
     weights[np.arange(len(channels)), channels] = 1
     shape = (1, len(channels), *x.shape[2:])
-    return r.emit("conv", [x], shape, **selection(weights))
+    return r.emit(_selection(x, weights), shape)
 
 
 def _space_to_depth(r: Reader, op: SourceOp) -> None:
@@ -205,15 +206,15 @@ def _space_to_depth(r: Reader, op: SourceOp) -> None:
         for j in range(block):
             weights[i, j, :, :, i, j] = np.eye(c)
     weights = weights.reshape(-1, c, block, block)
-    r.finish(op, "conv", [x], **{**selection(weights), "stride": (block, block)})
+    r.finish(op, _selection(x, weights, (block, block)))
 
 
 def _depth_to_space(r: Reader, op: SourceOp) -> None:
     x, block = r.get(op.inputs[0]), op.options["block"]
     _, c, h, w = x.shape
-    y = r.emit("reshape", [x], (block, block, c // block**2, h, w))
-    y = r.emit("transpose", [y], (c // block**2, h, block, w, block), perm=(2, 3, 0, 4, 1))
-    r.finish(op, "reshape", [y])
+    y = r.emit(ops.Reshape([x]), (block, block, c // block**2, h, w))
+    y = r.emit(ops.Transpose([y], perm=(2, 3, 0, 4, 1)), (c // block**2, h, block, w, block))
+    r.finish(op, ops.Reshape([y]))
 
 
 def _mirror_pad(r: Reader, op: SourceOp) -> None:
@@ -230,7 +231,7 @@ def _mirror_pad(r: Reader, op: SourceOp) -> None:
         high = [n - 1 - skip - k for k in range(after)]
         parts = [*_picked(r, x, axis, low), x, *_picked(r, x, axis, high)]
         shape = tuple(m + before + after if k == axis else m for k, m in enumerate(x.shape))
-        x = r.emit("concat", parts, shape, axis=axis)
+        x = r.emit(ops.Concat(parts, axis=axis), shape)
     r.hold(op, x)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from k210tasks.compiler import functions
 from k210tasks.compiler.constraints import SourceOp, SourceTensor
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor, nchw, nhwc, to_nchw
+from k210tasks.compiler.ops import Reshape, Transpose
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.source import real
 
@@ -58,19 +58,20 @@ class Reader:
             self.values[t.index] = Tensor(t.name, value.shape, value=value, source=t.index)
         return self.values[t.index]
 
-    def emit(
-        self, kind: str, inputs: list[Tensor], shape: tuple[int, ...], /, **attrs: Any
-    ) -> Tensor:
-        name = f"{inputs[0].name}/{kind}"
-        out = Tensor(name, tuple(int(n) for n in shape))
-        self.ops.append(Op(kind, inputs, [out], attrs, (self.label,)))
+    def _write(self, op: Op, out: Tensor) -> Tensor:
+        op.outputs, op.origin = [out], (self.label,)
+        self.ops.append(op)
         return out
 
-    def finish(self, op: SourceOp, kind: str, inputs: list[Tensor], /, **attrs: Any) -> None:
+    def emit(self, op: Op, shape: tuple[int, ...]) -> Tensor:
+        """Append an op, and its output."""
+        out = Tensor(f"{op.input.name}/{op.kind}", tuple(int(n) for n in shape))
+        return self._write(op, out)
+
+    def finish(self, source: SourceOp, op: Op, which: int = 0) -> None:
         """The last op of a source op: it writes the source op's output."""
-        out = self.like(op.outputs[0])
-        self.ops.append(Op(kind, inputs, [out], attrs, (self.label,)))
-        self.values[op.outputs[0].index] = out
+        target = source.outputs[which]
+        self.values[target.index] = self._write(op, self.like(target))
 
     def hold(self, op: SourceOp, x: Tensor) -> None:
         """``x``, which some op already writes, as the output of a source op."""
@@ -87,18 +88,14 @@ class Reader:
         if x.value is not None:
             value = x.value.transpose(TO_NHWC)
             return Tensor(x.name, value.shape, value=value)
-        return self.emit("transpose", [x], nhwc(x.shape), perm=TO_NHWC)
+        return self.emit(Transpose([x], perm=TO_NHWC), nhwc(x.shape))
 
     def reshape_to(self, op: SourceOp, x: Tensor, which: int = 0) -> None:
         """Write ``x``, in TFLite's order, reshaped, as an output of ``op``."""
-        target = op.outputs[which]
-        out = self.like(target)
-        if len(target.shape) == 4:
-            flat = self.emit("reshape", [x], target.shape)
-            self.ops.append(Op("transpose", [flat], [out], {"perm": TO_NCHW}, (self.label,)))
-        else:
-            self.ops.append(Op("reshape", [x], [out], {}, (self.label,)))
-        self.values[target.index] = out
+        last: Op = Reshape([x])
+        if len(shape := op.outputs[which].shape) == 4:
+            last = Transpose([self.emit(last, shape)], perm=TO_NCHW)
+        self.finish(op, last, which)
 
     def reshaped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """``x`` with TFLite shape ``shape``, in the layout of its rank."""
@@ -106,8 +103,8 @@ class Reader:
         if y.value is not None:
             value = to_nchw(y.value.reshape(shape))
             return Tensor(x.name, value.shape, value=value)
-        y = self.emit("reshape", [y], shape)
-        return self.emit("transpose", [y], nchw(shape), perm=TO_NCHW) if len(shape) == 4 else y
+        y = self.emit(Reshape([y]), shape)
+        return self.emit(Transpose([y], perm=TO_NCHW), nchw(shape)) if len(shape) == 4 else y
 
     def as_map(self, x: Tensor) -> Tensor:
         """A one-dimensional map (1, places, channels) as one of a single row."""

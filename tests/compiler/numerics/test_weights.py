@@ -85,14 +85,6 @@ def test_depthwise_feedback():
     assert error(fed) < 0.7 * error(plain)
 
 
-def test_clip_scales_prefer_many_small_weights_over_one_large():
-    w = np.concatenate([np.linspace(-0.1, 0.1, 400), [1.0]])[None]
-    zero, scale = weights.grid(w)
-    importance = np.concatenate([np.ones(400), [0.0]])
-    assert weights.clip_scales(w, zero, scale, importance)[0] < scale[0]
-    assert weights.clip_scales(w, zero, scale)[0] == scale[0]
-
-
 def test_moments_are_exact_integers():
     rng = np.random.default_rng(4)
     x = rng.integers(-255, 256, size=(1000, 30)).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k210tasks.compiler import executor
+from k210tasks.compiler import executor, ops
 from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes.bounds import Bounds, Range
 from k210tasks.compiler.pipeline import lowered
@@ -26,31 +26,31 @@ def bounds_of(op: Op, *before: Op) -> Range | None:
     return Bounds(producers, lambda tensor: tensor.range).of(op.output)
 
 
-def op(kind: str, inputs: list[Tensor], shape: tuple[int, ...] = (1, 2), **attrs: Any) -> Op:
-    return Op(kind, inputs, [Tensor("out", shape)], attrs)
+def op(kind: Any, inputs: list[Tensor], shape: tuple[int, ...] = (1, 2), **fields: Any) -> Any:
+    return kind(inputs, [Tensor("out", shape)], **fields)
 
 
 CASES: list[tuple[Op, Range]] = [
-    (op("binary", [X, Y], op="add", fn=()), (-0.5, 5.0)),
-    (op("binary", [X, Y], op="sub", fn=()), (-3.0, 2.5)),
-    (op("binary", [X, Y], op="mul", fn=()), (-2.0, 6.0)),
-    (op("binary", [X, Y], op="div", fn=()), (-2.0, 6.0)),
-    (op("binary", [X, Y], op="max", fn=()), (0.5, 3.0)),
-    (op("binary", [X, Y], op="mul", fn=(("clamp", 0.0, 5.0),)), (0.0, 5.0)),
-    (op("dense", [X], weights=W, bias=np.array([0.5, 0.0], np.float32), fn=()), (-4.5, 7.5)),
-    (op("dequantize", [X], negated=True), (-3.0, 1.0)),
-    (op("concat", [X, Y], (1, 4), axis=1), (-1.0, 3.0)),
-    (op("reduce", [X], (1, 1), op="sum", axes=(1,)), (-2.0, 6.0)),
-    (op("reduce", [X], (1, 1), op="mean", axes=(1,)), (-1.0, 3.0)),
-    (op("pad", [Y], (1, 4), pads=((0, 0), (1, 1)), value=0.0), (0.0, 2.0)),
-    (op("softmax", [Tensor("unknown", (1, 2))], beta=1.0, axis=1), (0.0, 1.0)),
+    (op(ops.Binary, [X, Y], how="add"), (-0.5, 5.0)),
+    (op(ops.Binary, [X, Y], how="sub"), (-3.0, 2.5)),
+    (op(ops.Binary, [X, Y], how="mul"), (-2.0, 6.0)),
+    (op(ops.Binary, [X, Y], how="div"), (-2.0, 6.0)),
+    (op(ops.Binary, [X, Y], how="max"), (0.5, 3.0)),
+    (op(ops.Binary, [X, Y], how="mul", fn=(("clamp", 0.0, 5.0),)), (0.0, 5.0)),
+    (op(ops.Dense, [X], weights=W, bias=np.array([0.5, 0.0], np.float32)), (-4.5, 7.5)),
+    (op(ops.Dequantize, [X], negated=True), (-3.0, 1.0)),
+    (op(ops.Concat, [X, Y], (1, 4), axis=1), (-1.0, 3.0)),
+    (op(ops.Reduce, [X], (1, 1), how="sum", axes=(1,)), (-2.0, 6.0)),
+    (op(ops.Reduce, [X], (1, 1), how="mean", axes=(1,)), (-1.0, 3.0)),
+    (op(ops.Pad, [Y], (1, 4), pads=((0, 0), (1, 1)), value=0.0), (0.0, 2.0)),
+    (op(ops.Softmax, [Tensor("unknown", (1, 2))], beta=1.0, axis=1), (0.0, 1.0)),
     (
-        op("kpu_conv", [M], (1, 1, 4, 4), weights=KERNELS, bias=np.array([1.0], np.float32),
-           depthwise=False, fn=()),
+        op(ops.KpuConv, [M], (1, 1, 4, 4), weights=KERNELS, bias=np.array([1.0], np.float32),
+           depthwise=False),
         (-4.0, 8.0),
     ),
     (
-        op("kpu_conv", [M], (1, 2, 4, 4), weights=KERNELS.reshape(2, 1, 3, 3),
+        op(ops.KpuConv, [M], (1, 2, 4, 4), weights=KERNELS.reshape(2, 1, 3, 3),
            bias=np.array([1.0, 0.0], np.float32), depthwise=True, fn=(("square",),)),
         (0.0, 49.0),
     ),
@@ -64,8 +64,8 @@ def test_of_one_op(made: Op, wanted: Range) -> None:
 
 def test_of_what_follows_from_nothing() -> None:
     unknown = Tensor("unknown", (1, 2))
-    assert bounds_of(op("binary", [X, unknown], op="add", fn=())) is None
-    zero = op("binary", [Y, X], op="div", fn=())  # by what may be zero
+    assert bounds_of(op(ops.Binary, [X, unknown], how="add")) is None
+    zero = op(ops.Binary, [Y, X], how="div")  # by what may be zero
     assert bounds_of(zero) is None
 
 

@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from k210tasks.compiler import encode_v3
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
+from k210tasks.compiler.ir import Graph, Quant, Tensor
+from k210tasks.compiler.ops import Dense, Quantize
 from k210tasks.compiler.passes import clamps
-from k210tasks.compiler.passes.lowering import Lowering, Value
+from k210tasks.compiler.passes.lowering import Lowering
+from k210tasks.compiler.passes.maps import Value
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.ranges import Assigner, Ranges
 from k210tasks.kmodel import parse
@@ -27,8 +29,8 @@ def _graph(clamp: tuple[float, float], n: int) -> Graph:
     """A dense layer that changes nothing, and the clamp."""
     dev = Lowering(3)
     start = Tensor("x", (1, n))
-    attrs = {"weights": np.eye(n, dtype=np.float32), "bias": np.zeros(n, np.float32), "fn": ()}
-    x = dev.emit("dense", [start], (1, n), dtype="float32", **attrs)
+    same = Dense([start], weights=np.eye(n, dtype=np.float32), bias=np.zeros(n, np.float32))
+    x = dev.emit(same, (1, n), dtype="float32")
     seen = tuple(float(np.clip(end, *clamp)) for end in MEASURED)
     v = Value((1, n), "y", range=(seen[0], seen[1]), unclamped=(x, ("clamp", *clamp)))
     graph = Graph([start], [dev.as_floats(v)], dev.ops)
@@ -88,7 +90,7 @@ def test_a_runtime_that_cuts_off_where_others_round_loses_a_fine_step_at_most() 
 
 def test_a_range_that_others_widened_does_not_undo_the_clamp() -> None:
     x, code = Tensor("x", (1, 4)), Tensor("code", (1, 4), "uint8", quant=Quant(8 / 255, 128))
-    graph = Graph([x], [code], [Op("quantize", [x], [code], {"clamp": (0.0, math.inf)})])
+    graph = Graph([x], [code], [Quantize([x], [code], clamp=(0.0, math.inf))])
     assert not clamps.holds(graph.ops[0])
     clamps.hold_clamps(graph)
     assert [op.kind for op in graph.ops] == ["quantize", "dequantize", "quantize"]

@@ -12,7 +12,7 @@ import pytest
 from k210tasks import compiler
 from k210tasks.compiler import Options
 from k210tasks.compiler.numerics import weights
-from k210tasks.compiler.passes import optimise, quantise, steps
+from k210tasks.compiler.passes import equalise, optimise, quantise
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
@@ -71,7 +71,7 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
     ours = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
 
     def plainly(layer, optimiser, ranges, bits):
-        if layer.op.attrs["identity"]:
+        if layer.op.identity:
             return numbers(layer, None, ranges, bits)
         zero, scale = weights.grid(layer.weights, bits=bits)
         nearest = weights.round_nearest(layer.weights, zero, scale, bits=bits)
@@ -79,7 +79,7 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
 
     numbers = quantise._numbers
     monkeypatch.setattr(quantise, "_numbers", plainly)
-    monkeypatch.setattr(steps, "assign_steps", lambda *args: None)
+    monkeypatch.setattr(equalise, "assign_scales", lambda *args: None)
     plain = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
     for seed in (0, 7):
         pictures = samples(12, seed)
@@ -118,11 +118,11 @@ def test_channels_get_scales_of_their_own_where_only_layers_read():
     graph = lowered(tflite, 4)
     quantise.quantise(graph, Ranges(calibration, "minmax"), Quant(1 / 255, 0))
     layers = [op for op in graph.ops if op.kind == "kpu_conv"]
-    assert layers[-1].output.steps is None  # read by the CPU
+    assert layers[-1].output.scales is None  # read by the CPU
     for op in layers[:-1]:
-        assert op.output.steps is not None
-        assert op.output.steps.max() == pytest.approx(op.output.quant.scale)
-    assert any(op.output.steps.min() < 0.3 * op.output.steps.max() for op in layers[:-1])
+        assert op.output.scales is not None
+        assert op.output.scales.max() == pytest.approx(op.output.quant.scale)
+    assert any(op.output.scales.min() < 0.3 * op.output.scales.max() for op in layers[:-1])
 
 
 def test_fewer_samples_run_through_larger_maps():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from k210tasks.compiler.ops import KpuConv
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.softmax import NOTHING, centre_logits
 from k210tasks.compiler.pipeline import lowered
@@ -28,26 +29,26 @@ def centred(tflite: bytes) -> list:
     inputs = [scaled(p) for p in pixels((1, 8, 8, 3))]
     graph = lowered(tflite, 3)
     centre_logits(graph, Ranges(compiler.calibrate(tflite, inputs), "minmax"))
-    return [op for op in graph.ops if op.attrs.get("centred")]
+    return [op for op in graph.ops if isinstance(op, KpuConv) and op.centred]
 
 
 def test_logits_of_two_classes_end_where_one_has_all() -> None:
     (layer,) = centred(classifier(2, 20.0))
-    assert layer.attrs["fn"] == (("clamp", -NOTHING, NOTHING),)
+    assert layer.fn == (("clamp", -NOTHING, NOTHING),)
     assert layer.output.source is None
-    np.testing.assert_allclose(layer.attrs["weights"].sum(0), 0, atol=1e-4)
+    np.testing.assert_allclose(layer.weights.sum(0), 0, atol=1e-4)
 
 
 def test_of_more_classes_the_first_keeps_its_room() -> None:
     (layer,) = centred(classifier(5, 20.0))
-    ((_, low, high),) = layer.attrs["fn"]
+    ((_, low, high),) = layer.fn
     assert low == -NOTHING
     assert high > NOTHING
 
 
 def test_small_logits_keep_their_own_range() -> None:
     (layer,) = centred(classifier(2, 0.01))
-    ((_, low, high),) = layer.attrs["fn"]
+    ((_, low, high),) = layer.fn
     assert -1 < low < 0 < high < 1
 
 
@@ -58,7 +59,7 @@ def test_logits_that_are_an_output_too_stay_as_they_are() -> None:
 def test_nothing_changes_without_calibration() -> None:
     graph = lowered(classifier(2, 20.0), 3)
     centre_logits(graph, Ranges(None, "minmax"))
-    assert not any(op.attrs.get("centred") for op in graph.ops)
+    assert not any(isinstance(op, KpuConv) and op.centred for op in graph.ops)
 
 
 @pytest.mark.parametrize("classes", [2, 5])

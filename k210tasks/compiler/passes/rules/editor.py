@@ -29,6 +29,12 @@ class Editor:
     def insert_before(self, op: Op, new: Op) -> None:
         self.graph.ops.insert(self.graph.ops.index(op), new)
 
+    def put(self, new: Op, instead_of: Op) -> bool:
+        """Let ``new`` compute what an op did, in its place; True, as rules end with it."""
+        new.outputs, new.origin = instead_of.outputs, instead_of.origin
+        self.graph.ops[self.graph.ops.index(instead_of)] = new
+        return True
+
     def remove(self, op: Op) -> None:
         self.graph.ops.remove(op)
 

@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 
-from k210tasks.compiler import executor, functions
-from k210tasks.compiler.ir import Op, Tensor, Within
+from k210tasks.compiler import executor, functions, ops
+from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes.rules.editor import Editor
 
-_WEIGHTED = ("conv", "dense", "deconv")
-_FUSING = ("conv", "dense", "binary", "pool", "deconv", "map")
+_WEIGHTED = (ops.Conv, ops.Dense, ops.Deconv)
 
 
 def constants_per_image(e: Editor, op: Op) -> bool:
@@ -29,16 +28,15 @@ def fold_constants(e: Editor, op: Op) -> bool:
     if not op.inputs or any(t.value is None for t in op.inputs):
         return False
     inputs = [np.asarray(t.value, np.float32) for t in op.inputs]
-    value = executor.KINDS[op.kind](op, *inputs)
-    old = op.output
-    e.graph.replace(old, Tensor(old.name, old.shape, value=np.asarray(value), source=old.source))
+    old, value = op.output, executor.compute(op, *inputs)
+    e.graph.replace(old, Tensor(old.name, old.shape, value=value, source=old.source))
     e.remove(op)
     return True
 
 
 def binary_with_scalar(e: Editor, op: Op) -> bool:
     """Adding, multiplying or limiting by one number is a function of each value."""
-    if op.kind != "binary":
+    if not isinstance(op, ops.Binary):
         return False
     a, b = op.inputs
     const = b if b.value is not None else a if a.value is not None else None
@@ -48,62 +46,60 @@ def binary_with_scalar(e: Editor, op: Op) -> bool:
     if x.shape != op.output.shape:
         return False
     c = float(const.value.flat[0])
-    steps: dict[str, functions.Fn] = {
+    known: dict[str, functions.Fn] = {
         "add": (("add", c),),
         "mul": (("mul", c),),
         "sub": (("add", -c),) if const is b else (("mul", -1.0), ("add", c)),
         "min": (("clamp", -math.inf, c),),
         "max": (("clamp", c, math.inf),),
     }
-    if op.attrs["op"] == "div":
+    if op.how == "div":
         if const is b and c == 0:
             return False
         fn: functions.Fn = (("mul", 1 / c),) if const is b else (("reciprocal",), ("mul", c))
     else:
-        fn = steps[op.attrs["op"]]
-    op.kind, op.inputs = "map", [x]
-    op.attrs = {"fn": (*fn, *op.attrs["fn"])}
-    return True
+        fn = known[op.how]
+    return e.put(ops.Map([x], fn=(*fn, *op.fn)), op)
 
 
 def map_after(e: Editor, op: Op) -> bool:
     """A function of each value belongs to the op that computes the value."""
-    if op.kind != "map":
+    before = e.before(op.input) if isinstance(op, ops.Map) else None
+    if (
+        not isinstance(op, ops.Map)
+        or not isinstance(before, ops.Activated)
+        or not e.only_reader(op.input)
+    ):
         return False
-    before = e.before(op.input)
-    if before is None or before.kind not in _FUSING or not e.only_reader(op.input):
-        return False
-    fn = functions.simplify(before.attrs["fn"])
-    if before.kind in _WEIGHTED and fn and fn[0][0] in functions.AFFINE:
+    fn = functions.simplify(before.fn)
+    if isinstance(before, _WEIGHTED) and fn and fn[0][0] in functions.AFFINE:
         return False  # that goes into the weights first
     # What stands inside the layer tells most where nothing clamps it, and is known to the
     # clamp where something does; beyond any other function it tells nothing of the sums.
     clamp = functions.clamp_of(fn)
-    inner = before.attrs.get("pre")
-    if clamp is not None and (inner is None or inner[1:] != (-math.inf, math.inf)):
-        before.attrs["pre"] = Within(op.input, *clamp)
-    before.attrs["fn"] = functions.simplify(fn + op.attrs["fn"])
+    if clamp is not None and (before.pre is None or before.pre[1:] != (-math.inf, math.inf)):
+        before.pre = ops.Within(op.input, *clamp)
+    before.fn = functions.simplify(fn + op.fn)
     e.absorb(op, before)
     return True
 
 
 def affine_into_weights(e: Editor, op: Op) -> bool:
     """A factor or an offset right after a convolution or dense layer goes into its weights."""
-    if op.kind not in _WEIGHTED or not op.attrs["fn"]:
+    if not isinstance(op, _WEIGHTED) or not op.fn:
         return False
-    scale, offset, rest = functions.affine_first(op.attrs["fn"])
-    if len(rest) == len(op.attrs["fn"]):
+    scale, offset, rest = functions.affine_first(op.fn)
+    if len(rest) == len(op.fn):
         return False
-    op.attrs["weights"] = op.attrs["weights"] * np.float32(scale)
-    op.attrs["bias"] = op.attrs["bias"] * np.float32(scale) + np.float32(offset)
-    op.attrs["fn"] = rest
-    op.attrs["pre"] = None  # the sums before it are none of the layer's any more
+    op.weights = op.weights * np.float32(scale)
+    op.bias = op.bias * np.float32(scale) + np.float32(offset)
+    op.fn, op.pre = rest, None  # the sums before it are none of the layer's any more
     return True
 
 
 def empty_map(e: Editor, op: Op) -> bool:
     """A function that changes nothing goes."""
-    if op.kind != "map" or functions.simplify(op.attrs["fn"]):
+    if not isinstance(op, ops.Map) or functions.simplify(op.fn):
         return False
     e.drop(op)
     return True
@@ -111,10 +107,10 @@ def empty_map(e: Editor, op: Op) -> bool:
 
 def map_over_moves(e: Editor, op: Op) -> bool:
     """A function of each value comes before what only moves values, nearer to a producer."""
-    if op.kind != "map":
+    if not isinstance(op, ops.Map):
         return False
     mover = e.before(op.input)
-    if mover is None or mover.kind not in ("reshape", "transpose", "slice", "concat"):
+    if not isinstance(mover, (ops.Reshape, ops.Transpose, ops.Slice, ops.Concat)):
         return False
     if not e.only_reader(op.input):
         return False
@@ -122,10 +118,9 @@ def map_over_moves(e: Editor, op: Op) -> bool:
     for tensor in mover.inputs:
         part = Tensor(f"{tensor.name}/map", tensor.shape, range=op.output.range)
         if tensor.value is None:
-            new = Op("map", [tensor], [part], dict(op.attrs), op.origin)
-            e.insert_before(mover, new)
+            e.insert_before(mover, ops.Map([tensor], [part], op.origin, fn=op.fn, pre=op.pre))
         else:
-            part.value = functions.evaluate(op.attrs["fn"], tensor.value)
+            part.value = functions.evaluate(op.fn, tensor.value)
         parts.append(part)
     mover.inputs = parts
     mover.outputs = [op.output]
@@ -136,15 +131,15 @@ def map_over_moves(e: Editor, op: Op) -> bool:
 def _from(e: Editor, tensor: Tensor) -> list[tuple[Tensor, functions.Fn]]:
     """The tensors that ``tensor`` is a function of, value by value, nearest first."""
     found: list[tuple[Tensor, functions.Fn]] = [(tensor, ())]
-    while (op := e.before(tensor)) is not None and op.kind == "map":
+    while isinstance(op := e.before(tensor), ops.Map):
         tensor = op.input
-        found.append((tensor, op.attrs["fn"] + found[-1][1]))
+        found.append((tensor, op.fn + found[-1][1]))
     return found
 
 
 def joined_functions(e: Editor, op: Op) -> bool:
     """Two functions of the same values, added, multiplied and so on, are one function."""
-    if op.kind != "binary":
+    if not isinstance(op, ops.Binary):
         return False
     a, b = op.inputs
     if a.value is not None or b.value is not None or a.shape != b.shape:
@@ -152,8 +147,6 @@ def joined_functions(e: Editor, op: Op) -> bool:
     others = dict(_from(e, b))
     for tensor, fn in _from(e, a):
         if tensor in others:
-            join = ("join", op.attrs["op"], fn, others[tensor])
-            op.kind, op.inputs = "map", [tensor]
-            op.attrs = {"fn": (join, *op.attrs["fn"])}
-            return True
+            join = ("join", op.how, fn, others[tensor])
+            return e.put(ops.Map([tensor], fn=(join, *op.fn)), op)
     return False

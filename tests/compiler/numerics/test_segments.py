@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k210tasks.compiler.numerics import tables
+from k210tasks.compiler.numerics import segments
 from k210tasks.kpu.activation import activate_exact
 from k210tasks.kpu.tables import Activation, BatchNorm
 
 
-def through_kpu(table: tables.ActivationTable, v: np.ndarray) -> np.ndarray:
+def through_kpu(table: segments.ActivationTable, v: np.ndarray) -> np.ndarray:
     """Codes as the KPU's definition computes them: accumulator = result, batch norm neutral."""
     bn = BatchNorm.of([1], [0], [0])
     activation = Activation.of(table.start, table.mul, table.shift, table.bias)
@@ -21,7 +21,7 @@ def through_kpu(table: tables.ActivationTable, v: np.ndarray) -> np.ndarray:
 @given(st.integers(0, 12), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_linear_is_the_rounded_clamp(fraction, zero, a, b):
     low, high = min(a, b), max(a, b)
-    table = tables.linear(fraction, zero, low, high)
+    table = segments.linear(fraction, zero, low, high)
     v = np.arange(-400 << fraction, 400 << fraction, max(1, (1 << fraction) // 9), dtype=np.int64)
     real = v / 2**fraction + zero
     codes = table.apply(v)
@@ -30,9 +30,9 @@ def test_linear_is_the_rounded_clamp(fraction, zero, a, b):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(4, tables.CURVE_FRACTION), st.integers(0, 255), st.floats(0.005, 1.0))
+@given(st.integers(4, segments.CURVE_FRACTION), st.integers(0, 255), st.floats(0.005, 1.0))
 def test_leaky_is_within_a_hundredth_of_rounding(fraction, zero, alpha):
-    table = tables.leaky(fraction, zero, alpha)
+    table = segments.leaky(fraction, zero, alpha)
     v = np.arange(-600 << fraction, 300 << fraction, max(1, (1 << fraction) // 5), dtype=np.int64)
     p = v / 2**fraction
     exact = np.clip(np.where(p < 0, alpha * p, p) + zero, 0, 255)
@@ -71,7 +71,7 @@ def test_fitted_curves_and_their_proof(name, f, span, out, allowed):
         return f(v * step) / scale + zero
 
     low, high = round(span[0] / step), round(span[1] / step)
-    fit = tables.fit(curve, low, high)
+    fit = segments.fit(curve, low, high)
     v = np.unique(np.linspace(low, high, 9001).round().astype(np.int64))
     codes = fit.table.apply(v)
     assert np.array_equal(codes, through_kpu(fit.table, v))
@@ -85,7 +85,7 @@ def test_fitted_curves_and_their_proof(name, f, span, out, allowed):
 
 
 def test_a_function_falling_at_the_left_edge_does_not_start_at_code_zero():
-    fit = tables.fit(lambda v: 255 - v / 512, 0, 255 * 512)
+    fit = segments.fit(lambda v: 255 - v / 512, 0, 255 * 512)
     assert fit.table.apply(np.array([-5, 0, 1], np.int64)).min() >= 253
 
 
@@ -95,7 +95,10 @@ def test_weights_move_the_error_to_rare_results():
 
     where = np.zeros(1024)
     where[480:544] = 1
-    even, dense = tables.fit(curve, -32000, 32000), tables.fit(curve, -32000, 32000, weights=where)
+    even, dense = (
+        segments.fit(curve, -32000, 32000),
+        segments.fit(curve, -32000, 32000, weights=where),
+    )
     v = np.arange(-2000, 2000, dtype=np.int64)
 
     def rms(fit):
@@ -106,14 +109,14 @@ def test_weights_move_the_error_to_rare_results():
 
 def test_too_many_segments_are_refused():
     with pytest.raises(ValueError, match="16 segments, a table holds 15 and the left end"):
-        tables.table([tables.Segment(i, 0, 0, 0) for i in range(16)], 0)
+        segments.table([segments.Segment(i, 0, 0, 0) for i in range(16)], 0)
 
 
 def test_what_a_curve_is_constant_from_keeps_its_code_however_far_beyond():
     def curve(v):
         return np.minimum(255 * np.tanh(np.minimum(v, 3000) / 3000), 255) + 0.4
 
-    open_end, ended = (tables.fit(curve, 0, 3000, constant_above=c) for c in (False, True))
+    open_end, ended = (segments.fit(curve, 0, 3000, constant_above=c) for c in (False, True))
     beyond = np.array([3001, 30_000, 2**34], np.int64)
     assert set(ended.table.apply(beyond)) == {round(float(curve(np.array(3000.0))))}
     assert set(open_end.table.apply(beyond)) != set(ended.table.apply(beyond))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from k210tasks.compiler.numerics.steps import (
+from k210tasks.compiler.numerics.channel_scales import (
     CHANNEL_MARGIN,
     FINEST,
     TELLING,
-    channel_steps,
+    channel_scales,
     margin,
     telling_pixels,
 )
@@ -19,10 +19,10 @@ HIGH = np.array([1.0, 0.5, 0.001], np.float32)
 
 def test_a_channel_covers_what_was_seen_and_a_margin() -> None:
     pixels = 10_000
-    steps = channel_steps(0 * HIGH, HIGH, (0.0, 1.0), 0, pixels, balance=1.0)
-    assert steps[0] * 255 == pytest.approx(1.0)  # no channel gets more than the map
-    assert steps[1] * 255 == pytest.approx(0.5 * margin(CHANNEL_MARGIN, pixels))
-    assert steps[2] == pytest.approx(FINEST * steps[0])  # what hardly ever fired may fire yet
+    scales = channel_scales(0 * HIGH, HIGH, (0.0, 1.0), 0, pixels, balance=1.0)
+    assert scales[0] * 255 == pytest.approx(1.0)  # no channel gets more than the map
+    assert scales[1] * 255 == pytest.approx(0.5 * margin(CHANNEL_MARGIN, pixels))
+    assert scales[2] == pytest.approx(FINEST * scales[0])  # what hardly ever fired may fire yet
 
 
 def test_the_margin_falls_with_what_was_seen_and_large_maps_tell_no_more() -> None:
@@ -34,13 +34,13 @@ def test_the_margin_falls_with_what_was_seen_and_large_maps_tell_no_more() -> No
 def test_both_signs_share_one_zero_point() -> None:
     low, high = np.array([-1.0, -0.2], np.float32), np.array([0.5, 0.5], np.float32)
     zero = 170
-    steps = channel_steps(low, high, (-1.0, 0.5), zero, 10_000, balance=1.0)
-    assert (-zero * steps <= low + 1e-6).all()
-    assert ((255 - zero) * steps >= high - 1e-6).all()
+    scales = channel_scales(low, high, (-1.0, 0.5), zero, 10_000, balance=1.0)
+    assert (-zero * scales <= low + 1e-6).all()
+    assert ((255 - zero) * scales >= high - 1e-6).all()
 
 
 def test_balance_lies_between_one_step_for_all_and_each_its_finest() -> None:
     def found(balance: float) -> float:
-        return float(channel_steps(0 * HIGH, HIGH, (0.0, 1.0), 0, 10_000, balance=balance)[1])
+        return float(channel_scales(0 * HIGH, HIGH, (0.0, 1.0), 0, 10_000, balance=balance)[1])
 
     assert found(1.0) < found(0.7) < found(0.0) == pytest.approx(1 / 255)

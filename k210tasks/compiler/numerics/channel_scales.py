@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.numerics.ranges import scale_with
+from k210tasks.compiler.numerics.range_choice import scale_with
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def margin(factor: float, pixels: int) -> float:
     return 1.0 + factor / float(np.sqrt(max(pixels, 1)))
 
 
-def channel_steps(
+def channel_scales(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
     span: tuple[float, float],
@@ -62,4 +62,4 @@ def channel_steps(
     if zero_point > 0:
         own = np.maximum(own, -bottom / zero_point)
     own = np.clip(own, FINEST * largest, largest)
-    return own**balance * largest ** (1.0 - balance)
+    return np.asarray(own**balance * largest ** (1.0 - balance))

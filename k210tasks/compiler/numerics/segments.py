@@ -54,7 +54,7 @@ class ActivationTable:
         step = (part > half) | ((part == half) & (whole & 1 == 1))
         step &= shift > 0
         result = whole + np.where(step, np.where(a < 0, -1, 1), 0) + self.bias[index]
-        return np.clip(result, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(result, 0, 255), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,27 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import agreement, functions
-from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
-from k210tasks.compiler.numerics import ranges as choosing
+from k210tasks.compiler.ir import Graph, Quant, Tensor
+from k210tasks.compiler.numerics import range_choice as choosing
 from k210tasks.compiler.numerics.calibration import TensorStats
-from k210tasks.compiler.numerics.steps import (
+from k210tasks.compiler.numerics.channel_scales import (
     BALANCE,
     FREE_BALANCE,
-    channel_steps,
+    channel_scales,
     telling_pixels,
 )
+from k210tasks.compiler.ops import KpuConcat, KpuConv
 from k210tasks.compiler.passes.ranges import Assigner, Ranges
 
 
-def assign_steps(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
-    """Set ``steps`` of every map that can have them and was measured."""
+def assign_scales(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
+    """Set ``scales`` of every map that can have them and was measured."""
     calibration = ranges.calibration
     if calibration is None:
         return
     for op in graph.ops:
-        if op.kind != "kpu_conv" or op.attrs["identity"] or op.output.quant is None:
+        if not isinstance(op, KpuConv) or op.identity or op.output.quant is None:
             continue
-        bounds = agreement.homogeneous(op.attrs["fn"])
+        bounds = agreement.homogeneous(op.fn)
         if bounds is None or not _only_layers_read(op.output, assigner):
             continue
         extremes = _extremes(op, ranges)
@@ -49,18 +50,18 @@ def assign_steps(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
         # A depthwise layer takes a channel's scale back in its batch norm, at no cost; in any
         # other it changes how far the weights of one output differ.
         balance = FREE_BALANCE if _depthwise_only(op.output, assigner) else BALANCE
-        steps = channel_steps(low, high, span, zero_point, pixels, balance=balance)
-        if not agreement.keeps_factors(op.attrs["fn"], zero_point, float(steps.max())):
+        scales = channel_scales(low, high, span, zero_point, pixels, balance=balance)
+        if not agreement.keeps_factors(op.fn, zero_point, float(scales.max())):
             continue
-        op.output.quant = Quant(float(steps.max()), zero_point)
-        op.output.steps = steps
+        op.output.quant = Quant(float(scales.max()), zero_point)
+        op.output.scales = scales
         _hand_on(op.output, assigner)
 
 
-def _channels_kept(op: Op) -> bool:
+def _channels_kept(op: KpuConv) -> bool:
     """Whether a layer that passes codes on has output channel i made of input channel i."""
-    w = op.attrs["weights"]
-    if op.attrs["depthwise"]:
+    w = op.weights
+    if op.depthwise:
         return True
     return bool(w.shape[0] == w.shape[1] and np.count_nonzero(w) == w.shape[0]
                 and np.array_equal(w.sum((2, 3)), np.eye(len(w))))  # fmt: skip
@@ -73,12 +74,11 @@ def _only_layers_read(tensor: Tensor, assigner: Assigner) -> bool:
         return False
     readers = assigner.consumers.get(tensor, [])
     for op in readers:
-        if op.kind == "kpu_concat":
+        if isinstance(op, KpuConcat):
             if not assigner.tells_apart(op):
                 return False
-        elif op.kind != "kpu_conv" or not (
-            not op.attrs["identity"]
-            or (_channels_kept(op) and _only_layers_read(op.output, assigner))
+        elif not isinstance(op, KpuConv) or not (
+            not op.identity or (_channels_kept(op) and _only_layers_read(op.output, assigner))
         ):
             return False
     return bool(readers)
@@ -87,33 +87,33 @@ def _only_layers_read(tensor: Tensor, assigner: Assigner) -> bool:
 def _depthwise_only(tensor: Tensor, assigner: Assigner) -> bool:
     """Whether only depthwise layers read the codes of ``tensor``, copies included."""
     for op in assigner.consumers.get(tensor, []):
-        if op.kind != "kpu_conv":
+        if not isinstance(op, KpuConv):
             return False
-        if op.attrs["identity"]:
+        if op.identity:
             if not _depthwise_only(op.output, assigner):
                 return False
-        elif not op.attrs["depthwise"]:
+        elif not op.depthwise:
             return False
     return True
 
 
 def _hand_on(tensor: Tensor, assigner: Assigner) -> None:
-    """Give the steps and the scale of a map to the copies made of it."""
+    """Give the scales of a map to the copies made of it."""
     for op in assigner.consumers.get(tensor, []):
-        if op.kind == "kpu_conv" and op.attrs["identity"]:
-            op.output.quant, op.output.steps = tensor.quant, tensor.steps
+        if isinstance(op, KpuConv) and op.identity:
+            op.output.quant, op.output.scales = tensor.quant, tensor.scales
             _hand_on(op.output, assigner)
 
 
 def _extremes(
-    op: Op, ranges: Ranges
+    op: KpuConv, ranges: Ranges
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int] | None:
     """Measured minimum and maximum of each output channel, and on how many pixels."""
     assert ranges.calibration is not None
-    source, pre = op.output.source, op.attrs.get("pre")
+    source, pre = op.output.source, None if op.pre is None else op.pre.tensor.source
     channels = op.output.shape[1]
-    first = op.attrs["computes"][5] if op.attrs.get("computes") else 0
-    for index, fn in ((source, ()), (pre, op.attrs["fn"])):
+    first = op.computes.first if op.computes else 0
+    for index, fn in ((source, ()), (pre, op.fn)):
         stats = ranges.calibration.tensors.get(index) if index is not None else None
         if stats is None or len(stats.channel_low) < first + channels:
             continue
