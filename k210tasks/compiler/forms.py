@@ -229,7 +229,9 @@ def _kpu_conv(op: ops.KpuConv) -> Shape:
     assert w.shape[1] == (1 if op.depthwise else channels), "channels"
     assert not op.depthwise or len(w) == channels, "channels"
     assert not (op.depthwise and op.pool), "no pool after a depthwise layer"
-    assert max(channels, len(w)) + op.spare <= 1024, "at most 1024 channels"
+    # A spare channel is put out; a depthwise layer reads one for it, too.
+    most = max(channels + op.spare * op.depthwise, len(w) + op.spare)
+    assert most <= 1024, f"{most} channels; at most 1024"
     assert op.pool in POOLS, f"no pool {op.pool}"
     assert op.spare in (0, 1), f"{op.spare} spare channels"
     assert op.pad_code is None or 0 <= op.pad_code <= 255, f"no code {op.pad_code}"
