@@ -121,12 +121,23 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
 
 
 def _unpacked(op: SourceOp) -> bool:
-    """Whether ``op`` only unpacks a constant (float16 or int8 weights); done here if so."""
-    packed = op.inputs[0] if op.name == "DEQUANTIZE" and len(op.inputs) == 1 else None
-    if packed is None or packed.value is None or len(op.outputs) != 1:
+    """Whether ``op`` only unpacks a constant (float16 or int8 weights), or packs one, as networks
+    trained for quantisation do with theirs; done here if so."""
+    if op.name not in ("DEQUANTIZE", "QUANTIZE") or len(op.inputs) != 1 or len(op.outputs) != 1:
         return False
-    out = op.outputs[0]
-    out.value, out.type = real(packed).astype(np.float32), "FLOAT32"
+    given, out = op.inputs[0], op.outputs[0]
+    if given is None or given.value is None:
+        return False
+    if op.name == "DEQUANTIZE":
+        out.value, out.type = real(given).astype(np.float32), "FLOAT32"
+        return True
+    if out.scale is None or out.zero_point is None or out.type not in ("INT8", "UINT8"):
+        return False
+    scale, zero = _by_axis(out)
+    steps = real(given).astype(np.float64) / scale
+    codes = np.trunc(steps + np.copysign(0.5, steps)) + zero  # half away from zero, as TFLite
+    ends = np.iinfo(_DTYPES[out.type])
+    out.value = np.clip(codes, ends.min, ends.max).astype(_DTYPES[out.type])
     return True
 
 
@@ -233,9 +244,16 @@ def real(t: SourceTensor) -> NDArray[Any]:
     value = t.value
     assert value is not None
     if t.scale is not None and t.zero_point is not None and value.dtype.kind in "iu":
-        axis = [1] * value.ndim
-        if t.scale.size > 1:
-            axis[t.axis] = t.scale.size
-        scale, zero = t.scale.reshape(axis), t.zero_point.reshape(axis)
+        scale, zero = _by_axis(t)
         return np.asarray((value.astype(np.float64) - zero) * scale, np.float32)
     return value.astype(np.float32) if value.dtype.kind == "f" else value
+
+
+def _by_axis(t: SourceTensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and zero point of a quantised tensor, shaped to be broadcast over it."""
+    assert t.scale is not None
+    assert t.zero_point is not None
+    axis = [1] * len(t.shape)
+    if t.scale.size > 1:
+        axis[t.axis] = t.scale.size
+    return t.scale.reshape(axis), t.zero_point.reshape(axis)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from k210tasks import compiler
+from k210tasks import compiler, toolchains
 from k210tasks.compiler.ir import to_nchw
 from k210tasks.compiler.options import Options
 from k210tasks.compiler.problems import CompileError
 from k210tasks.kmodel import parse
 from k210tasks.reference.litert import FloatModel
 from k210tasks.simulator import Simulator
+from k210tasks.toolchains import tensorflow
 from tests.check_and_convert import disagreement, samples, told
 from tests.compiler.helpers import FIXTURES
 
@@ -115,8 +118,27 @@ def test_a_case_is_right_or_refused_with_what_to_do(name: str, kmodel: int) -> N
     assert found.endswith(pieces[-1])
 
 
+#: sources that the converter reads first -> the least dB
+CONVERTED = {"qat.pb": 25.0, "vendor_pad.pb": 36.0, "yolo_reshape.h5": 25.0}
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("name", CONVERTED)
+def test_a_case_is_right_by_way_of_the_converter(name: str, kmodel: int, tmp_path: Path) -> None:
+    source, out = FIXTURES / "cases" / name, tmp_path / "converted.tflite"
+    tools = toolchains.get("tensorflow")
+    if not source.exists() or not tools.installed():
+        pytest.skip(f"{source} or the converter is absent")
+    kind = source.suffix[1:]
+    tensorflow.convert(tools, source=source, kind=kind, inputs=None, outputs=None, out=out)
+    assert decibels(out.read_bytes(), kmodel) > CONVERTED[name]
+
+
 def test_every_case_has_its_outcome() -> None:
     folder = FIXTURES / "cases"
     if not folder.exists():
         pytest.skip(f"{folder} is absent")
     assert {p.stem for p in folder.glob("*.tflite")} <= set(CASES)
+    others = {p.name for p in folder.iterdir() if p.suffix != ".tflite"}
+    assert others == set(CONVERTED)

@@ -8,6 +8,7 @@ import pytest
 from k210tasks.compiler import forms
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
+from k210tasks.reference.litert import FloatModel
 from tests.compiler.helpers import fixture
 from tests.compiler.tflite_builder import Net
 
@@ -130,6 +131,25 @@ def test_half_precision_weights_are_read() -> None:
            StrideW=1, DilationHFactor=1, DilationWFactor=1)  # fmt: skip
     graph = load(net.build())
     assert graph.ops[0].weights.sum() == 12
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_weights_that_training_rounds_are_read_as_it_left_them(dtype: str) -> None:
+    """Networks trained for quantisation round constants in the graph; the numbers are LiteRT's."""
+    zero = 128 if dtype == "uint8" else 0
+    net = Net((1, 8, 8, 3))
+    weights = net.const(np.random.default_rng(0).normal(0, 0.4, (4, 3, 3, 3)), "float32")
+    codes = net.op("QUANTIZE", [weights], (4, 3, 3, 3))
+    net.tensors[codes].update(dtype=np.dtype(dtype), scale=1 / 127, zero_point=zero)
+    rounded = net.op("DEQUANTIZE", [codes], (4, 3, 3, 3))
+    bias = net.const(np.zeros(4, np.float32))
+    net.op("CONV_2D", [net.input, rounded, bias], (1, 8, 8, 4), "Conv2DOptions", Padding=0,
+           StrideH=1, StrideW=1, DilationHFactor=1, DilationWFactor=1)  # fmt: skip
+    tflite = net.build()
+    (op,) = load(tflite).ops
+    wanted = FloatModel(net.build(rounded)).run(np.zeros((1, 8, 8, 3), np.float32))[0]
+    np.testing.assert_allclose(op.weights, wanted.transpose(0, 3, 1, 2), atol=1e-7)
+    assert float(np.abs(op.weights).max()) <= 128 / 127  # and what does not fit is cut off
 
 
 def test_int8_tensors_know_their_range() -> None:
