@@ -8,7 +8,7 @@ the outputs of the runtime itself, executed, have been reproduced too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from k210tasks.errors import K210Error
@@ -75,6 +75,26 @@ class Runtime:
 _SDK_KPU = "kendryte/kendryte-standalone-sdk:lib/drivers/kpu.c"
 _SDK_NNCASE = "kendryte/kendryte-standalone-sdk:lib/nncase/v0 (develop)"
 
+_MAIXPY = Runtime(
+    "maixpy",
+    "MaixPy",
+    recorded=True,
+    sources=(
+        "sipeed/MaixPy-v1:components/kendryte_sdk/libs (lib_sipeed_kpu_v4.a, libnncase.a)",
+        "sipeed/MaixPy-v1:components/micropython/port/src/Maix/Maix_kpu.c",
+    ),
+    floats="fused",
+    conversion="saturated",
+    keeps_memory=True,
+    tells_dense_shape=False,
+    applies_act=False,
+    pairs_dense=True,
+    wraps_windows=True,
+    loses_last_byte=True,
+    half_even_quantize=True,
+    knows_late_nodes=False,
+)
+
 RUNTIMES: dict[str, Runtime] = {
     r.name: r
     for r in (
@@ -87,39 +107,14 @@ RUNTIMES: dict[str, Runtime] = {
                 "kendryte/nncase:src/runtime (v0.2.0-beta4), its simulator branch",
             ),
         ),
-        Runtime(
-            "maixpy",
-            "MaixPy",
-            recorded=True,
-            sources=(
-                "sipeed/MaixPy-v1:components/kendryte_sdk/libs (lib_sipeed_kpu_v4.a, libnncase.a)",
-                "sipeed/MaixPy-v1:components/micropython/port/src/Maix/Maix_kpu.c",
-            ),
-            floats="fused",
-            conversion="saturated",
-            keeps_memory=True,
-            tells_dense_shape=False,
-            applies_act=False,
-            pairs_dense=True,
-            wraps_windows=True,
-            loses_last_byte=True,
-            half_even_quantize=True,
-            knows_late_nodes=False,
-        ),
-        Runtime(
-            "maixpy_dma",
-            "MaixPy with kpu.forward(..., dma=1)",
+        _MAIXPY,
+        replace(
+            _MAIXPY,
+            name="maixpy_dma",
+            title="MaixPy with kpu.forward(..., dma=1)",
             recorded=False,
             sources=("docs/kpu-and-kmodel.md, section 8",),
-            floats="fused",
-            conversion="saturated",
-            keeps_memory=True,
-            tells_dense_shape=False,
-            applies_act=False,
-            pairs_dense=True,
-            wraps_windows=True,
-            half_even_quantize=True,
-            knows_late_nodes=False,
+            loses_last_byte=False,
         ),
         Runtime(
             "sdk_master",
