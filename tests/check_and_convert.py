@@ -2,14 +2,15 @@
 
     python tests/check_and_convert.py [--networks 500]
 
-Each network is checked, calibrated and compiled as kmodel 3 and 4: check approves where the
-compiler succeeds and nowhere else, with the same layers and the same bytes of KPU RAM, main
-memory and file; what both refuse they refuse for the same reason.
+Each network is checked, calibrated and compiled as kmodel 3 and 4, the runtimes in turn: check
+approves where the compiler succeeds and nowhere else, with the same layers and the same bytes of
+KPU RAM, main memory and file; what both refuse they refuse for the same reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from k210tasks import compiler
 from k210tasks.compiler.checking import Report
 from k210tasks.compiler.options import Compiled, Fed, Options
 from k210tasks.compiler.problems import CompileError
+from k210tasks.kmodel.runtimes import RUNTIMES
 from k210tasks.reference.litert import FloatModel
 from tests.compiler.chains import networks
 from tests.compiler.tflite_builder import Net
@@ -42,16 +44,16 @@ def told(tflite: bytes) -> Fed:
     return "pixels" if len(shape) == 4 and shape[-1] in (1, 3) else "tensors"
 
 
-def disagreement(tflite: bytes, kmodel: int) -> str | None:
+def disagreement(tflite: bytes, kmodel: int, runtime: str | None = None) -> str | None:
     """What check and compiler say differently of a model; None where they agree."""
     try:
-        report: Report | str = compiler.check(tflite, kmodel)
+        report: Report | str = compiler.check(tflite, kmodel, runtime=runtime)
     except CompileError as error:
         report = str(error)
     made: Compiled | str
     try:
         calibration = compiler.calibrate(tflite, samples(tflite))
-        options = Options(kmodel=kmodel, effort="fast", fed=told(tflite))
+        options = Options(kmodel=kmodel, effort="fast", fed=told(tflite), runtime=runtime)
         made = compiler.compile(tflite, calibration, options)
     except CompileError as error:
         made = str(error)
@@ -91,7 +93,7 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=500)
     asked = parser.parse_args()
     seen: list[str] = []
-    count = 0
+    count, turns = 0, itertools.cycle(RUNTIMES)
 
     @settings(
         max_examples=asked.networks,
@@ -105,9 +107,11 @@ def main() -> int:
         nonlocal count
         count += 1
         for kmodel in (3, 4):
-            if (what := disagreement(net.build(*net.outputs), kmodel)) is not None:
+            runtime = next(name for name in turns if kmodel in RUNTIMES[name].kmodels)
+            what = disagreement(net.build(*net.outputs), kmodel, runtime)
+            if what is not None:
                 names = [op[0] for op in net.ops]
-                seen.append(f"kmodel {kmodel}, {net.shape(net.input)} {names}: {what}")
+                seen.append(f"kmodel {kmodel}, {runtime}, {net.shape(net.input)} {names}: {what}")
 
     run()
     print("\n".join(seen[:20]))

@@ -41,10 +41,11 @@ TELLING = 18.0
 #: what is left are the sixteen segments of an activation table
 EXACT, FINE = 60.0, 45.0
 ALL = 1 << 20
-ROUNDING = {"Quantize", "Requantize", "quantize"}
 ATTEMPTS = 50
 #: how much wider ranges are whose codes are tried too
-STRETCHES = (1.0, 1.01, 1.02, 1.03, 1.05)
+STRETCHES = (1.0, 1.03, 1.07, 1.12, 1.18)
+#: how much wider the open end of a clamp's range is than what was measured
+OPEN = 4.0
 PIXEL = 2 / 255  # a step of pixels under mean 0.5, std 0.5: zero is between two codes
 
 Outputs = list[NDArray[np.float64]]  # of one output over all samples, (N, elements)
@@ -55,10 +56,10 @@ class Network:
     """A drawn network and what LiteRT makes of it.
 
     ``tflite`` is the file the compiler is given, ``ranges`` and ``reference`` are tensors and
-    outputs of the float network, ``rounded`` is the dB of each output with every tensor in
-    eight bits, of the mean noise of a few choices of codes; but no more than what the constants
-    of an int8 file leave where nothing else is rounded, and what pixels leave that are padded
-    with zeros: zero is half a step from two of their codes.
+    outputs of the float network. ``rounded`` is the dB of each output with every tensor in eight
+    bits, of the mean noise of a few choices of codes. ``most`` is what is possible at all: what
+    the constants of an int8 file leave, and what pixels leave that are padded with zeros, since
+    zero is half a step from two of their codes.
     """
 
     seed: int
@@ -67,6 +68,7 @@ class Network:
     ranges: quantiser.Ranges
     reference: Outputs
     rounded: list[float]
+    most: list[float]
 
 
 def decibels(reference: NDArray[Any], got: NDArray[Any]) -> float:
@@ -83,13 +85,12 @@ def all_decibels(reference: Outputs, got: Outputs) -> list[float]:
 
 
 def missed(reference: Outputs, got: Outputs, least: Sequence[float]) -> bool:
-    """Whether an output has less than its bound, by more than the dB are known to: noise that is
-    a mean over few samples has a standard error, and the bound is another such mean. One dB of it
-    is granted at most, or ten lost would hide in it."""
+    """Whether an output has less than its bound, by more than its dB are known to: where most of
+    the noise is that of a few samples it is a matter of luck, of 6 dB at most."""
     for r, y, bound in zip(reference, got, least, strict=True):
         noise = np.square(r - y).sum(1)
         spread = float(noise.std(ddof=1)) / max(float(noise.mean()) * len(noise) ** 0.5, 1e-300)
-        if not decibels(r, y) - 10 * np.log10(max(1 - spread, 0.8)) >= bound:
+        if not decibels(r, y) - 10 * np.log10(max(1 - spread, 0.25)) >= bound:
             return True
     return False
 
@@ -131,7 +132,8 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
     reference = outputs_of(model, drawn.inputs)
     try:
         if drawn.source == "float":
-            twin = quantiser.fake_quantised(net, _codes(drawn, ranges))
+            shifts = quantiser.bias_shifts(net, drawn.inputs)
+            twin = quantiser.fake_quantised(net, _codes(drawn, ranges), shifts)
         else:
             twin = tflite = quantiser.quantised(
                 net, ranges, io="float32" if drawn.source == "int8" else "int8"
@@ -141,17 +143,18 @@ def _useful(seed: int, drawn: Drawn) -> Network | None:
         return None
     if min(rounded) < TELLING:
         return None
-    exact, own = [], []
+    given, own = [], []
     if drawn.source != "float":
         net = quantiser.as_filed(net, ranges)
-        exact, own = [net], [rounded]
-    rounded = _rounded(net, drawn, _codes(drawn, ranges), reference, own)
+        given, own = [net], [rounded]
+    rounded = _rounded(drawn, net, _codes(drawn, ranges), reference, own)
     if drawn.pictures is not None:
-        exact += [quantiser.padded_beside_zero(net, off) for off in (-PIXEL / 2, PIXEL / 2)]
-    for twin in exact:
+        given += [quantiser.padded_beside_zero(net, off) for off in (-PIXEL / 2, PIXEL / 2)]
+    most = [FINE for _ in reference]
+    for twin in given:
         reached = all_decibels(reference, _run(twin.build(*net.outputs), drawn))
-        rounded = [min(pair) for pair in zip(rounded, reached, strict=True)]
-    return Network(seed, drawn, tflite, ranges, reference, rounded)
+        most = [min(pair) for pair in zip(most, reached, strict=True)]
+    return Network(seed, drawn, tflite, ranges, reference, rounded, most)
 
 
 def _run(tflite: bytes, drawn: Drawn) -> Outputs:
@@ -159,49 +162,82 @@ def _run(tflite: bytes, drawn: Drawn) -> Outputs:
 
 
 def _rounded(
-    net: Net,
     drawn: Drawn,
+    net: Net,
     ranges: quantiser.Ranges,
     reference: Outputs,
     more: Sequence[list[float]] = (),
+    sixteen: quantiser.Ranges | None = None,
 ) -> list[float]:
-    """The dB that each output of ``net`` has with the tensors that are in ``ranges`` rounded, of
-    the mean noise over :data:`STRETCHES` and ``more``: on a single choice of codes the few
-    values of an output may be right by luck, their errors undoing each other."""
-    found = list(more)
+    """The dB that each output of ``net`` has at least with the tensors that are in ``ranges``
+    rounded: of the mean noise over :data:`STRETCHES` and ``more``, less two standard deviations.
+    On a single choice of codes the few values of an output may be right, or wrong, by luck, and
+    so may a kmodel's."""
+    found, shifts = list(more), quantiser.bias_shifts(net, drawn.inputs)
     for by in STRETCHES:
-        twin = quantiser.fake_quantised(net, quantiser.stretched(ranges, by))
+        stretched = quantiser.stretched(ranges, by)
+        twin = quantiser.fake_quantised(net, stretched, shifts, sixteen)
         found.append(all_decibels(reference, _run(twin, drawn)))
     noise = np.power(10.0, -np.array(found) / 10).mean(0)
-    return list(-10 * np.log10(noise))
+    return list(-10 * np.log10(noise) - 2 * np.std(found, 0, ddof=1))
 
 
 def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:
-    """What is rounded on the way: pixels are codes as they come."""
-    pixels = drawn.pictures is not None
-    return {t: ends for t, ends in ranges.items() if not (pixels and t == drawn.net.input)}
+    """What is rounded on the way, over which range: pixels are codes as they come."""
+    given = {drawn.net.input} if drawn.pictures is not None else set()
+    ranges = quantiser.of_joined(drawn.net, ranges)
+    return {t: ends for t, ends in ranges.items() if t not in given}
 
 
 def bounds(made: Network, compiled: Compiled) -> list[float]:
     """The dB each output of a kmodel must reach: what eight bits everywhere reach less
     :data:`SLACK`, and of float networks also what eight bits reach where the kmodel has them,
-    the rest in floats, less twice as much, and less for a tensor that is rounded several times
-    on the CPU, as clamps of kmodel 3 are."""
-    net, least = made.drawn.net, [min(snr, FINE) - SLACK for snr in made.rounded]
+    the rest in floats, less as much."""
+    net, most = made.drawn.net, made.most
+
+    def at_least(found: list[float], most: list[float], slack: float) -> list[float]:
+        return [min(pair) - slack for pair in zip(found, most, strict=True)]
+
+    least = at_least(made.rounded, most, SLACK)
     if made.drawn.source == "float":
-        coded = [row.source for row in compiled.layers if row.scale is not None]
-        if not coded:
-            return [EXACT - SLACK for _ in least]
-        written = {f"{op[0]} #{number}": op[2] for number, op in enumerate(net.ops)}
-        held = {tensor for row in coded for label in row for tensor in written.get(label, ())}
-        if compiled.input.dtype == "uint8":
-            held.add(net.input)
-        ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in held}
-        finer = _rounded(net, made.drawn, ranges, made.reference)
-        again = Counter(row.source for row in compiled.layers if row.name in ROUNDING)
-        slack = 2 * SLACK + 10 * np.log10(max(again.values(), default=1))
-        least = [max(b, min(snr, FINE) - slack) for b, snr in zip(least, finer, strict=True)]
+        eight, sixteen = _coded(made, compiled)
+        if not eight:
+            most = [EXACT] * len(most)
+        ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in eight}
+        ranges |= {t: r for t, r in _own(compiled).items() if t in ranges}
+        wide = quantiser.stretched({t: made.ranges[t] for t in sixteen}, OPEN)
+        finer = _rounded(made.drawn, net, ranges, made.reference, (), wide)
+        finer = at_least(finer, most, SLACK)
+        least = [max(pair) for pair in zip(least, finer, strict=True)]
     return least
+
+
+def _own(compiled: Compiled) -> quantiser.Ranges:
+    """The ranges of the codes that a kmodel itself has for tensors of the file."""
+    return {
+        row.tensor: ((0 - row.zero_point) * scale, (255 - row.zero_point) * scale)
+        for row in compiled.layers
+        if row.tensor is not None and row.scale is not None and row.zero_point is not None
+        for scale in [np.max(row.scale)]
+    }
+
+
+def _coded(made: Network, compiled: Compiled) -> tuple[set[int], set[int]]:
+    """The tensors of a float network that its kmodel has in eight bits, and in sixteen. What an
+    op is said to quantise it reads; a clamp of kmodel 3 has two codes for each value it reads."""
+    net = made.drawn.net
+    ops = {f"{op[0]} #{number}": op for number, op in enumerate(net.ops)}
+    names = Counter((row.source, row.name) for row in compiled.layers)
+    eight = {net.input} if compiled.input.dtype == "uint8" else set()
+    sixteen = set()
+    for row in compiled.layers:
+        if row.scale is None:
+            continue
+        clamps = min(names[row.source, "Quantize"], names[row.source, "Add"]) > 1
+        which = 1 if row.name in ("Quantize", "quantize") else 2
+        found = sixteen if clamps and which == 1 else eight
+        found.update(t for label in row.source if label in ops for t in ops[label][which])
+    return eight & made.ranges.keys(), (sixteen - eight) & made.ranges.keys()
 
 
 @dataclass(slots=True)

@@ -19,12 +19,14 @@ from tests.compiler.tflite_builder import Net
 
 Ranges = dict[int, tuple[float, float]]
 Codes = tuple[float, int]  # scale and zero point of int8
+Shifts = dict[int, NDArray[np.float32]]  # output of a layer -> one value a channel
 
 #: op -> which input holds weights, and the axis of their output channels
 _WEIGHTS = {
     "CONV_2D": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 0),
     "TRANSPOSE_CONV": (1, 0),
 }  # fmt: skip
+_BIAS = dict.fromkeys(_WEIGHTS, 2) | {"TRANSPOSE_CONV": 3}
 #: ops whose output has its input's scale: they move, select or average codes
 _SAME = {
     "RESHAPE", "TRANSPOSE", "PAD", "MIRROR_PAD", "SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE",
@@ -61,7 +63,7 @@ def measured(model: FloatModel, inputs: list[NDArray[np.float32]]) -> Ranges:
 def codes_of(low: float, high: float) -> Codes:
     """int8 codes that reach from ``low`` to ``high`` and hold zero exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / 255, 1e-9)
+    scale = (high - low) / 255 or 1.0  # LiteRT's int8 layers end the process with a tiny one
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
@@ -104,35 +106,76 @@ def of_joined(net: Net, ranges: Ranges) -> Ranges:
     return found
 
 
-def fake_quantised(net: Net, ranges: Ranges) -> bytes:
+def _rounded_weights(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    steps = _along(_per_channel(weights, axis), axis, weights.ndim)
+    return (np.rint(weights / steps) * steps).astype(np.float32)
+
+
+def bias_shifts(net: Net, inputs: list[NDArray[np.float32]]) -> Shifts:
+    """By how much rounded weights shift the mean over ``inputs`` of each channel of a layer:
+    what its bias takes up (bias correction: Nagel et al., Data-Free Quantization, 2019)."""
+    twin, pairs = copy.deepcopy(net), []
+    for name, taken, outputs, options, fields, version in net.ops:
+        if name not in _WEIGHTS:
+            continue
+        which, axis = _WEIGHTS[name]
+        rounded = list(taken)
+        rounded[which] = twin.const(_rounded_weights(net.tensors[taken[which]]["value"], axis))
+        sums = []  # before the activation, with the weights as they are and rounded
+        for of in (taken, rounded):
+            sums.append(twin.tensor(net.shape(outputs[0])))
+            plain = {**fields, "FusedActivationFunction": 0}
+            twin.ops.append((name, of, [sums[-1]], options, plain, version))
+        pairs.append((outputs[0], *sums))
+    if not pairs:
+        return {}
+    model = FloatModel(twin.build(*(t for _, *sums in pairs for t in sums)))
+    means = np.array(
+        [[y.reshape(-1, y.shape[-1]).mean(0) for y in model.run(x)] for x in inputs], object
+    ).mean(0)
+    return {
+        tensor: np.asarray(means[2 * k] - means[2 * k + 1], np.float32)
+        for k, (tensor, *_) in enumerate(pairs)
+    }
+
+
+def fake_quantised(
+    net: Net, ranges: Ranges, shifts: Shifts, sixteen: Ranges | None = None
+) -> bytes:
     """The float network with every tensor that is in ``ranges`` rounded, and the weights of
-    the layers that compute one."""
-    twin, ranges = copy.deepcopy(net), of_joined(net, ranges)
+    the layers that compute one, whose bias takes up its of ``shifts``; tensors that are in
+    ``sixteen`` instead have sixteen bits, and the weights before them are as they were."""
+    twin, sixteen = copy.deepcopy(net), sixteen or {}
     twin.ops = []
     now: dict[int, int] = {}  # tensor -> the one that holds it rounded
 
     def rounded(tensor: int) -> None:
-        scale, zero = codes_of(*ranges[tensor])
+        if tensor in ranges:
+            (scale, zero), dtype = codes_of(*ranges[tensor]), "int8"
+        elif tensor in sixteen:
+            scale = max(*map(abs, sixteen[tensor]), 1e-9) / 32767
+            zero, dtype = 0, "int16"
+        else:
+            return
         shape = twin.shape(tensor)
-        codes = twin.tensor(shape, dtype="int8", scale=scale, zero_point=zero)
+        codes = twin.tensor(shape, dtype=dtype, scale=scale, zero_point=zero)
         now[tensor] = twin.tensor(shape)
         twin.ops.append(("QUANTIZE", [tensor], [codes], None, {}, 1))
         twin.ops.append(("DEQUANTIZE", [codes], [now[tensor]], None, {}, 1))
 
-    if net.input in ranges:
-        rounded(net.input)
+    rounded(net.input)
     for name, inputs, outputs, *rest in net.ops:
         taken = [now.get(i, i) for i in inputs]
         if name in _WEIGHTS and outputs[0] in ranges:
             which, axis = _WEIGHTS[name]
-            w = net.tensors[inputs[which]]["value"]
-            steps = _along(_per_channel(w, axis), axis, w.ndim)
-            taken[which] = twin.const((np.rint(w / steps) * steps).astype(np.float32))
+            taken[which] = twin.const(_rounded_weights(net.tensors[inputs[which]]["value"], axis))
+            at = _BIAS[name]
+            bias = net.tensors[inputs[at]]["value"] if len(inputs) > at else np.float32(0)
+            taken[at:] = [twin.const(bias + shifts[outputs[0]])]
         twin.ops.append((name, taken, outputs, *rest))
         already = name in _MOVE and _moving(name, inputs, net) in ranges
-        for tensor in outputs:
-            if tensor in ranges and not already:
-                rounded(tensor)
+        for tensor in outputs if not already else ():
+            rounded(tensor)
     return twin.build(*(now.get(t, t) for t in net.outputs))
 
 
@@ -191,7 +234,7 @@ class _Int8:
         weights = self.old.tensors[inputs[which]]["value"]
         steps = _per_channel(weights, axis)
         taken[which] = self.const(weights, "int8", steps, 0, axis)
-        x, bias = (2, 3) if name == "TRANSPOSE_CONV" else (0, 2)
+        x, bias = 2 if name == "TRANSPOSE_CONV" else 0, _BIAS[name]
         if len(inputs) > bias:
             value = self.old.tensors[inputs[bias]]["value"]
             taken[bias] = self.const(value, "int32", self.codes[inputs[x]][0] * steps, 0)

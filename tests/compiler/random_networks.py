@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,15 +69,16 @@ def run(
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before numpy is there
         os.environ[name] = "1"
     found = []
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn) as pool:  # which ends where native code ends a process
         one = partial(_judge, kmodel=kmodel, runtime=runtime, guards=guards)
-        for verdict in pool.imap_unordered(one, seeds, chunksize=4):
+        for verdict in pool.map(one, seeds, chunksize=4):
             found.append(verdict)
             if verdict.fault:
                 print(told(verdict), flush=True)
             if len(found) % 500 == 0:
                 print(f"{len(found)} judged", file=sys.stderr, flush=True)
-    return sorted(found, key=lambda v: v.seed)
+    return found
 
 
 def rates(seeds: Iterable[int], kmodel: int) -> str:

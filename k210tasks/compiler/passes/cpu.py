@@ -152,7 +152,10 @@ def function(dev: Lowering, v: Value, out: Value, fn: Fn, inner: ops.Within | No
 def _then(dev: Lowering, out: Value, fn: Fn, x: Tensor, inner: ops.Within | None = None) -> None:
     """Finish ``out`` with ``x`` put through ``fn``; ``inner`` as in :func:`function`."""
     if fn:
-        function(dev, Value(x.shape, x.name, floats=x), out, fn, inner)
+        before = Value(x.shape, x.name, floats=x)
+        if inner is not None and inner[1:] == (-math.inf, math.inf):
+            before.source, before.range = inner.tensor.source, inner.tensor.range
+        function(dev, before, out, fn, inner)
     else:
         _hold(x, out)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import agreement, functions
-from k210tasks.compiler.ir import Graph, Quant, Tensor
+from k210tasks.compiler.ir import Graph, Op, Quant, Tensor
 from k210tasks.compiler.numerics import range_choice as choosing
 from k210tasks.compiler.numerics.calibration import TensorStats
 from k210tasks.compiler.numerics.channel_scales import (
@@ -73,15 +73,24 @@ def _only_layers_read(tensor: Tensor, assigner: Assigner) -> bool:
     if len(writer.outputs) > 1 or tensor in assigner.graph.outputs:
         return False
     readers = assigner.consumers.get(tensor, [])
-    for op in readers:
-        if isinstance(op, KpuConcat):
-            if not assigner.tells_apart(op):
-                return False
-        elif not isinstance(op, KpuConv) or not (
-            not op.identity or (_channels_kept(op) and _only_layers_read(op.output, assigner))
-        ):
-            return False
-    return bool(readers)
+    return bool(readers) and all(_takes_scales(op, assigner) for op in readers)
+
+
+def _takes_scales(op: Op, assigner: Assigner) -> bool:
+    if isinstance(op, KpuConcat):
+        return assigner.tells_apart(op)
+    if not isinstance(op, KpuConv) or (op.identity and not _channels_kept(op)):
+        return False
+    # Moved into a map of one scale, values would be rounded twice, to steps that are almost the
+    # same: an error of one sign.
+    return not (op.identity or _moves(op)) or _only_layers_read(op.output, assigner)
+
+
+def _moves(op: KpuConv) -> bool:
+    """Whether every channel that a layer puts out is one that it reads."""
+    w = op.weights
+    ones = not op.depthwise and np.count_nonzero(w) == len(w) == np.count_nonzero(w == 1)
+    return bool(ones and w.any((1, 2, 3)).all() and not op.bias.any() and not op.fn)
 
 
 def _depthwise_only(tensor: Tensor, assigner: Assigner) -> bool:

@@ -17,7 +17,7 @@ from k210tasks.compiler.passes.bounds import Bounds
 from k210tasks.compiler.passes.lowering import Lowering
 from k210tasks.compiler.passes.maps import MAX_CHANNELS, Pixels, Value, fits
 from k210tasks.compiler.passes.ranges import Ranges
-from k210tasks.kpu.layout import KPU_RAM_ROWS, map_rows
+from k210tasks.kpu.layout import KPU_RAM_ROWS, layout, map_rows
 
 #: of the whole range of what is squared: where one map of its square ends and the next begins
 ENDS = (0.25, 0.5)
@@ -68,11 +68,18 @@ def _weighted(
     return dev.conv(joined, weights, zeros, like=like, fn=fn, computes=computes, pre=pre)
 
 
+def _lying(tensor: Tensor, m: Pixels) -> Pixels:
+    """The pixels of ``tensor`` that lie where those of ``m`` do."""
+    return Pixels.of(tensor) if m.whole else Pixels(tensor, m.offset, m.stride, m.size)
+
+
 def _finish(dev: Lowering, joined: Tensor, m: Pixels, out: Value, op: Binary,
-            factors: tuple[float, ...]) -> None:  # fmt: skip
-    computes = None if out.source is None else Computed(out.source, m.offset, m.stride)
+            factors: tuple[float, ...], first: int = 0) -> Tensor:  # fmt: skip
+    """Write ``out``, or its channels from ``first`` on."""
+    computes = None if out.source is None else Computed(out.source, m.offset, m.stride, first)
     tensor = _weighted(dev, joined, factors, op.fn, out, computes, op.pre)
-    out.map = Pixels.of(tensor) if m.whole else Pixels(tensor, m.offset, m.stride, m.size)
+    out.map = _lying(tensor, m)
+    return tensor
 
 
 def total(dev: Lowering, a: Value, b: Value, out: Value, op: Binary) -> bool:
@@ -88,13 +95,30 @@ def product(dev: Lowering, a: Value, b: Value, out: Value, op: Binary) -> bool:
     """The product of two maps of one shape, as ((a + b)**2 - (a - b)**2) / 4; False where the
     KPU cannot.
 
-    Each square is several maps, where there is room for them: in codes of the whole range a
-    product of small factors would drown.
+    Each square is several maps: in codes of the whole range a product of small factors would
+    drown. Where there is no room for those of all channels, some are computed at a time.
     """
     both = _side_by_side(dev, a, b)
     if both is None:
         return False
     joined, m = both
+    channels, count = a.shape[1], _at_a_time(joined)
+    if count >= channels:
+        _product(dev, joined, m, out, op)
+        return True
+    factors, products = dev.producers[joined].inputs, []
+    for first in range(0, channels, count):
+        held = min(count, channels - first)
+        some = dev.concat([dev.part(factor, first, held) for factor in factors])
+        products.append(_product(dev, some, m, out, op, first))
+    out.map = _lying(dev.concat(products, out), m)
+    return True
+
+
+def _product(
+    dev: Lowering, joined: Tensor, m: Pixels, out: Value, op: Binary, first: int = 0
+) -> Tensor:
+    """The product of the halves of ``joined``, channels of ``out`` from ``first`` on."""
     parts = _square(1.0, _most_parts(joined))
     # Both squares are of the same number where the factor of either sign is zero.
     difference = (1.0, -1.0) if _often_zero(dev, dev.producers[joined].inputs[1]) else (-1.0, 1.0)
@@ -102,10 +126,22 @@ def product(dev: Lowering, a: Value, b: Value, out: Value, op: Binary) -> bool:
     for square in squares:
         _mark(dev, square, "square")
     factors = (0.25,) * len(parts) + (-0.25,) * len(parts)
-    _finish(dev, dev.concat(squares), m, out, op, factors)
-    assert out.map is not None
-    _mark(dev, out.map.tensor, "product")
-    return True
+    tensor = _finish(dev, dev.concat(squares), m, out, op, factors, first)
+    _mark(dev, tensor, "product")
+    return tensor
+
+
+def _at_a_time(joined: Tensor) -> int:
+    """Of how many channels each square can be as many maps as are good; of all, where that takes
+    more room than there is."""
+    _, c, h, w = joined.shape
+    group, maps = layout(w).channels_per_group, len(ENDS) + 1
+    if maps * c <= MAX_CHANNELS:
+        return c // 2
+    count = MAX_CHANNELS // (2 * maps) // group * group
+    # The factors, their product, and what is made of some channels: a copy and the squares.
+    rows = map_rows(3 * c // 2, h, w) + map_rows(2 * (maps + 1) * count, h, w)
+    return count if count and rows <= KPU_RAM_ROWS else c // 2
 
 
 def _often_zero(dev: Lowering, tensor: Tensor) -> bool:

@@ -81,10 +81,23 @@ class Assigner:
         self.producers = graph.producers()
         self.consumers = graph.consumers()
         self.codes, self.zeros = agreement.classes(graph)
+        if ranges.calibration is None:
+            self._join_as_filed()
         #: classes of codes by the class of zero points that they are in
         self._members: dict[Tensor, dict[Tensor, None]] = {}
         self._run: dict[Tensor, NDArray[Any]] | None = None
         self._bounds = Bounds(self.producers, self._known)
+
+    def _join_as_filed(self) -> None:
+        """Let the parts of a joined map have one scale, as a quantised file has it: with scales of
+        their own its weights would be rounded anew, and nothing was measured to make up for it."""
+        start = self.codes.of(self.graph.input)
+        for op in self.graph.ops:
+            if isinstance(op, KpuConcat) and op.output.source is not None:
+                parts = [*op.inputs, op.output]
+                if start not in map(self.codes.of, parts):
+                    self.codes.join(*parts)
+                    self.zeros.join(*parts)
 
     def assign(self) -> None:
         needed = self._ranges()
