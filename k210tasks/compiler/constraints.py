@@ -13,6 +13,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+#: an op's fields by name, as the file has them
+Attributes = dict[str, Any]
+
 
 @dataclass(slots=True)
 class SourceTensor:
@@ -41,7 +44,7 @@ class SourceOp:
     version: int
     inputs: list[SourceTensor | None]
     outputs: list[SourceTensor]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Attributes = field(default_factory=dict)
 
     @property
     def label(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.constraints import SourceOp, SourceTensor
+from k210tasks.compiler.constraints import Attributes, SourceOp, SourceTensor
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
@@ -33,26 +33,26 @@ _names = tflite_schema.members
 CONTROL = frozenset({"WHILE", "IF", "CALL_ONCE"})
 
 
-_Getter = Callable[[Any], dict[str, Any]]
+_Getter = Callable[[Any], Attributes]
 
 
-def _window(o: Any) -> dict[str, Any]:
+def _window(o: Any) -> Attributes:
     return {"padding": _names("Padding")[o.Padding()], "stride": (o.StrideH(), o.StrideW())}
 
 
-def _fused(o: Any) -> dict[str, Any]:
+def _fused(o: Any) -> Attributes:
     return {"activation": _names("ActivationFunctionType")[o.FusedActivationFunction()]}
 
 
-def _dilation(o: Any) -> dict[str, Any]:
+def _dilation(o: Any) -> Attributes:
     return {"dilation": (o.DilationHFactor(), o.DilationWFactor())}
 
 
-def _pool(o: Any) -> dict[str, Any]:
+def _pool(o: Any) -> Attributes:
     return {**_window(o), **_fused(o), "filter": (o.FilterHeight(), o.FilterWidth())}
 
 
-def _masks(o: Any) -> dict[str, Any]:
+def _masks(o: Any) -> Attributes:
     return {
         "begin_mask": o.BeginMask(),
         "end_mask": o.EndMask(),
@@ -63,7 +63,7 @@ def _masks(o: Any) -> dict[str, Any]:
     }
 
 
-def _transpose_conv(o: Any) -> dict[str, Any]:
+def _transpose_conv(o: Any) -> Attributes:
     fused = _fused(o) if hasattr(o, "FusedActivationFunction") else {}
     return {**_window(o), **fused}
 

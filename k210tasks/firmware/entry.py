@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from k210tasks.firmware.contract import Contract, c_identifier
+from k210tasks.firmware.c_header import c_identifier
+from k210tasks.firmware.contract import Contract
 from k210tasks.profiles import Profile
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from k210tasks.firmware.contract import c_string, number
+from k210tasks.firmware.c_header import c_string
+from k210tasks.firmware.contract import number
 from k210tasks.firmware.entry import Entry, Snippet, suffix_of
 from k210tasks.profiles import Profile
 

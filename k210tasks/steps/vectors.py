@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from k210tasks.engine.job import Job
 from k210tasks.firmware import selfcheck
+from k210tasks.firmware.c_header import c_header
 from k210tasks.firmware.contract import Contract
 from k210tasks.jsondata import plain, pretty
 from k210tasks.profiles import PROFILES
@@ -49,7 +50,7 @@ def run(job: Job) -> None:
     profile = PROFILES[asked.firmware]
     out = job.outputs["vectors"]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "contract.h").write_text(contract.c_header(), "ascii", newline="\n")
+    (out / "contract.h").write_text(c_header(contract), "ascii", newline="\n")
 
     rounded = selfcheck.feeds_rgb565(contract, profile)
     vectors: list[Vector] = []

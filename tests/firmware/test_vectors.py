@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from k210tasks.firmware.contract import Contract, Input, Output, c_identifier
+from k210tasks.firmware.c_header import c_identifier
+from k210tasks.firmware.contract import Contract, Input, Output
 from k210tasks.kmodel import parse
 from k210tasks.profiles import PROFILES
 from k210tasks.simulator import Simulator

@@ -205,8 +205,8 @@ def _space_to_depth(r: Reader, op: SourceOp) -> None:
     for i in range(block):
         for j in range(block):
             weights[i, j, :, :, i, j] = np.eye(c)
-    weights = weights.reshape(-1, c, block, block)
-    r.finish(op, _selection(x, weights, (block, block)))
+    kernels = weights.reshape(-1, c, block, block)
+    r.finish(op, _selection(x, kernels, (block, block)))
 
 
 def _depth_to_space(r: Reader, op: SourceOp) -> None:
