@@ -164,7 +164,7 @@ def main(count: int = 1000, rounds: int = 15) -> None:
             medians.append([statistics.median(column) for column in zip(*found, strict=True)])
             print(f"{name}  {medians[-1][0]:6.2f} s   {medians[-1][1]:6.2f} s")
         wall, processor = (o / b for b, o in zip(*medians, strict=True))
-        print(f"ratio      {wall:6.2f}     {processor:6.2f}    (limit 1.3)")
+        print(f"ratio      {wall:6.2f}     {processor:6.2f}    (limit 1.2)")
 
 
 if __name__ == "__main__":

@@ -6,49 +6,97 @@ Imports nothing that is only needed when there is something to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from k210tasks.engine import snapshot
-from k210tasks.engine.plan import StepPlan
+from k210tasks.engine.plan import FileInput, Input, StepPlan
 from k210tasks.engine.project import Project, library_version
-from k210tasks.store.files import stamp_of
-from k210tasks.store.records import Place, Record
+from k210tasks.errors import K210Error
+from k210tasks.store.files import Stamp, stamp_of
+from k210tasks.store.records import Files, Pin, Record
+
+#: relative path ("" for a single file) and stamp of every file of an input or an output
+Stamps = list[tuple[str, Stamp]]
 
 
-def unchanged(project: Project, plan: StepPlan, record: Record | None) -> bool:
-    """Whether settings, tools and every stamp are the recorded ones."""
-    if record is None or record["outcome"] != "done" or skipped_before(project, plan):
+def unchanged(project: Project, plan: StepPlan) -> bool:
+    """Whether settings, tools and every stamp are those under which the step was done, and
+    judged good: whether its seal is the recorded one."""
+    known = project.states.seal(plan.id)
+    if not known or skipped_before(project, plan):
         return False
-    if record["version"] != plan.version or record["settings"] != plan.settings:
+    try:
+        places = [
+            *(_looked_at(project, source) for source in plan.inputs.values()),
+            *(_placed(project, path) for path in plan.outputs.values()),
+            *(_placed(project, path) for path in _judged(plan).values()),
+        ]
+        tools = {name: dict(project.pin(name)) for name in plan.tools}
+    except (OSError, K210Error):
         return False
-    tools = record["tools"]
-    if len(tools) != len(plan.tools) or any(tools.get(t) != project.pin(t) for t in plan.tools):
-        return False
-    libraries = record["libraries"]
-    if len(libraries) != len(plan.libraries) or any(
-        libraries.get(name) != library_version(name) for name in plan.libraries
-    ):
-        return False
-    inputs = record["inputs"]
-    if len(inputs) != len(plan.inputs):
-        return False
-    for role, source in plan.inputs.items():
-        known = inputs.get(role)
-        if known is None or known["path"] != source.path:
-            return False
-        if not snapshot.same_stamps(project, source, known["files"]):
-            return False
-    if not _same_outputs(project, record["outputs"], plan.outputs):
-        return False
-    if plan.judge is None:
-        return True
+    libraries = {name: library_version(name) for name in plan.libraries}
+    return _seal(plan, tools, libraries, places) == known
+
+
+def keep(project: Project, plan: StepPlan, record: Record) -> None:
+    """Save a step's record, sealed where it was done and judged good."""
     judged = record.get("judge")
-    return (
-        judged is not None
-        and judged["ok"]
-        and judged["version"] == plan.judge.version
-        and judged["settings"] == plan.judge.settings
-        and _same_outputs(project, judged["outputs"], plan.judge.outputs)
-    )
+    seal = ""
+    if record["outcome"] == "done" and (plan.judge is None or (judged and judged["ok"])):
+        outputs = {**record["outputs"], **(judged["outputs"] if judged else {})}
+        places = [
+            *(_recorded(record["inputs"][role]["files"]) for role in plan.inputs),
+            *(_recorded(outputs[role]["files"]) for role in (*plan.outputs, *_judged(plan))),
+        ]
+        seal = _seal(plan, record["tools"], record["libraries"], places)
+    project.states.save(plan.id, record, seal)
+
+
+def _judged(plan: StepPlan) -> Mapping[str, str]:
+    return {} if plan.judge is None else plan.judge.outputs
+
+
+def _seal(
+    plan: StepPlan, tools: Mapping[str, Pin], libraries: Mapping[str, str], places: list[Stamps]
+) -> str:
+    """A digest of all that has to stay for a result to be up to date. Of its text nothing is
+    read back: it has to be made fast, thousands of times."""
+    judge = plan.judge
+    told = (plan.version, plan.settings, judge and (judge.version, judge.settings))
+    paths = ([source.path for source in plan.inputs.values()], plan.outputs, _judged(plan))
+    text = repr((told, tools, libraries, paths, places))
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _recorded(files: Files) -> Stamps:
+    return [(relative, entry[1]) for relative, entry in sorted(files.items())]
+
+
+def _looked_at(project: Project, source: Input) -> Stamps:
+    """Names and stamps of an input: one stat a file, no reading. Raises OSError, K210Error."""
+    if isinstance(source, FileInput):
+        path = project.path(source.path)
+        return [("", project.seen.get(path) or stamp_of(path))]
+    found, stamps = [], project.stamps.setdefault(source.path, {})
+    prefix = f"{project.path(source.path)}/"
+    for relative in sorted(snapshot.names(project, source)[0]):
+        stamp = stamps.get(relative)
+        if stamp is None:
+            # place_of, in few words: there may be ten thousands
+            path = prefix + relative if relative else prefix[:-1]
+            stamp = stamps[relative] = stamp_of(path)
+        found.append((relative, stamp))
+    return found
+
+
+def _placed(project: Project, path: str) -> Stamps:
+    """Names and stamps of what stands at an output's place. Raises OSError, K210Error."""
+    found = []
+    for relative in snapshot.tree(project.path(path), path) if path.endswith("/") else ("",):
+        place = snapshot.place_of(project, path, relative)
+        stamp = project.seen[place] = stamp_of(place)
+        found.append((relative, stamp))
+    return found
 
 
 def skipped_before(project: Project, plan: StepPlan) -> str | None:
@@ -62,21 +110,3 @@ def skipped_before(project: Project, plan: StepPlan) -> str | None:
         if record is not None and record["outcome"] == "skipped":
             return str(record["because"])
     return None
-
-
-def _same_outputs(project: Project, known: Mapping[str, Place], outputs: Mapping[str, str]) -> bool:
-    if len(known) != len(outputs):
-        return False
-    try:
-        for role, path in outputs.items():
-            place = known[role]
-            if place["path"] != path:
-                return False
-            for relative, entry in place["files"].items():
-                place_now = snapshot.place_of(project, path, relative)
-                stamp = project.seen[place_now] = stamp_of(place_now)
-                if entry[1] != stamp:
-                    return False
-    except (OSError, KeyError):
-        return False
-    return True

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from k210tasks.engine import reasons as r
 from k210tasks.engine import snapshot
 from k210tasks.engine.bodies import call, check_inputs, collect, job_of, open_log
-from k210tasks.engine.current import skipped_before
+from k210tasks.engine.current import keep, skipped_before
 from k210tasks.engine.decide import Decision, decide, key_of, same_content
 from k210tasks.engine.failures import (
     FollowsSkipped,
@@ -94,7 +94,7 @@ class Runner:
             raise InputsMissing(plan.task, decision.trouble, plan.made_by) from decision.trouble
         if decision.refreshed is not None:
             if decision.refreshed != record:
-                project.states.save(plan.id, decision.refreshed)
+                keep(project, plan, decision.refreshed)
             return Outcome("kept")
         did: Did = "kept"
         if decision.reasons:
@@ -210,7 +210,7 @@ class Runner:
         }
         # As it will be read back: the judge's comparison must not meet a tuple.
         record = json.loads(json.dumps(record))
-        self.project.states.save(plan.id, record)
+        keep(self.project, plan, record)
         return record
 
     def _install(self, plan: StepPlan, decision: Decision) -> bool:
@@ -316,7 +316,7 @@ class Runner:
             "message": verdict.message,
             "outputs": placed,
         }
-        self.project.states.save(plan.id, {**record, "judge": judged})
+        keep(self.project, plan, {**record, "judge": judged})
         self._note(plan, "judged", started, ok=verdict.ok, message=verdict.message)
         if not verdict.ok:
             raise JudgedBad(plan.task, verdict.message)

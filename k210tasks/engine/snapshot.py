@@ -39,7 +39,7 @@ def names(project: Project, source: Input) -> tuple[tuple[str, ...], int]:
     if isinstance(source, OptionalInput):
         return ("",) if os.path.isfile(project.path(source.path)) else (), 0
     if isinstance(source, TreeInput):
-        return _tree(project.path(source.path), source.path), 0
+        return tree(project.path(source.path), source.path), 0
     samples = listing(project, source.path)
     if source.count is None:
         return samples.files, samples.ignored
@@ -54,7 +54,8 @@ def listing(project: Project, folder: str) -> Samples:
     return found
 
 
-def _tree(path: str, shown: str) -> tuple[str, ...]:
+def tree(path: str, shown: str) -> tuple[str, ...]:
+    """The relative paths of all files in a folder. Raises :class:`InputUnreadable`."""
     if not os.path.isdir(path):
         raise InputUnreadable(shown, f"the folder {shown} does not exist")
     found: list[str] = []
@@ -68,33 +69,6 @@ def _tree(path: str, shown: str) -> tuple[str, ...]:
 def place_of(project: Project, path: str, relative: str) -> str:
     """The path of one file of an input or output."""
     return project.path(f"{path.rstrip('/')}/{relative}" if relative else path)
-
-
-def same_stamps(project: Project, source: Input, files: Files) -> bool:
-    """Whether names and stamps are exactly the recorded ones: one stat a file, no reading."""
-    try:
-        if isinstance(source, FileInput):
-            path = project.path(source.path)
-            seen = project.seen.get(path) or stamp_of(path)
-            return len(files) == 1 and files[""][1] == seen
-        if isinstance(source, OptionalInput):
-            path = project.path(source.path)
-            return files[""][1] == stamp_of(path) if files else not os.path.isfile(path)
-        if tuple(files) != names(project, source)[0]:
-            return False
-        stamps = project.stamps.setdefault(source.path, {})
-        prefix = f"{project.path(source.path)}/"
-        for relative, entry in files.items():
-            stamp = stamps.get(relative)
-            if stamp is None:
-                # place_of, in few words: there may be ten thousands
-                path = prefix + relative if relative else prefix[:-1]
-                stamp = stamps[relative] = stamp_of(path)
-            if stamp != entry[1]:
-                return False
-    except (OSError, KeyError, K210Error):
-        return False
-    return True
 
 
 def take(project: Project, source: Input, recorded: Files | None) -> tuple[Files, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from doit.dependency import FileChangedChecker
 
 from k210tasks.engine import watch
-from k210tasks.engine.current import skipped_before, unchanged
+from k210tasks.engine.current import keep, skipped_before, unchanged
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
@@ -49,12 +49,11 @@ class UpToDate:
 
     def _is_current(self) -> bool:
         project, plan = self.project, self.plan
-        record = project.states.load(plan.id)
         try:
             if plan.made_by:
                 for source in plan.inputs.values():
                     project.forget_looks(source.path)
-            if unchanged(project, plan, record):
+            if unchanged(project, plan):
                 return True
             if because := skipped_before(project, plan):
                 self.reasons = [f"what it reads was skipped: {because}"]
@@ -62,7 +61,7 @@ class UpToDate:
         except K210Error as error:
             self.reasons = [str(error)]
             return False
-        return self._explain(record)
+        return self._explain(project.states.load(plan.id))
 
     def _explain(self, record: Record | None) -> bool:
         """Look closer: whether all is equal but the stamps; else there are reasons now."""
@@ -77,7 +76,7 @@ class UpToDate:
             return False
         if decision.refreshed is not None:
             with contextlib.suppress(OSError):
-                project.states.save(plan.id, decision.refreshed)
+                keep(project, plan, decision.refreshed)
             return True
         self.reasons = listing([*decision.reasons, *decision.judge], 50)
         if plan.tools:

@@ -68,7 +68,7 @@ def is_fresh(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) ->
     for task in failures:
         plan = by_id.get(task)
         # Failed, and mended since without running: put back as it was.
-        if plan is None or unchanged(project, plan, project.states.load(task)):
+        if plan is None or unchanged(project, plan):
             return False
     for path, (digest, stamp) in record["read"].items():
         place = project.path(path)
@@ -108,7 +108,7 @@ def write(project: Project, manifest: Manifest, plans: Iterable[StepPlan]) -> st
     failures = {
         task: message
         for task, message in last_failures(entries).items()
-        if task in by_id and not unchanged(project, by_id[task], project.states.load(task))
+        if task in by_id and not unchanged(project, by_id[task])
     }
     facts = collect(
         manifest,

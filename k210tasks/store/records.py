@@ -12,11 +12,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any, Literal, TypedDict, cast
 
 from k210tasks.store.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
+_SEALED, _SEAL_LENGTH = b'{"seal":"', 32
 
 #: relative path ("" for a single file) -> [sha256, stamp]
 Files = dict[str, list[Any]]
@@ -112,6 +114,25 @@ _USUAL_SIZE = 1 << 15
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
+def _sum(rest: bytes) -> bytes:
+    return blake2b(rest, digest_size=16).hexdigest().encode("ascii")
+
+
+def _parsed(data: bytes) -> Record:
+    """A record as :meth:`TaskStates.save` wrote it, to the last bit. Raises ValueError."""
+    sealed, _, rest = data.partition(b'","sum":"')
+    digest, mark, rest = rest.partition(b'",')
+    if not sealed.startswith(_SEALED) or not mark:
+        raise ValueError("it has another format")
+    rest = b"{" + rest
+    if _sum(rest) != digest:
+        raise ValueError("it is not what was written")
+    record = json.loads(rest)
+    if record["format"] != FORMAT:
+        raise ValueError("it has another format")
+    return cast("Record", record)
+
+
 class TaskStates:
     """The records of a project; ``folder`` is ``.k210/state``."""
 
@@ -122,30 +143,36 @@ class TaskStates:
     def _path(self, task: str) -> str:
         return f"{self.folder}{os.sep}{file_name(task)}"
 
+    def seal(self, task: str) -> str:
+        """What the record of a task was sealed with; "" where it was not, or there is none. Only
+        that is looked at: who trusts it has something to compare it with."""
+        try:
+            head = _read(self._path(task))[: len(_SEALED) + _SEAL_LENGTH]
+        except OSError:
+            return ""
+        seal = head[len(_SEALED) :].decode("ascii", "replace")
+        return seal if head.startswith(_SEALED) and not seal.startswith('"') else ""
+
     def load(self, task: str) -> Record | None:
         """The record of a task, or None; a damaged one is said and counts as none."""
         try:
-            record = json.loads(_read(self._path(task)))
+            record = _parsed(_read(self._path(task)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            self._damaged(task, str(error))
+            if self._say is not None:
+                self._say(f"{task}: what is known of it cannot be read ({error}); checking anew")
             return None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            self._damaged(task, "it has another format")
-            return None
-        return cast("Record", record)
+        return record
 
-    def _damaged(self, task: str, why: str) -> None:
-        if self._say is not None:
-            self._say(f"{task}: what is known of it cannot be read ({why}); checking anew")
-
-    def save(self, task: str, record: Mapping[str, Any]) -> None:
-        """Write a :class:`Record`, or what a task that is no step keeps instead."""
-        data = json.dumps(
+    def save(self, task: str, record: Mapping[str, Any], seal: str = "") -> None:
+        """Write a :class:`Record`, or what a task that is no step keeps instead; ``seal`` is 32
+        hex digits by which it is known whole (:meth:`seal`)."""
+        rest = json.dumps(
             {"format": FORMAT, "task": task, **record}, ensure_ascii=False, separators=(",", ":")
-        )
-        write_atomically(self._path(task), data.encode("utf-8", "surrogatepass"))
+        ).encode("utf-8", "surrogatepass")
+        head = b'%b%b","sum":"%b",' % (_SEALED, seal.encode("ascii"), _sum(rest))
+        write_atomically(self._path(task), head + rest[1:])
 
     def remove(self, task: str) -> bool:
         try:
@@ -159,10 +186,5 @@ class TaskStates:
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(os.listdir(self.folder)):
                 if name.endswith(".json"):
-                    try:
-                        with open(os.path.join(self.folder, name), "rb") as file:
-                            record = json.loads(file.read())
-                    except (FileNotFoundError, ValueError):
-                        continue
-                    if isinstance(record, dict) and record.get("format") == FORMAT:
-                        yield cast("Record", record)
+                    with contextlib.suppress(FileNotFoundError, ValueError):
+                        yield _parsed(_read(os.path.join(self.folder, name)))
