@@ -71,6 +71,10 @@ def quant_of(low: float, high: float) -> Quant:
     return Quant(scale, zero)
 
 
+#: share of a step, and of the codes for a zero point, by which two quantisations hardly differ
+NEAR = 0.02
+
+
 class Assigner:
     """Gives every uint8 tensor of a device graph its :class:`Quant`: one range a class of
     tensors whose codes must mean the same (:mod:`k210tasks.compiler.agreement`)."""
@@ -105,9 +109,13 @@ class Assigner:
             group: choosing.shared_zero_point([needed[own] for own in members])
             for group, members in self._members.items()
         }
-        quants = {own: quant_with(*r, zeros[self.zeros.of(own)]) for own, r in needed.items()}
+        given = {}
         if self.graph.input.dtype == "uint8" and self.contract is not None:
-            quants[self.codes.of(self.graph.input)] = self.contract
+            given[self.codes.of(self.graph.input)] = self.contract
+        quants = {own: quant_with(*r, zeros[self.zeros.of(own)]) for own, r in needed.items()}
+        given |= self._copied(needed, zeros, quants | given)
+        quants = {own: quant_with(*r, zeros[self.zeros.of(own)]) for own, r in needed.items()}
+        quants |= given
         self._parts(quants)
         self._shares(quants)
         for op in self.graph.ops:
@@ -120,6 +128,27 @@ class Assigner:
             if tensor.dtype == "uint8":
                 tensor.quant = quants[self.codes.of(tensor)]
         self._settle_copies()
+
+    def _copied(
+        self, needed: dict[Tensor, Range], zeros: dict[Tensor, int], quants: dict[Tensor, Quant]
+    ) -> dict[Tensor, Quant]:
+        """Classes that can have the codes of what is copied into them, where theirs would be
+        almost the same: values rounded to steps that differ by little have errors of one sign.
+        Brings ``zeros``, by class of zero points, in line."""
+        found: dict[Tensor, Quant] = {}
+        for op in self.graph.ops:
+            if not isinstance(op, KpuConv) or not op.rescales:
+                continue
+            own, origin = self.codes.of(op.output), quants[self.codes.of(op.input)]
+            group, ratio = self.zeros.of(own), quants[own].scale / origin.scale
+            whole = origin.zero_point == round(origin.zero_point)
+            near = abs(zeros[group] - origin.zero_point) <= NEAR * 255 and abs(ratio - 1) <= NEAR
+            (low, high), half = needed[own], origin.scale / 2
+            fits = origin.low - half <= low and high <= origin.high + half
+            if near and whole and fits and group not in map(self.zeros.of, found):
+                zeros[group] = round(origin.zero_point)
+                found[own] = origin
+        return found
 
     def shares_zero(self, tensor: Tensor) -> bool:
         """Whether maps of other scales have the zero point of this one."""
