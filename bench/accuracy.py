@@ -25,7 +25,7 @@ import numpy as np
 from k210tasks import compiler, toolchains
 from k210tasks.compiler import Options
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.samples.loading import Loader, evenly_spaced, scan
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.simulator import Simulator
@@ -96,7 +96,7 @@ class Bench:
     def ours(self, part: slice, **options: object) -> list[np.ndarray]:
         """Outputs for all images, calibrated on ``part``."""
         p = self.case.preprocess
-        calibration = compiler.calibrate(self.data, self.inputs[part])
+        calibration = compiler.calibrate(self.data, self.inputs[part], measurable)
         made = compiler.compile(
             self.data,
             calibration,

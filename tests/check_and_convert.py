@@ -24,7 +24,7 @@ from k210tasks.compiler.checking import Report
 from k210tasks.compiler.options import Compiled, Fed, Options
 from k210tasks.compiler.problems import CompileError
 from k210tasks.kmodel.runtimes import RUNTIMES
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from tests.compiler.chains import networks
 from tests.compiler.tflite_builder import Net
 
@@ -52,7 +52,7 @@ def disagreement(tflite: bytes, kmodel: int, runtime: str | None = None) -> str 
         report = str(error)
     made: Compiled | str
     try:
-        calibration = compiler.calibrate(tflite, samples(tflite))
+        calibration = compiler.calibrate(tflite, samples(tflite), measurable)
         options = Options(kmodel=kmodel, effort="fast", fed=told(tflite), runtime=runtime)
         made = compiler.compile(tflite, calibration, options)
     except CompileError as error:

@@ -18,9 +18,9 @@ HOUSE = Path(k210tasks.__file__).parent
 #: knows no step: hence their order.
 ROOMS = (
     "plugin", "cli", "graph", "steps", "engine", "report", "artifacts", "board", "app", "manifest",
-    "toolchains", "store", "firmware", "compiler", "reference", "samples", "simulator", "kmodel",
-    "profiles", "kpu", "wording", "npz", "jsondata", "progress", "process_wide", "errors",
-    "version",
+    "toolchains", "store", "firmware", "reference", "samples", "compiler", "simulator", "kmodel",
+    "profiles", "kpu", "tflite_schema", "wording", "npz", "jsondata", "progress", "process_wide",
+    "errors", "version",
 )  # fmt: skip
 
 #: Names that several modules bear with reason.

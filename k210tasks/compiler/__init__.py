@@ -1,6 +1,6 @@
 """The built-in compiler: TFLite to kmodel 3 and 4.
 
-``load(tflite)`` reads, ``calibrate(tflite, samples)`` measures, ``compile(tflite,
+``load(tflite)`` reads, ``calibrate(tflite, samples, open_model)`` measures, ``compile(tflite,
 calibration, options)`` compiles, ``check(tflite, kmodel)`` says what would be in the way.
 Importing this package imports nothing heavy; the first use of a name does.
 """

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks import tflite_schema
 from k210tasks.compiler.constraints import Attributes, SourceOp, SourceTensor
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
 from k210tasks.compiler.reading.open_shapes import close
-from k210tasks.reference import tflite_schema
 
 _DTYPES = {
     "FLOAT32": "<f4",

@@ -9,15 +9,23 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.compiler.float_protocol import FloatTensor
 from k210tasks.errors import K210Error
 from k210tasks.process_wide import WhileUsed, unwarned
+
+#: Ops that only move values.
+_MOVERS = frozenset({
+    "PAD", "PADV2", "RESHAPE", "CONCATENATION", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT",
+    "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK", "MIRROR_PAD", "SPACE_TO_BATCH_ND",
+    "BATCH_TO_SPACE_ND",
+})  # fmt: skip
 
 
 class FloatModelError(K210Error):
@@ -110,44 +118,43 @@ class FloatModel:
         return [_reals(self._interpreter.get_tensor(d["index"]), d) for d in self.outputs]
 
     def invoke(self, x: NDArray[Any]) -> None:
-        """Run one input, of reals, and leave the results where :meth:`view` finds them."""
+        """Run one input, of reals, and leave the results where they can be looked at."""
         self._interpreter.set_tensor(self.input["index"], _codes(x, self.input))
         self._interpreter.invoke()
 
-    def view(self, index: int) -> NDArray[Any]:
-        """A tensor of the last run without a copy; needs ``keep_all``.
+    def values(
+        self, inputs: Sequence[NDArray[np.float32]], wanted: Collection[int]
+    ) -> Iterator[Mapping[int, NDArray[np.float32]]]:
+        """For each input, what it makes of the tensors ``wanted``; needs ``keep_all``.
 
-        The view must be gone before the next run: LiteRT refuses to run while one lives.
+        They are views of LiteRT's memory, which refuses to run while one lives: none may be
+        kept when the next mapping is asked for.
         """
-        return self._interpreter.tensor(index)()
+        for x in inputs:
+            self.invoke(x)
+            views = {index: self._interpreter.tensor(index)() for index in wanted}
+            yield views
+            views.clear()
 
-    def shape(self, index: int) -> tuple[int, ...]:
-        """The shape of a tensor, by its index in the file."""
-        return tuple(int(n) for n in self._details[index]["shape"])
-
-    def float_tensors(self) -> dict[int, str]:
-        """Index and name of the float32 input and of every float32 tensor made from it.
+    @property
+    def tensors(self) -> dict[int, FloatTensor]:
+        """The float32 input and every float32 tensor made from it, by index in the file.
 
         What is made of constants alone, such as weights that a file holds in fewer bits, is
         left out: LiteRT may never write it, and a view of it shows what memory held before.
         So is what nothing reads, a part of a split perhaps: it may have no memory.
         """
         read = {int(d["index"]) for d in self.outputs}
-        found = dict.fromkeys([int(self.input["index"])])
-        for _, inputs, outputs in self._ops:
+        moved = {int(self.input["index"]): False}
+        for name, inputs, outputs in self._ops:
             read.update(inputs)
-            if any(i in found for i in inputs):
-                found.update(dict.fromkeys(outputs))
-        details = self._details
+            if any(i in moved for i in inputs):
+                moved.update(dict.fromkeys(outputs, name in _MOVERS))
         return {
-            int(i): str(details[i]["name"])
-            for i in found
-            if i in read and i in details and details[i]["dtype"] == np.float32
+            i: FloatTensor(str(d["name"]), tuple(int(n) for n in d["shape"]), only_moved)
+            for i, only_moved in moved.items()
+            if i in read and (d := self._details.get(i)) and d["dtype"] == np.float32
         }
-
-    def written_by(self, ops: frozenset[str]) -> frozenset[int]:
-        """Indices of the tensors written by ops of these TFLite names, ``CONV_2D`` and so on."""
-        return frozenset(i for name, _, outputs in self._ops for i in outputs if name in ops)
 
     @cached_property
     def _details(self) -> dict[int, Details]:
@@ -161,7 +168,7 @@ class FloatModel:
     @cached_property
     def _ops(self) -> list[tuple[str, list[int], list[int]]]:
         """Name, inputs and outputs of every op of the file, in its order."""
-        from k210tasks.reference import tflite_schema
+        from k210tasks import tflite_schema
 
         names = tflite_schema.members("BuiltinOperator")
         model = tflite_schema.Model.GetRootAs(self._tflite, 0)
@@ -179,6 +186,11 @@ class FloatModel:
     def tensor(self, index: int) -> NDArray[np.float32]:
         """Any tensor of the last run in reals, by its index in the file; needs ``keep_all``."""
         return _reals(self._interpreter.get_tensor(index), self._details[index])
+
+
+def measurable(tflite: bytes) -> FloatModel:
+    """The model as calibration runs it: every tensor kept, one thread of several."""
+    return FloatModel(tflite, keep_all=True, threads=1)
 
 
 def _codes(x: NDArray[Any], detail: Details) -> NDArray[Any]:

@@ -91,10 +91,12 @@ def _collect(job: Job, loader: Loader, folder: Folder, samples: Iterator[Sample]
 def _measure(job: Job, tflite: bytes, folder: Folder, samples: Iterator[Sample]) -> None:
     """Let the built-in compiler run the float model on every sample."""
     from k210tasks import compiler
+    from k210tasks.reference.litert import measurable
 
     calibration = compiler.calibrate(
         tflite,
         (sample.tensor for sample in samples),
+        measurable,
         total=len(folder.files),
         fed="pixels" if folder_kind(folder) == "images" else "tensors",
         progress=job.progress,

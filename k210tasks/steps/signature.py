@@ -97,7 +97,7 @@ def read_model(path: Path, shown: str) -> tuple[bytes, Signature]:
 
 
 def _ports(data: bytes) -> tuple[list[Port], list[Port]]:
-    from k210tasks.reference import tflite_schema
+    from k210tasks import tflite_schema
 
     if data[4:8] != b"TFL3":
         raise ValueError("its identifier TFL3 is missing")

@@ -28,7 +28,7 @@ class QuantisedModel(BadRequest):
 
 def require_float(tflite: Path) -> None:
     """Raise :class:`QuantisedModel` for a model with quantised tensors, whatever else it is."""
-    from k210tasks.reference import tflite_schema as schema
+    from k210tasks import tflite_schema as schema
 
     names = schema.members("TensorType")
     integers = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
@@ -63,6 +63,6 @@ def input_shape(tflite: Path) -> list[int]:
 
 
 def _graph(data: bytes) -> Any:
-    from k210tasks.reference import tflite_schema
+    from k210tasks import tflite_schema
 
     return tflite_schema.Model.GetRootAsModel(data, 0).Subgraphs(0)

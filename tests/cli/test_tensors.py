@@ -16,7 +16,7 @@ from k210tasks.cli import main
 from k210tasks.firmware.contract import Contract
 from k210tasks.kmodel import parse
 from k210tasks.profiles import PROFILES
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.samples.loading import planar
 from k210tasks.simulator import Simulator
 from tests.cli.sensors import (
@@ -168,7 +168,7 @@ def test_codes_in_main_memory_tell_their_scale_themselves(place: Path, capsys: C
     from k210tasks import compiler
 
     calibration = compiler.calibrate(
-        perceptron(), (x[None] for x in windows(shape=(6,))), fed="tensors"
+        perceptron(), (x[None] for x in windows(shape=(6,))), measurable, fed="tensors"
     )
     made = compiler.compile(perceptron(), calibration, compiler.Options(kmodel=4, input="uint8"))
     assert made.input.dtype == "uint8"

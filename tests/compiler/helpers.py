@@ -15,7 +15,7 @@ from k210tasks.compiler.ir import Graph, as_fed, to_nchw
 from k210tasks.compiler.options import Compiled, Options, SmallMaps
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from tests.compiler.tflite_builder import Net
 
@@ -56,7 +56,7 @@ class Outcome:
         self.model = FloatModel(tflite)
         pictures = pixels(self.model.input_shape) if pictures is None else pictures
         inputs = [scaled(p) for p in pictures]
-        calibration = compiler.calibrate(tflite, inputs)
+        calibration = compiler.calibrate(tflite, inputs, measurable)
         options = {"mean": MEAN, "effort": "fast", **options}
         self.compiled: Compiled = compiler.compile(
             tflite, calibration, Options(kmodel=kmodel, **options)

@@ -27,7 +27,7 @@ from k210tasks.compiler.problems import CompileError, PassBroke
 from k210tasks.kmodel import KmodelError, parse
 from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.runtimes import RUNTIMES
-from k210tasks.reference.litert import FloatModel, FloatModelError
+from k210tasks.reference.litert import FloatModel, FloatModelError, measurable
 from k210tasks.simulator import Simulator
 from k210tasks.simulator.guards import audit
 from tests.compiler import quantiser
@@ -304,7 +304,7 @@ def compile_network(
     pixels = drawn.pictures is not None
     calibration = None
     if drawn.sampled:
-        calibration = compiler.calibrate(tflite, drawn.inputs, threads=1)
+        calibration = compiler.calibrate(tflite, drawn.inputs, measurable, threads=1)
         calibration.samples = ALL  # no margin for samples not seen: there are none
     if change is not None and calibration is not None:
         change(calibration)

@@ -49,10 +49,8 @@ _FIXED: dict[str, Codes] = {
 def measured(model: FloatModel, inputs: list[NDArray[np.float32]]) -> Ranges:
     """Extremes of every float tensor over ``inputs``; ``model`` keeps all its tensors."""
     found: Ranges = {}
-    for x in inputs:
-        model.invoke(x)
-        for index in model.float_tensors():
-            view = model.view(index)
+    for values in model.values(inputs, list(model.tensors)):
+        for index, view in values.items():
             low, high = float(view.min()), float(view.max())
             del view
             old = found.get(index, (0.0, 0.0))

@@ -20,6 +20,7 @@ from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.pipeline import prepared
 from k210tasks.compiler.problems import PassBroke
 from k210tasks.compiler.source import Source
+from k210tasks.reference.litert import measurable
 from tests.compiler.helpers import Outcome, pixels, same_after_legalise, scaled
 from tests.compiler.tflite_builder import Net
 
@@ -134,7 +135,9 @@ def quantised(build: Callable[[Net], int], kmodel: int = 4) -> tuple[Graph, Call
     """A device graph with all its numbers, and the check after a pass."""
     net = Net((1, 12, 12, 3))
     tflite = net.build(build(net))
-    calibration = compiler.calibrate(tflite, [scaled(p) for p in pixels((1, 12, 12, 3))])
+    calibration = compiler.calibrate(
+        tflite, [scaled(p) for p in pixels((1, 12, 12, 3))], measurable
+    )
     graph, contract = prepared(Source(tflite), calibration, Options(kmodel=kmodel, mean=0.5))
     quantise(graph, Ranges(calibration, "minmax"), contract, effort="fast")
     check = lambda: forms.check(graph, "a pass", allowed(kmodel), placed=True)  # noqa: E731

@@ -12,7 +12,7 @@ from k210tasks.compiler.ir import to_nchw
 from k210tasks.compiler.options import Options
 from k210tasks.compiler.problems import CompileError
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from k210tasks.toolchains import tensorflow
 from tests.check_and_convert import disagreement, samples, told
@@ -85,7 +85,7 @@ def case(name: str) -> bytes:
 def decibels(tflite: bytes, kmodel: int) -> float:
     """Of all outputs together, against their variance over the samples."""
     model, inputs = FloatModel(tflite), samples(tflite) * 3
-    calibration = compiler.calibrate(tflite, inputs)
+    calibration = compiler.calibrate(tflite, inputs, measurable)
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, fed=told(tflite)))
     simulator = Simulator(parse(made.kmodel))
     wanted, got = [], []
@@ -110,7 +110,7 @@ def test_a_case_is_right_or_refused_with_what_to_do(name: str, kmodel: int) -> N
     if isinstance(expected, float):
         assert decibels(tflite, kmodel) > expected
         return
-    calibration = compiler.calibrate(tflite, samples(tflite)[:1])
+    calibration = compiler.calibrate(tflite, samples(tflite)[:1], measurable)
     with pytest.raises(CompileError) as caught:
         compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
     found, pieces = str(caught.value), expected.split("*")

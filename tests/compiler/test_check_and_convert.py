@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from k210tasks import compiler
 from k210tasks.compiler.options import Options
 from k210tasks.compiler.problems import TooMuchMemory
+from k210tasks.reference.litert import measurable
 from tests.check_and_convert import disagreement
 from tests.compiler.chains import networks
 from tests.compiler.helpers import fixture, pixels, scaled
@@ -51,7 +52,9 @@ def test_what_fills_the_memory_is_refused_by_both_in_the_same_words(kmodel: int)
     tflite = net.build()
     (problem,) = compiler.check(tflite, kmodel).problems
     rng = np.random.default_rng(0)
-    calibration = compiler.calibrate(tflite, [rng.normal(0, 1, (1, 1024)).astype(np.float32)])
+    calibration = compiler.calibrate(
+        tflite, [rng.normal(0, 1, (1, 1024)).astype(np.float32)], measurable
+    )
     with pytest.raises(TooMuchMemory) as caught:
         compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
     assert str(caught.value) == problem

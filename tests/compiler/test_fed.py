@@ -10,6 +10,7 @@ import pytest
 from k210tasks import compiler
 from k210tasks.compiler import Calibration
 from k210tasks.compiler.options import Fed, Options
+from k210tasks.reference.litert import measurable
 from tests.compiler.helpers import pixels, scaled
 from tests.compiler.test_pipeline import int8_net
 from tests.compiler.tflite_builder import Net
@@ -39,7 +40,7 @@ LIKE_PIXELS = [scaled(p, mean=0.0) for p in pixels((1, 8, 8, 3))]
     ],
 )
 def test_who_says_it(calibrated: Fed | None, options: Options, expected: Fed) -> None:
-    calibration = compiler.calibrate(small(), LIKE_PIXELS, fed=calibrated)
+    calibration = compiler.calibrate(small(), LIKE_PIXELS, measurable, fed=calibrated)
     made = compiler.compile(small(), calibration, options)
     assert made.fed == expected
     assert made.input.dtype == ("uint8" if expected == "pixels" else "float32")
@@ -47,10 +48,10 @@ def test_who_says_it(calibrated: Fed | None, options: Options, expected: Fed) ->
 
 def test_codes_of_tensors_span_what_was_measured_not_what_pixels_would() -> None:
     halves = [x / 2 for x in LIKE_PIXELS]
-    calibration = compiler.calibrate(small(), halves, fed="tensors")
+    calibration = compiler.calibrate(small(), halves, measurable, fed="tensors")
     made = compiler.compile(small(), calibration, Options(kmodel=3))
     assert 0.5 / 255 < made.input.scale < 0.75 / 255
-    told = compiler.calibrate(small(), halves, fed="pixels")
+    told = compiler.calibrate(small(), halves, measurable, fed="pixels")
     made = compiler.compile(small(), told, Options(kmodel=3))
     assert (made.input.scale, made.input.zero_point) == (1 / 255, 0)
 
@@ -58,7 +59,7 @@ def test_codes_of_tensors_span_what_was_measured_not_what_pixels_would() -> None
 @pytest.mark.parametrize("fed", ["pixels", "tensors", None])
 def test_the_file_keeps_it(fed: Fed | None) -> None:
     file = io.BytesIO()
-    compiler.calibrate(small(), LIKE_PIXELS, fed=fed).to_npz(file)
+    compiler.calibrate(small(), LIKE_PIXELS, measurable, fed=fed).to_npz(file)
     assert Calibration.from_npz(io.BytesIO(file.getvalue())).fed == fed
 
 

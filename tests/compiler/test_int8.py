@@ -12,7 +12,7 @@ from k210tasks import compiler
 from k210tasks.compiler.ir import to_nchw
 from k210tasks.compiler.options import Compiled, Options
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import decibels
 from tests.compiler.quantiser import quantised_by
@@ -99,7 +99,7 @@ def test_a_quantised_file_is_computed_as_what_its_codes_mean(
     net = Net(SHAPE)
     inputs = samples()
     tflite = quantised_by(net, inputs, build(net), io=io)
-    calibration = compiler.calibrate(tflite, inputs) if measured else None
+    calibration = compiler.calibrate(tflite, inputs, measurable) if measured else None
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, effort="fast"))
     wanted, got = results(tflite, made, inputs)
     if build is classes:  # what LiteRT rounds to 1/256
@@ -139,7 +139,9 @@ def test_tensors_measured_on_a_file_with_float_input_stay_floats() -> None:
     net = Net(SHAPE)
     inputs = samples()
     tflite = quantised_by(net, inputs, plain(net), io="float32")
-    made = compiler.compile(tflite, compiler.calibrate(tflite, inputs), Options(kmodel=4))
+    made = compiler.compile(
+        tflite, compiler.calibrate(tflite, inputs, measurable), Options(kmodel=4)
+    )
     assert made.input.dtype == "float32"
 
 
@@ -147,7 +149,7 @@ def test_calibration_of_a_file_without_floats_survives_its_file(tmp_path) -> Non
     net = Net(SHAPE)
     inputs = samples()
     tflite = quantised_by(net, inputs, plain(net))
-    calibration = compiler.calibrate(tflite, inputs)
+    calibration = compiler.calibrate(tflite, inputs, measurable)
     path = tmp_path / "calibration.npz"
     calibration.to_npz(path)
     again = compiler.Calibration.from_npz(path)

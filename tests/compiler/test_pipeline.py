@@ -18,7 +18,7 @@ from k210tasks.compiler.options import Options, Port
 from k210tasks.compiler.pipeline import BadOptions, OtherModel
 from k210tasks.compiler.problems import NoCalibration
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import FIXTURES, Outcome, decibels, fixture, pixels, scaled
 from tests.compiler.tflite_builder import Net
@@ -87,7 +87,7 @@ def test_real_models_are_as_right_and_as_small_as_they_must_be(name: str, kmodel
     model = FloatModel(tflite)
     pictures = faces(model.input_shape)[::5]
     inputs = [scaled(p, mean) for p in pictures]
-    calibration = compiler.calibrate(tflite, inputs)
+    calibration = compiler.calibrate(tflite, inputs, measurable)
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, mean=mean))
     simulator = Simulator(parse(made.kmodel))
     reference = [[to_nchw(y).ravel().copy() for y in model.run(x)] for x in inputs]
@@ -113,7 +113,7 @@ def test_tensors_are_float32_in_kmodel_4_and_codes_in_kmodel_3() -> None:
     tflite = small().build()
     rng = np.random.default_rng(0)
     samples = [rng.normal(0, 2, (1, 12, 12, 3)).astype(np.float32) for _ in range(6)]
-    calibration = compiler.calibrate(tflite, samples)
+    calibration = compiler.calibrate(tflite, samples, measurable)
     model = FloatModel(tflite)
     reference = np.stack([model.run(x)[0].ravel() for x in samples])
     for options, dtype in (
@@ -234,7 +234,7 @@ def test_a_float_model_needs_calibration() -> None:
 
 def test_calibration_of_another_model_is_refused() -> None:
     tflite, other = small().build(), small("RELU6").build()
-    calibration = compiler.calibrate(other, [scaled(p) for p in pixels((1, 12, 12, 3))])
+    calibration = compiler.calibrate(other, [scaled(p) for p in pixels((1, 12, 12, 3))], measurable)
     with pytest.raises(OtherModel):
         compiler.compile(tflite, calibration, Options())
 
@@ -285,10 +285,12 @@ SCRIPT = """
 import hashlib, sys
 import numpy as np
 from k210tasks import compiler
+from k210tasks.reference.litert import measurable
 from tests.compiler.test_pipeline import small
 from tests.compiler.helpers import pixels, scaled
 tflite = small().build()
-calibration = compiler.calibrate(tflite, [scaled(p) for p in pixels((1, 12, 12, 3))],
+inputs = [scaled(p) for p in pixels((1, 12, 12, 3))]
+calibration = compiler.calibrate(tflite, inputs, measurable,
                                  threads=int(sys.argv[1]))
 for kmodel in (3, 4):
     options = compiler.Options(kmodel=kmodel, mean=0.5)
@@ -328,7 +330,9 @@ def test_progress_is_told() -> None:
     told: list[Any] = []
     net = small()
     tflite = net.build()
-    calibration = compiler.calibrate(tflite, [scaled(p) for p in pixels((1, 12, 12, 3))])
+    calibration = compiler.calibrate(
+        tflite, [scaled(p) for p in pixels((1, 12, 12, 3))], measurable
+    )
     compiler.compile(tflite, calibration, Options(), progress=lambda *a: told.append(a))
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1]

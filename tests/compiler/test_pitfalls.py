@@ -20,7 +20,7 @@ from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.kmodel import parse, v3_layers, v4_ops
 from k210tasks.kpu.registers import check
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import Outcome, pixels, proven, scaled
 from tests.compiler.tflite_builder import Net
@@ -191,7 +191,7 @@ def test_very_negative_logits_of_a_float_layer_survive_too() -> None:
     net.softmax(x)
     tflite = net.build()
     x0 = np.linspace(-1, 1, 6, dtype=np.float32)[None]
-    calibration = compiler.calibrate(tflite, [x0])
+    calibration = compiler.calibrate(tflite, [x0], measurable)
     made = compiler.compile(tflite, calibration, Options(kmodel=3))
     got = Simulator(parse(made.kmodel)).run(x0)[0]
     np.testing.assert_allclose(got, FloatModel(tflite).run(x0)[0].ravel(), atol=1e-4)
@@ -281,7 +281,7 @@ def test_an_identity_layer_passes_all_codes_unchanged() -> None:
     for mean in (0.0, 0.5, 0.485):
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
         x = scaled(ramp, mean)
-        calibration = compiler.calibrate(tflite, [x])
+        calibration = compiler.calibrate(tflite, [x], measurable)
         made = compiler.compile(tflite, calibration, Options(kmodel=3, mean=mean))
         got = Simulator(parse(made.kmodel)).run(np.ascontiguousarray(ramp[..., 0][None]))[0]
         np.testing.assert_allclose(got, x.ravel(), atol=1e-6)
@@ -296,7 +296,7 @@ def test_the_input_means_exactly_what_the_contract_says(
     net.conv(net.input, 4, (1, 1))
     tflite, pictures = net.build(), pixels((1, 8, 8, 3))
     inputs = [scaled(p, mean, std) for p in pictures]
-    calibration = compiler.calibrate(tflite, inputs)
+    calibration = compiler.calibrate(tflite, inputs, measurable)
     made = compiler.compile(tflite, calibration, Options(kmodel=kmodel, mean=mean, std=std))
     assert made.input.scale == 1 / (255 * std)
     assert made.input.zero_point == 255 * mean

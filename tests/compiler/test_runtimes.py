@@ -22,7 +22,7 @@ from k210tasks.compiler.problems import CompileError, NeedsOtherRuntime
 from k210tasks.kmodel import parse, v3_layers
 from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.runtimes import RUNTIMES
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from k210tasks.simulator.guards import audit
 from tests.compiler.helpers import decibels
@@ -187,7 +187,7 @@ class Twin:
         self.samples = [rng.normal(0, 1, self.shape).astype(np.float32) for _ in range(count)]
         model = FloatModel(self.tflite)
         self.reference = [[to_nchw(y).ravel().copy() for y in model.run(x)] for x in self.samples]
-        self.calibration = compiler.calibrate(self.tflite, self.samples)
+        self.calibration = compiler.calibrate(self.tflite, self.samples, measurable)
 
     def file(self, runtime: str | None = None) -> Compiled:
         fed = "uint8" if self.kmodel == 4 else None  # codes: nothing is rounded to them there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks import compiler
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import measurable
 from tests.compiler.tflite_builder import Net
 
 
@@ -18,9 +18,9 @@ def test_only_what_is_made_of_the_input_and_read_can_be_looked_at() -> None:
                "DepthwiseConv2DOptions", Padding=0, StrideH=1, StrideW=1, DepthMultiplier=1,
                DilationHFactor=1, DilationWFactor=1)  # fmt: skip
     tflite = net.build()
-    assert set(FloatModel(tflite, keep_all=True).float_tensors()) == {net.input, y}
+    assert set(measurable(tflite).tensors) == {net.input, y}
     sample = np.ones((1, 8, 8, 4), np.float32)
-    assert set(compiler.calibrate(tflite, [sample]).tensors) == {net.input, y}
+    assert set(compiler.calibrate(tflite, [sample], measurable).tensors) == {net.input, y}
 
 
 def test_a_part_of_a_split_that_nothing_reads_is_left_out() -> None:
@@ -30,5 +30,8 @@ def test_a_part_of_a_split_that_nothing_reads_is_left_out() -> None:
     net.ops.append(("SPLIT", [axis, net.input], parts, "SplitOptions", {"NumSplits": 2}, 1))
     y = net.conv(parts[0], 3)
     tflite = net.build(y)
-    assert parts[1] not in FloatModel(tflite, keep_all=True).float_tensors()
-    assert parts[1] not in compiler.calibrate(tflite, [np.ones((1, 8, 8, 4), np.float32)]).tensors
+    assert parts[1] not in measurable(tflite).tensors
+    assert (
+        parts[1]
+        not in compiler.calibrate(tflite, [np.ones((1, 8, 8, 4), np.float32)], measurable).tensors
+    )

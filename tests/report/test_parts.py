@@ -21,6 +21,7 @@ from k210tasks.artifacts.measurement import (
     TopScores,
 )
 from k210tasks.compiler.options import CompiledLayer
+from k210tasks.reference.litert import measurable
 from k210tasks.report.builds import accuracy_of
 from k210tasks.report.drawings import error_map, flash_drawing, histogram_drawing
 from k210tasks.report.facts import FlashPart, Histogram, ImageFacts, Plot, Scores
@@ -142,7 +143,7 @@ def test_histograms_are_those_of_the_calibration_data_as_it_is_written(tmp_path:
     net = Net((1, 8, 8, 3))
     tensor = net.conv(net.input, 4)
     samples = [np.full((1, 8, 8, 3), x, np.float32) for x in (0.1, 0.7)]
-    compiler.calibrate(net.build(), samples).to_npz(tmp_path / "calibration.npz")
+    compiler.calibrate(net.build(), samples, measurable).to_npz(tmp_path / "calibration.npz")
     row = CompiledLayer(
         0, "conv", (), "y", "KPU", (), (), tensor=tensor, scale=0.01, zero_point=100
     )

@@ -21,6 +21,7 @@ from k210tasks.artifacts.doubts import (
     Unstated,
 )
 from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.reference.litert import measurable
 from k210tasks.samples.loading import Loader
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.samples.seen import Seen
@@ -100,7 +101,9 @@ def test_whether_the_kpu_has_a_part(version: int) -> None:
     def made(tflite: bytes, shape: tuple[int, ...]) -> bytes:
         samples = [RANDOM.random(shape).astype(np.float32) for _ in range(3)]
         options = compiler.Options(kmodel=version, effort="fast")
-        return compiler.compile(tflite, compiler.calibrate(tflite, samples), options).kmodel
+        return compiler.compile(
+            tflite, compiler.calibrate(tflite, samples, measurable), options
+        ).kmodel
 
     assert of_layers(made(feature_map(), (1, 8, 8, 3))) == []
     assert of_layers(V5) == []  # a kmodel 5 does not tell

@@ -10,7 +10,7 @@ import pytest
 from k210tasks import compiler
 from k210tasks.compiler.options import Options, Place
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.samples.loading import planar
 from k210tasks.simulator import Simulator
 from k210tasks.steps.layer_snr import _picked, _real
@@ -71,7 +71,7 @@ def test_every_row_says_where_its_tensor_is(
     pictures = pixels((1, 8, 8, 3))
     inputs = [scaled(p) for p in pictures]
     tflite = quantised_by(net, inputs, end) if integers else net.build(end)
-    calibration = compiler.calibrate(tflite, inputs)
+    calibration = compiler.calibrate(tflite, inputs, measurable)
     options = Options(kmodel=kmodel, mean=MEAN, effort="fast")
     made = compiler.compile(tflite, calibration, options)
     rows = [row for row in made.layers if row.tensor is not None]

@@ -14,5 +14,6 @@
                 choose(method, counts, width, low, high) -> (low, high);
                 quantisation(low, high) -> (scale, zero_point)
 ``allocator``   place(buffers, align=) -> Placement(addresses, total); lower_bound, busiest_step
-``collect``     collect(tflite, samples, threads=, progress=) -> Calibration (to_npz, from_npz)
+``collect``     collect(data, samples, open_model, threads=, progress=) -> Calibration
+                (to_npz, from_npz)
 """

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.compiler.float_protocol import FloatModel, FloatTensor, OpenModel
 from k210tasks.compiler.numerics.calibration import (
     Calibration,
     CalibrationError,
@@ -27,7 +28,6 @@ from k210tasks.compiler.numerics.calibration import (
 from k210tasks.compiler.numerics.histogram import Histogram
 from k210tasks.compiler.options import Fed
 from k210tasks.process_wide import WhileUsed
-from k210tasks.reference.litert import FloatModel
 
 KEEP = (24, 256)  # whole samples kept, at most: the more the smaller they are
 KEPT_BYTES = 12_000_000  # what is kept of them may take, where they are more than the fewest
@@ -38,27 +38,6 @@ SWITCH = 0.0005
 COUNTED = 8192  # values of each tensor counted per sample; extremes look at all of them
 
 Progress = Callable[[int, int, str], None]
-# Ops that only move values: nothing is learnt from keeping their outputs.
-_MOVERS = frozenset(
-    [
-        "PAD",
-        "PADV2",
-        "RESHAPE",
-        "CONCATENATION",
-        "TRANSPOSE",
-        "STRIDED_SLICE",
-        "SLICE",
-        "SPLIT",
-        "SPLIT_V",
-        "SQUEEZE",
-        "EXPAND_DIMS",
-        "PACK",
-        "UNPACK",
-        "MIRROR_PAD",
-        "SPACE_TO_BATCH_ND",
-        "BATCH_TO_SPACE_ND",
-    ]
-)
 
 
 @dataclass(slots=True)
@@ -148,42 +127,39 @@ def sampled_pixels(count: int, number: int) -> NDArray[np.int32]:
 
 
 def collect(
-    tflite: bytes,
+    data: bytes,
     samples: Iterable[NDArray[np.float32]],
+    open_model: OpenModel,
     *,
     threads: int = 2,
     total: int = 0,
     fed: Fed | None = None,
     progress: Progress = lambda done, total, what: None,
 ) -> Calibration:
-    """Run the model over ``samples`` (float32, of the model's input shape, batch 1).
+    """Run the model of the file ``data`` over ``samples`` (float32, of its input's shape, batch
+    1). ``open_model`` opens it, once for each of the ``threads``.
 
     ``fed`` says what they were made of, pixels or tensors; it is only handed on. ``total`` is
     the number of samples if known, for ``progress`` only. Raises :class:`CalibrationError` for
-    no samples, a sample of a wrong shape, or a tensor that becomes infinite or NaN;
-    :class:`FloatModelError` for a model LiteRT refuses.
+    no samples, a sample of a wrong shape, or a tensor that becomes infinite or NaN; what
+    ``open_model`` raises goes through.
     """
-    models = [FloatModel(tflite, keep_all=True, threads=1)]
-    wanted = {
-        index: name
-        for index, name in models[0].float_tensors().items()
-        if models[0].shape(index) and models[0].shape(index)[0] == 1
-    }
-    movers = models[0].written_by(_MOVERS)
+    models = [open_model(data)]
+    wanted = {i: t for i, t in models[0].tensors.items() if t.shape and t.shape[0] == 1}
     gathered = [_Gathered()]
-    feed = _Feed(samples, total, progress, _room(models[0], [i for i in wanted if i not in movers]))
+    feed = _Feed(samples, total, progress, _room(models[0].input_shape, wanted.values()))
 
     def work(model: FloatModel, into: _Gathered) -> None:
         try:  # of the samples' own errors too: a sample left out would go unnoticed
             while (item := feed.next()) is not None:
-                _look(model, wanted, movers, feed, into, *item)
+                _look(model, wanted, feed, into, *item)
         except BaseException as error:
             feed.failure = error
 
     helpers = []
     with _short_turns if threads > 1 else nullcontext():
         for _ in range(threads - 1):
-            models.append(FloatModel(tflite, keep_all=True, threads=1))
+            models.append(open_model(data))
             gathered.append(_Gathered())
             helpers.append(threading.Thread(target=work, args=(models[-1], gathered[-1])))
             helpers[-1].start()
@@ -194,23 +170,22 @@ def collect(
         raise feed.failure
     if not feed.seen:
         raise CalibrationError("no samples to calibrate with: give the folder at least one image")
-    return _assemble(tflite, models[0], wanted, feed, gathered, fed)
+    return _assemble(data, wanted, feed, gathered, fed)
 
 
-def _room(model: FloatModel, valued: list[int]) -> int:
+def _room(input_shape: tuple[int, ...], wanted: Iterable[FloatTensor]) -> int:
     """How many samples are kept, by the bytes each takes."""
-    each = int(np.prod(model.input_shape))
-    for index in valued:
-        shape = model.shape(index)
-        each += min(pixel_count(shape), PIXELS) * shape[-1]
+    each = int(np.prod(input_shape))
+    for tensor in wanted:
+        if not tensor.moved:
+            each += min(pixel_count(tensor.shape), PIXELS) * tensor.shape[-1]
     fewest, most = KEEP
     return max(fewest, min(most, KEPT_BYTES // (4 * each)))
 
 
 def _look(
     model: FloatModel,
-    wanted: dict[int, str],
-    movers: frozenset[int],
+    wanted: dict[int, FloatTensor],
     feed: _Feed,
     into: _Gathered,
     number: int,
@@ -222,19 +197,18 @@ def _look(
             f"sample {number + 1} has the shape {list(sample.shape)}, the model's input is "
             f"{list(model.input_shape)}"
         )
-    model.invoke(sample)
     keep = feed.wanted(number)
+    seen = next(model.values([sample], wanted))
     values: dict[int, NDArray[np.float32]] = {}
     at: dict[int, NDArray[np.int32]] = {}  # by number of pixels: most maps share theirs
-    for index, name in wanted.items():
-        x = model.view(index)
-        x = x.reshape(-1, x.shape[-1])
+    for index, tensor in wanted.items():
+        x = seen[index].reshape(-1, tensor.shape[-1])
         low, high = _extremes(x)
         magnitude = max(float(high.max()), -float(low.min()))
         if not np.isfinite(magnitude):
             raise CalibrationError(
-                f'the tensor "{name}" becomes infinite or not a number with sample {number + 1}: '
-                f"the float model itself fails on it"
+                f'the tensor "{tensor.name}" becomes infinite or not a number with sample '
+                f"{number + 1}: the float model itself fails on it"
             )
         if index in into.low:
             np.minimum(into.low[index], low, out=into.low[index])
@@ -244,11 +218,10 @@ def _look(
             into.histograms[index] = Histogram()
         step = -(-x.size // COUNTED)
         into.histograms[index].add(x[number % step :: step].ravel(), magnitude)
-        if keep and index not in movers:
+        if keep and not tensor.moved:
             if len(x) not in at:
                 at[len(x)] = sampled_pixels(len(x), number)
             values[index] = x[at[len(x)]]
-        del x  # the interpreter refuses to run while a view of its memory is alive
     if keep:
         feed.keep(number, np.array(sample[0], np.float32), values)
 
@@ -265,9 +238,8 @@ def _extremes(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def _assemble(
-    tflite: bytes,
-    model: FloatModel,
-    wanted: dict[int, str],
+    data: bytes,
+    wanted: dict[int, FloatTensor],
     feed: _Feed,
     gathered: list[_Gathered],
     fed: Fed | None,
@@ -275,29 +247,28 @@ def _assemble(
     order = sorted(feed.kept)
     tensors: dict[int, TensorStats] = {}
     pixels: dict[int, NDArray[np.int32]] = {}
-    for index, name in wanted.items():
+    for index, tensor in wanted.items():
         parts = [g for g in gathered if index in g.low]
         histogram = Histogram()
         for part in parts:
             histogram.merge(part.histograms[index])
-        shape = model.shape(index)
         values = None
         if index in feed.values[order[0]]:
             values = np.stack([feed.values[n].pop(index) for n in order])
-            count = pixel_count(shape)
+            count = pixel_count(tensor.shape)
             if count not in pixels:
                 pixels[count] = np.stack([sampled_pixels(count, n) for n in order])
         tensors[index] = TensorStats(
             index,
-            name,
-            shape,
+            tensor.name,
+            tensor.shape,
             np.stack([g.low[index] for g in parts]).min(axis=0),
             np.stack([g.high[index] for g in parts]).max(axis=0),
             histogram,
             values,
         )
     return Calibration(
-        hashlib.sha256(tflite).hexdigest(),
+        hashlib.sha256(data).hexdigest(),
         feed.seen,
         tensors,
         np.stack([feed.kept[n] for n in order]),

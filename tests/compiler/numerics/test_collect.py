@@ -8,6 +8,7 @@ import pytest
 from k210tasks.compiler.numerics import collect as collecting
 from k210tasks.compiler.numerics.calibration import Calibration, CalibrationError
 from k210tasks.compiler.numerics.collect import collect, sampled_pixels
+from k210tasks.reference.litert import measurable
 from tests.compiler.tflite_builder import Net
 
 
@@ -33,14 +34,14 @@ def stored(calibration):
 
 
 def test_any_number_of_threads_gives_the_same_bytes(model):
-    one, two = (stored(collect(model, pixels(30), threads=n)) for n in (1, 2))
+    one, two = (stored(collect(model, pixels(30), measurable, threads=n)) for n in (1, 2))
     assert one == two
 
 
 def test_statistics_are_those_of_all_samples(model):
     from k210tasks.reference.litert import FloatModel
 
-    found = collect(model, pixels(9))
+    found = collect(model, pixels(9), measurable)
     float_model = FloatModel(model, keep_all=True)
     seen = {index: [] for index in found.tensors}
     for x in pixels(9):
@@ -63,18 +64,18 @@ def test_statistics_are_those_of_all_samples(model):
 
 def test_few_whole_samples_are_kept_evenly(model, monkeypatch):
     monkeypatch.setattr(collecting, "KEEP", (4, 4))
-    assert collect(model, pixels(4)).kept_at == (0, 1, 2, 3)
-    assert collect(model, pixels(5)).kept_at == (0, 2, 4)
-    found = collect(model, pixels(23))
+    assert collect(model, pixels(4), measurable).kept_at == (0, 1, 2, 3)
+    assert collect(model, pixels(5), measurable).kept_at == (0, 2, 4)
+    found = collect(model, pixels(23), measurable)
     assert found.kept_at == (0, 8, 16)
     assert np.array_equal(found.kept[1], list(pixels(9))[8][0])
 
 
 def test_small_samples_are_kept_in_greater_number(model, monkeypatch):
     monkeypatch.setattr(collecting, "KEEP", (4, 16))
-    assert len(collect(model, pixels(23)).kept_at) == 12
+    assert len(collect(model, pixels(23), measurable).kept_at) == 12
     monkeypatch.setattr(collecting, "KEPT_BYTES", 1)
-    assert len(collect(model, pixels(23)).kept_at) == 3
+    assert len(collect(model, pixels(23), measurable).kept_at) == 3
 
 
 def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample():
@@ -89,7 +90,7 @@ def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample():
 
 def test_the_file_gives_back_what_was_written(model):
     for samples in (pixels(5), (x + np.float32(0.001) * i for i, x in enumerate(pixels(5)))):
-        made = collect(model, samples)
+        made = collect(model, samples, measurable)
         data = stored(made)
         read = Calibration.from_npz(io.BytesIO(data))
         assert stored(read) == data
@@ -98,27 +99,27 @@ def test_the_file_gives_back_what_was_written(model):
 
 
 def test_samples_of_pixels_take_a_byte_each(model):
-    made = collect(model, pixels(5))
+    made = collect(model, pixels(5), measurable)
     whole = made.kept.size
     made.kept = made.kept + np.random.default_rng(0).normal(size=made.kept.shape) * 1e-3
     made.kept = made.kept.astype(np.float32)
-    small = len(stored(collect(model, pixels(5))))
+    small = len(stored(collect(model, pixels(5), measurable)))
     assert len(stored(made)) - small > 2.5 * whole
 
 
 def test_unusable_samples_are_named(model):
     with pytest.raises(CalibrationError) as none:
-        collect(model, [])
+        collect(model, [], measurable)
     assert str(none.value) == ("no samples to calibrate with: give the folder at least one image")
     with pytest.raises(CalibrationError) as shape:
-        collect(model, [next(pixels(1)), np.zeros((1, 20, 18, 1), np.float32)])
+        collect(model, [next(pixels(1)), np.zeros((1, 20, 18, 1), np.float32)], measurable)
     assert str(shape.value) == (
         "sample 2 has the shape [1, 20, 18, 1], the model's input is [1, 20, 18, 3]"
     )
     bad = next(pixels(1)).copy()
     bad[0, 3, 3, 0] = np.nan
     with pytest.raises(CalibrationError, match=r'the tensor ".*" becomes infinite or not a number'):
-        collect(model, [bad])
+        collect(model, [bad], measurable)
 
 
 def test_an_error_of_the_samples_themselves_comes_through(model):
@@ -127,7 +128,7 @@ def test_an_error_of_the_samples_themselves_comes_through(model):
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        collect(model, broken())
+        collect(model, broken(), measurable)
 
 
 def test_other_files_are_refused():

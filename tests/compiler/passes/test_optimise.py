@@ -14,7 +14,7 @@ from k210tasks.compiler import Options
 from k210tasks.compiler.numerics import weights
 from k210tasks.compiler.passes import equalise, optimise, quantise
 from k210tasks.kmodel import parse
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.simulator import Simulator
 from tests.compiler.tflite_builder import Net
 
@@ -67,7 +67,7 @@ def snr(tflite, made, pictures):
 @pytest.mark.parametrize("kind", ["RELU", "RELU6", "NONE", "residual"])
 def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypatch):
     tflite = network("RELU", residual=True) if kind == "residual" else network(kind)
-    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(12)])
+    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(12)], measurable)
     ours = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
 
     def plainly(layer, optimiser, ranges, bits):
@@ -90,7 +90,7 @@ def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypat
 @pytest.mark.parametrize("version", [3, 4])
 def test_every_effort_is_accurate(effort, version):
     tflite = network()
-    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)])
+    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)], measurable)
     made = compiler.compile(
         tflite, calibration, Options(kmodel=version, effort=effort, fed="pixels")
     )
@@ -99,7 +99,7 @@ def test_every_effort_is_accurate(effort, version):
 
 def test_wide_weights_are_more_accurate():
     tflite = network()
-    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)])
+    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)], measurable)
     eight, sixteen = (
         compiler.compile(tflite, calibration, Options(kmodel=3, weights=bits)) for bits in (8, 16)
     )
@@ -114,7 +114,7 @@ def test_channels_get_scales_of_their_own_where_only_layers_read():
     from k210tasks.compiler.pipeline import lowered
 
     tflite = network()
-    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(4)])
+    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(4)], measurable)
     graph = lowered(tflite, 4)
     quantise.quantise(graph, Ranges(calibration, "minmax"), Quant(1 / 255, 0))
     layers = [op for op in graph.ops if op.kind == "kpu_conv"]
@@ -152,7 +152,7 @@ print(hashlib.sha256(compiler.compile(tflite, calibration, Options()).kmodel).he
 )
 def test_the_same_bytes_with_other_threads_and_kernels(setting, tmp_path):
     tflite = network("RELU", residual=True)
-    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(5)])
+    calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(5)], measurable)
     model, data = tmp_path / "m.tflite", tmp_path / "c.npz"
     model.write_bytes(tflite)
     calibration.to_npz(data)

@@ -9,6 +9,7 @@ from k210tasks.compiler.ops import KpuConv
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.softmax import NOTHING, centre_logits
 from k210tasks.compiler.pipeline import lowered
+from k210tasks.reference.litert import measurable
 from tests.compiler.helpers import MEAN, Outcome, compiler, pixels, scaled
 from tests.compiler.tflite_builder import Net
 
@@ -28,7 +29,7 @@ def centred(tflite: bytes) -> list:
     """The layers of the v3 graph whose logits were centred."""
     inputs = [scaled(p) for p in pixels((1, 8, 8, 3))]
     graph = lowered(tflite, 3)
-    centre_logits(graph, Ranges(compiler.calibrate(tflite, inputs), "minmax"))
+    centre_logits(graph, Ranges(compiler.calibrate(tflite, inputs, measurable), "minmax"))
     return [op for op in graph.ops if isinstance(op, KpuConv) and op.centred]
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from k210tasks.reference import tflite_schema
+from k210tasks import tflite_schema
 from tests.compiler.tflite_builder import Net
 
 
@@ -34,7 +34,7 @@ print(sum(n.startswith("tflite.") for n in sys.modules), "tflite" in sys.modules
 
 def test_the_package_is_whole_for_whoever_imports_it():
     code = """
-from k210tasks.reference import tflite_schema
+from k210tasks import tflite_schema
 model, padding = tflite_schema.Model, tflite_schema.Padding
 import tflite
 print(tflite.Model is model, tflite.Padding is padding, tflite.WhileOptions.__name__)
