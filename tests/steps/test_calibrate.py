@@ -136,7 +136,7 @@ def test_builtin_measures_the_float_model(tmp_path: Path, monkeypatch: pytest.Mo
         def to_npz(self, path: Path) -> None:
             path.write_bytes(b"ranges")
 
-    def measured(tflite: bytes, samples: Any, **options: Any) -> Calibration:
+    def measured(tflite: bytes, samples: Any, *opened: Any, **options: Any) -> Calibration:
         seen.extend(samples)
         return Calibration()
 
