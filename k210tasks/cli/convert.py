@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from k210tasks.cli import contracts
 from k210tasks.cli.contract_args import add_contract, add_small_maps, count, preprocess
-from k210tasks.cli.given import CannotWrite
+from k210tasks.cli.given import CannotWrite, is_kmodel, refuse_foreign
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
@@ -149,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images is None and (compiler.family == "vendor" or signature.is_float):
         raise ImagesNeeded(compiler.name)
     folder = _folder(args.images, args.samples) if args.images is not None else None
+    refuse_foreign(out, "kmodel", is_kmodel)
     contracts.refuse_foreign(contracts.beside(out))
     model = Model(
         name=source.stem,
@@ -164,18 +167,26 @@ def run(args: argparse.Namespace) -> int:
         effort=args.effort,
         small_maps=args.small_maps,
     )
-    log_path = out.with_name(f"{out.name}.log")
     try:
-        with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
+        with _new_log(out) as log:
             listing, nbytes = _convert(model, folder, out, log)
     except OSError as error:
         shown = str(error.filename or out)
         raise CannotWrite(shown, error.strerror or str(error)) from error
-    log_path.unlink()  # kept where something failed: the error names it
+    Path(log.name).unlink()  # kept where something failed: the error names it
     print(listing, end="")
     print(f"wrote {out}: kmodel {kmodel}, {nbytes} bytes, by {compiler.name}")
     print(f"wrote {contracts.beside(out)}: how it is fed, for firmware and the other verbs")
     return 0
+
+
+def _new_log(out: Path) -> TextIO:
+    """``OUT.log``, or ``OUT.2.log`` and so on where there is one: it may be anybody's."""
+    for number in itertools.count(1):
+        name = f"{out.name}.log" if number == 1 else f"{out.name}.{number}.log"
+        with contextlib.suppress(FileExistsError):
+            return out.with_name(name).open("x", encoding="utf-8", errors="backslashreplace")
+    raise AssertionError("there is always another number")
 
 
 def _folder(images: Path, samples: int) -> Folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from k210tasks.errors import K210Error
@@ -55,3 +56,35 @@ def read_bytes(path: str) -> bytes:
     if not data:
         raise CannotRead(path, "it is empty")
     return data
+
+
+class WouldOverwrite(K210Error):
+    """A file of the user's where a result would be written."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(
+            f"{path} is no {kind}, and it would be overwritten; move it away, or give another -o"
+        )
+
+
+def refuse_foreign(path: Path, kind: str, is_one: Callable[[bytes], bool]) -> None:
+    """Raise :class:`WouldOverwrite` for a file with content that is none of ``kind``, which
+    ``is_one`` tells by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512) if path.is_file() else b""
+    except OSError:  # none there, or writing it will say what is wrong
+        return
+    if head and not is_one(head):
+        raise WouldOverwrite(path, kind)
+
+
+def is_kmodel(data: bytes) -> bool:
+    """Whether a file is a kmodel, of any version."""
+    from k210tasks.kmodel import KmodelError, detect
+
+    try:
+        detect(data)
+    except KmodelError:
+        return False
+    return True

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import os
 
-    from k210tasks.cli.given import CannotWrite
+    from k210tasks.cli.given import CannotWrite, refuse_foreign
     from k210tasks.firmware import flash_layout
     from k210tasks.firmware.describe import describe
     from k210tasks.firmware.kfpkg import Kfpkg, Part, write
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for place in placed
     )
+    refuse_foreign(args.output, "kfpkg", lambda found: found.startswith(b"PK"))
     data = write(Kfpkg(parts, name, profile.name))
     try:
         write_atomically(os.fspath(args.output), data)

@@ -13,7 +13,7 @@ from k210tasks.engine.plan import FileInput, Input, StepPlan
 from k210tasks.engine.project import Project, library_version
 from k210tasks.errors import K210Error
 from k210tasks.store.files import Stamp, stamp_of
-from k210tasks.store.records import Files, Pin, Record
+from k210tasks.store.records import SEAL_LENGTH, Files, Pin, Record, outputs_of
 
 #: relative path ("" for a single file) and stamp of every file of an input or an output
 Stamps = list[tuple[str, Stamp]]
@@ -43,7 +43,7 @@ def keep(project: Project, plan: StepPlan, record: Record) -> None:
     judged = record.get("judge")
     seal = ""
     if record["outcome"] == "done" and (plan.judge is None or (judged and judged["ok"])):
-        outputs = {**record["outputs"], **(judged["outputs"] if judged else {})}
+        outputs = outputs_of(record)
         places = [
             *(_recorded(record["inputs"][role]["files"]) for role in plan.inputs),
             *(_recorded(outputs[role]["files"]) for role in (*plan.outputs, *_judged(plan))),
@@ -65,7 +65,7 @@ def _seal(
     told = (plan.version, plan.settings, judge and (judge.version, judge.settings))
     paths = ([source.path for source in plan.inputs.values()], plan.outputs, _judged(plan))
     text = repr((told, tools, libraries, paths, places))
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=SEAL_LENGTH // 2).hexdigest()
 
 
 def _recorded(files: Files) -> Stamps:

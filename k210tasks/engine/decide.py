@@ -60,7 +60,7 @@ def decide(
     _look_at_inputs(project, plan, record, found, fresh, assumed or {})
     found.tools = {name: project.pin(name) for name in plan.tools}
     found.libraries = {name: library_version(name) for name in plan.libraries}
-    if record is None:
+    if record is None or record["outcome"] == "begun":
         found.reasons.append(r.NeverRun())
         return found
     if record["outcome"] == "forgotten":

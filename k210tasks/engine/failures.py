@@ -29,9 +29,11 @@ class OutputNotWritten(StepFailed):
 
 class OutputForeign(StepFailed):
     def __init__(self, task: str, path: str, source: str) -> None:
+        other = f"what {source} gives" if source else "what it makes"
+        remedy = ", or name it as the model's source" if source else ", or delete it"
         super().__init__(
-            f"{task}: {path} exists, was not written by this task, and differs from what "
-            f"{source} gives; it is left as it is. Move it away, or name it as the model's source"
+            f"{task}: {path} exists, was not written by this task, and differs from {other}; "
+            f"it is left as it is. Move it away{remedy}"
         )
 
 

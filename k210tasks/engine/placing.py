@@ -17,7 +17,7 @@ from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.store.files import hash_stamped, move_into_place, stamp_of, temporary_name
 from k210tasks.store.locks import WorkFolder
-from k210tasks.store.records import Files, Place, Record, outputs_of
+from k210tasks.store.records import Files, Place, Record, outputs_of, written
 from k210tasks.store.results import Contents
 
 
@@ -49,19 +49,30 @@ def place(
 ) -> dict[str, Place]:
     """Rename the finished files into place; what is there already is left alone.
 
-    Returns what a record says of outputs.
+    Returns what a record says of outputs. Raises :class:`OutputForeign`, before anything is
+    written, where a file of other content lies there that no record says is ours.
     """
+    ours, wrong = written(record), []
+    for role, shown in outputs.items():
+        for relative, digest in contents[role].items():
+            final = snapshot.place_of(project, shown, relative)
+            if same_content(final, digest):
+                continue
+            wrong.append((role, relative))
+            there = os.path.lexists(final) and not os.path.isdir(final)
+            if there and (shown, relative) not in ours:
+                raise OutputForeign(plan.task, _shown(shown, relative), _source(plan))
+    if any((outputs[role], relative) not in ours for role, relative in wrong):
+        _claim(project, plan, outputs, contents, record)
     placed: dict[str, Place] = {}
     for role, shown in outputs.items():
         files: Files = {}
         if shown.endswith("/"):
-            _remove_strangers(project, shown, contents[role])
+            _remove_former(project, shown, ours, contents[role])
         for relative, digest in contents[role].items():
             final = snapshot.place_of(project, shown, relative)
             try:
-                if not same_content(final, digest):
-                    if plan.guards_outputs and os.path.lexists(final):
-                        _refuse_foreign(plan, shown, record)
+                if (role, relative) in wrong:
                     beside = temporary_name(final)
                     work.note(beside)
                     move_into_place(made[role][relative], final, beside)
@@ -76,19 +87,39 @@ def place(
     return placed
 
 
-def _remove_strangers(project: Project, folder: str, wanted: Mapping[str, str]) -> None:
+def _claim(
+    project: Project,
+    plan: StepPlan,
+    outputs: Mapping[str, str],
+    contents: Contents,
+    record: Record | None,
+) -> None:
+    """Note down what will be written before it is: who is killed then still knows it as ours."""
+    places = outputs_of(record)
+    for role, shown in outputs.items():
+        before = places.get(role)
+        files = before["files"] if before and before["path"] == shown else {}
+        fresh: Files = {relative: [digest, []] for relative, digest in contents[role].items()}
+        places[role] = {"path": shown, "files": {**fresh, **files}}
+    claim: Record = {"outcome": "begun", "outputs": places}
+    project.states.save(plan.id, claim)
+
+
+def _remove_former(
+    project: Project, folder: str, ours: set[tuple[str, str]], wanted: Mapping[str, str]
+) -> None:
     """In a folder that is an output, what an earlier result left and this one has not."""
-    path = project.path(folder.rstrip("/"))
-    for inside, _, names in os.walk(path):
-        for name in names:
-            full = os.path.join(inside, name)
-            if os.path.relpath(full, path).replace(os.sep, "/") not in wanted:
-                with contextlib.suppress(OSError):
-                    os.unlink(full)
+    for shown, relative in ours:
+        if shown == folder and relative not in wanted:
+            with contextlib.suppress(OSError):
+                os.unlink(snapshot.place_of(project, folder, relative))
 
 
-def _refuse_foreign(plan: StepPlan, shown: str, record: Record | None) -> None:
-    known = [place["path"] for place in outputs_of(record).values()]
-    if shown not in known:
-        sources = [source.path for source in plan.inputs.values()]
-        raise OutputForeign(plan.task, shown, sources[0] if sources else "")
+def _shown(path: str, relative: str) -> str:
+    return f"{path.rstrip('/')}/{relative}" if relative else path
+
+
+def _source(plan: StepPlan) -> str:
+    """What an output is made of, where that is one file of the user's."""
+    sources = [source.path for source in plan.inputs.values()]
+    return sources[0] if plan.step == "convert" else ""

@@ -113,8 +113,6 @@ class StepPlan:
     made_by: tuple[str, ...] = ()  # the user's tasks that make the inputs
     after: tuple[str, ...] = ()  # our tasks that make the inputs
     even_if_failed: bool = False  # runs when all of ``after`` have ended, well or not
-    #: a file already there that we have no record of writing is refused, not overwritten
-    guards_outputs: bool = False
     doc: str = ""
 
     @property

@@ -161,7 +161,8 @@ class Runner:
         """Restored or computed: returns which, and the new record, saved."""
         project = self.project
         if plan.run is None:  # nothing but a judgement: the inputs are all there is to record
-            new = self._record(plan, decision, key_of(plan, decision.inputs, {}, {}), {}, 0.0)
+            key = key_of(plan, decision.inputs, {}, {})
+            new = self._record(plan, decision, key, {}, 0.0, record)
             return "kept", new
         why = "; ".join(r.listing(decision.reasons))
 
@@ -176,7 +177,7 @@ class Runner:
                     if not isinstance(decision.reasons[0], r.NeverRun):
                         self.tell(f"   {plan.task}: restored from the store ({why})")
                     self._note(plan, "restored", started, key=key)
-                    return "restored", self._record(plan, decision, key, outputs, 0.0)
+                    return "restored", self._record(plan, decision, key, outputs, 0.0, record)
                 if not isinstance(decision.reasons[0], r.NeverRun):
                     self.tell(f"   {plan.task}: {why}")
                 if self._install(plan, decision):
@@ -184,7 +185,7 @@ class Runner:
                 begun = time.monotonic()
                 outputs = self._compute(plan, decision, key, record, started)
                 seconds = round(time.monotonic() - begun, 3)
-                return "computed", self._record(plan, decision, key, outputs, seconds)
+                return "computed", self._record(plan, decision, key, outputs, seconds, record)
 
     def _record(
         self,
@@ -193,6 +194,7 @@ class Runner:
         key: str,
         outputs: dict[str, Place],
         seconds: float,
+        before: Record | None,
     ) -> Record:
         record: Record = {
             "outcome": "done",
@@ -207,6 +209,7 @@ class Runner:
             "libraries": decision.libraries,
             "inputs": decision.inputs,
             "outputs": outputs,
+            "former": {k: v for k, v in outputs_of(before).items() if k not in outputs},
         }
         # As it will be read back: the judge's comparison must not meet a tuple.
         record = json.loads(json.dumps(record))

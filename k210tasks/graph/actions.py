@@ -15,10 +15,11 @@ from doit.exceptions import TaskFailed
 from k210tasks.engine import watch
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project, say
+from k210tasks.engine.snapshot import place_of
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import Manifest
 from k210tasks.steps import report
-from k210tasks.store.records import outputs_of
+from k210tasks.store.records import written
 
 
 def execute(project: Project, plan: StepPlan, task: Any) -> TaskFailed | None:
@@ -107,25 +108,17 @@ def failed(
 
 
 def clean(project: Project, plan: StepPlan, dryrun: bool) -> None:
-    """Remove what the step wrote; its result stays in the store."""
+    """Remove what the step wrote, as far as a record says so; its result stays in the store."""
     record = project.states.load(plan.id)
-    ours = {place["path"] for place in outputs_of(record).values()}
-    outputs = [*plan.outputs.values(), *(plan.judge.outputs.values() if plan.judge else ())]
-    folders: set[str] = set()
-    for shown in [*outputs, plan.log]:
-        path = project.path(shown)
-        if plan.guards_outputs and shown in plan.outputs.values() and shown not in ours:
-            continue
-        inside = [path]
-        if shown.endswith("/"):
-            inside = sorted(os.path.join(d, n) for d, _, names in os.walk(path) for n in names)
-            folders.update(d for d, _, _ in os.walk(path))
-        for file in inside:
-            if os.path.isfile(file):
-                print(f"{plan.task} - removing file '{file}'")
-                if not dryrun:
-                    os.remove(file)
-        folders.add(os.path.dirname(path.rstrip("/")))
+    files = [place_of(project, *ours) for ours in sorted(written(record))]
+    if files:
+        files.append(project.path(plan.log))
+    folders = {os.path.dirname(file) for file in files}
+    for file in files:
+        if os.path.isfile(file):
+            print(f"{plan.task} - removing file '{file}'")
+            if not dryrun:
+                os.remove(file)
     build = project.path(f"build/{plan.subject}")
     for folder in sorted(folders, reverse=True):
         if f"{folder}/".startswith((f"{build}/", f"{build}.firmware/")) and not dryrun:

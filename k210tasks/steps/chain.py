@@ -106,7 +106,6 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             inputs={"source": source},
             outputs={"tflite": tflite},
             tools=("tensorflow",),
-            guards_outputs=True,
             doc=f"{model.source} → {tflite}",
         )
         upstream.append("convert")

@@ -39,6 +39,13 @@ def is_racy(stamp: Stamp, read_at_ns: int) -> bool:
     return max(stamp[1], stamp[2]) + RACY_NS > read_at_ns
 
 
+def stays_inside(relative: str) -> bool:
+    """Whether a POSIX path that a file tells stays below the folder it is joined to, on any
+    system; "" is the folder itself."""
+    odd = any(c in relative for c in "\\:\0") or relative.startswith("/")
+    return not odd and (not relative or not {"", ".", ".."} & set(relative.split("/")))
+
+
 def hash_file(path: str) -> str:
     """SHA-256 of the content, hex. Raises OSError."""
     digest = hashlib.sha256()

@@ -12,13 +12,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any, Literal, TypedDict, cast
 
+from k210tasks.store.checked import HEAD, checked, unchecked
 from k210tasks.store.files import write_atomically
 
 FORMAT = 2
-_SEALED, _SEAL_LENGTH = b'{"seal":"', 32
+_SEALED, SEAL_LENGTH = b'"seal":"', 32
 
 #: relative path ("" for a single file) -> [sha256, stamp]
 Files = dict[str, list[Any]]
@@ -49,14 +49,15 @@ class Judged(TypedDict):
 
 
 class _Always(TypedDict):
-    outcome: Literal["done", "skipped", "forgotten", "failed"]
+    outcome: Literal["begun", "done", "skipped", "forgotten", "failed"]
 
 
 class Record(_Always, total=False):
     """What is known of a task. Plain dictionaries: a run in which nothing changed reads thousands.
 
-    Beside the outcome, ``outputs`` are there but for a toolchain's, ``because`` for one that was
-    skipped, and the rest for one that is done.
+    Beside the outcome, ``outputs`` are there but for a toolchain's (of one that has begun: what it
+    will write), ``because`` for one that was skipped, and the rest for one that is done.
+    ``former``: what was written before, and is to be replaced.
     """
 
     format: int
@@ -74,11 +75,21 @@ class Record(_Always, total=False):
     inputs: dict[str, Place]
     outputs: dict[str, Place]
     judge: Judged | None
+    former: dict[str, Place]
 
 
 def outputs_of(record: Record | None) -> dict[str, Place]:
-    """What a task wrote, by role, as far as that is known."""
-    return {} if record is None else record.get("outputs", {})
+    """What a task and its judge wrote, by role, as far as that is known."""
+    if record is None:
+        return {}
+    judged = record.get("judge")
+    by_judge = judged["outputs"] if judged else {}
+    return {**record.get("former", {}), **record.get("outputs", {}), **by_judge}
+
+
+def written(record: Record | None) -> set[tuple[str, str]]:
+    """Path of an output and relative path of every file that is known to be ours."""
+    return {(p["path"], name) for p in outputs_of(record).values() for name in p["files"]}
 
 
 #: In a file's name these stand for themselves; the rest of a task's name is percent-encoded
@@ -114,23 +125,29 @@ _USUAL_SIZE = 1 << 15
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
-def _sum(rest: bytes) -> bytes:
-    return blake2b(rest, digest_size=16).hexdigest().encode("ascii")
-
-
 def _parsed(data: bytes) -> Record:
     """A record as :meth:`TaskStates.save` wrote it, to the last bit. Raises ValueError."""
-    sealed, _, rest = data.partition(b'","sum":"')
-    digest, mark, rest = rest.partition(b'",')
-    if not sealed.startswith(_SEALED) or not mark:
-        raise ValueError("it has another format")
-    rest = b"{" + rest
-    if _sum(rest) != digest:
-        raise ValueError("it is not what was written")
-    record = json.loads(rest)
+    if data.startswith(b'{"format":1,'):
+        return _of_0_1(data)
+    record = json.loads(unchecked(data))
     if record["format"] != FORMAT:
         raise ValueError("it has another format")
+    del record["seal"]  # of this state of things: the next has another
     return cast("Record", record)
+
+
+def _of_0_1(data: bytes) -> Record:
+    """Of a record of k210tasks 0.1, which outputs are ours, so that they may be replaced."""
+    try:
+        record = json.loads(data)
+        places = {**record.get("outputs", {}), **(record.get("judge") or {}).get("outputs", {})}
+        outputs: dict[str, Place] = {
+            role: {"path": str(place["path"]), "files": dict(place["files"])}
+            for role, place in places.items()
+        }
+        return {"outcome": "forgotten", "task": str(record["task"]), "outputs": outputs}
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError("it is damaged") from error
 
 
 class TaskStates:
@@ -147,7 +164,7 @@ class TaskStates:
         """What the record of a task was sealed with; "" where it was not, or there is none. Only
         that is looked at: who trusts it has something to compare it with."""
         try:
-            head = _read(self._path(task))[: len(_SEALED) + _SEAL_LENGTH]
+            head = _read(self._path(task))[HEAD : HEAD + len(_SEALED) + SEAL_LENGTH]
         except OSError:
             return ""
         seal = head[len(_SEALED) :].decode("ascii", "replace")
@@ -166,13 +183,10 @@ class TaskStates:
         return record
 
     def save(self, task: str, record: Mapping[str, Any], seal: str = "") -> None:
-        """Write a :class:`Record`, or what a task that is no step keeps instead; ``seal`` is 32
-        hex digits by which it is known whole (:meth:`seal`)."""
-        rest = json.dumps(
-            {"format": FORMAT, "task": task, **record}, ensure_ascii=False, separators=(",", ":")
-        ).encode("utf-8", "surrogatepass")
-        head = b'%b%b","sum":"%b",' % (_SEALED, seal.encode("ascii"), _sum(rest))
-        write_atomically(self._path(task), head + rest[1:])
+        """Write a :class:`Record`, or what a task that is no step keeps instead; ``seal`` is
+        what :meth:`seal` then tells."""
+        data = checked({"seal": seal, "format": FORMAT, "task": task, **record})
+        write_atomically(self._path(task), data)
 
     def remove(self, task: str) -> bool:
         try:

@@ -15,31 +15,54 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from k210tasks.errors import K210Error
-from k210tasks.jsondata import loads, plain
-from k210tasks.store.files import Unreadable, copy_file, write_atomically
+from k210tasks.jsondata import Rule, loads, plain
+from k210tasks.store.checked import checked, unchecked
+from k210tasks.store.files import Unreadable, copy_file, stays_inside, write_atomically
 from k210tasks.store.locks import WorkFolder, lock, sweep
 
 #: role -> relative path ("" for an output that is one file) -> SHA-256
 Contents = Mapping[str, Mapping[str, str]]
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+#: files of ours in ``results`` and ``objects``; others may lie there by mistake
+_OURS = {
+    "results": re.compile(r"\w{2}/(\w+\.json|\.k210-.*\.tmp)"),
+    "objects": re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}"),
+}
+
+
+def _sound(outputs: Contents) -> bool:
+    """Whether every digest is one, and every path stays within its output: what is read here
+    decides which files are written, and others than ourselves may write to a shared store."""
+    return all(
+        _DIGEST.fullmatch(digest) and stays_inside(relative)
+        for files in outputs.values()
+        for relative, digest in files.items()
+    )
+
+
+_Outputs = Annotated[
+    dict[str, dict[str, str]], Rule("file names within the output, each with a SHA-256", _sound)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a key stands for, and who put it there."""
 
-    format: Literal[1] = 1  # a reader treats another number as a miss
+    format: Literal[2] = 2  # a reader treats another number as a miss
     key: str
-    outputs: dict[str, dict[str, str]]
+    outputs: _Outputs
     task: str = ""
     project: str = ""  # its root
     time: float = 0.0  # seconds since 1970
@@ -101,6 +124,8 @@ class Store:
 
     def _object(self, digest: str) -> str:
         assert self.root is not None
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest!r} is no SHA-256")
         return os.path.join(self.root, "objects", digest[:2], digest)
 
     def lock_key(self, key: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
@@ -133,7 +158,7 @@ class Store:
         """The same; raises OSError where it is there and cannot be read."""
         try:
             with open(self._result(key), "rb") as file:
-                result = loads(Result, file.read())
+                result = loads(Result, unchecked(file.read()))
         except (FileNotFoundError, ValueError):
             return None
         return result if result.key == key else None
@@ -187,9 +212,7 @@ class Store:
         with WorkFolder(os.path.join(self.root, "tmp")) as work:
             # Finished inside the work folder: what a kill leaves of it is swept with the rest.
             told = os.path.join(work.path, "result")
-            write_atomically(
-                told, json.dumps(plain(result), ensure_ascii=False, indent=1).encode(), sync=True
-            )
+            write_atomically(told, checked(plain(result)), sync=True)
             new: dict[str, str] = {}  # digest -> finished temporary file
             while True:
                 for digest, source in sources.items():
@@ -238,7 +261,9 @@ class Store:
         assert self.root is not None
         for folder, _, names in os.walk(os.path.join(self.root, kind)):
             for name in names:
-                yield os.path.join(folder, name)
+                path = os.path.join(folder, name)
+                if _OURS[kind].fullmatch(f"{os.path.basename(folder)}/{name}"):
+                    yield path
 
     def collect(
         self, keep: Callable[[Result], bool], *, dry_run: bool = False

@@ -175,13 +175,13 @@ def test_the_log_stays_where_something_failed(
     place: Path, vendor: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     vendor["writes"] = b"LDMK\x04\x00\x00\x00"
-    (place / "m.kmodel").write_bytes(b"the last good one")
+    (place / "m.kmodel").write_bytes(V5 + b"the last good one")
     assert refused(["m.tflite", "--images", "images", *NNCASE], capsys) == (
         "k210 convert: nncase-1.9.0 reported success but wrote no kmodel 5: it is version 4; "
         "full log: m.kmodel.log\n"
     )
     assert "vendor's words\n" in (place / "m.kmodel.log").read_text()
-    assert (place / "m.kmodel").read_bytes() == b"the last good one"
+    assert (place / "m.kmodel").read_bytes() == V5 + b"the last good one"
 
 
 @pytest.mark.parametrize(
@@ -253,3 +253,22 @@ def test_small_maps_are_put_out_by_the_kpu_where_that_is_asked_for(
 
     assert "in 3 layers" in layers()  # the pixels are picked on the CPU
     assert "in 2 layers" in layers("--small-maps", "kpu")
+
+
+def test_files_of_the_user_are_left(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "net.log").write_text("mine")
+    (place / "m.kmodel.log").write_text("mine")
+    command = ["convert", "m.tflite", "--images", "images", "--mean", "0", "--std", "1"]
+    assert main([*command, "-o", "net"]) == 0
+    assert main(command) == 0
+    assert (place / "net.log").read_text() == (place / "m.kmodel.log").read_text() == "mine"
+    assert sorted(p.name for p in place.glob("*.log")) == ["m.kmodel.log", "net.log"]
+    assert main([*command, "-o", "net"]) == 0  # a kmodel may be replaced
+    (place / "notes.txt").write_text("mine, all mine")
+    capsys.readouterr()
+    assert main([*command, "-o", "notes.txt"]) == 1
+    assert capsys.readouterr().err == (
+        "k210 convert: notes.txt is no kmodel, and it would be overwritten; move it away, or give "
+        "another -o\n"
+    )
+    assert (place / "notes.txt").read_text() == "mine, all mine"

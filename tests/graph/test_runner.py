@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.engine.failures import CannotWrite, InputsMissing, OutputNotWritten
+from k210tasks.engine import placing
+from k210tasks.engine.failures import (
+    CannotWrite,
+    InputsMissing,
+    OutputForeign,
+    OutputNotWritten,
+)
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import FileInput, Judge, StepPlan, TreeInput, Verdict
 from k210tasks.engine.project import Project
@@ -126,6 +132,66 @@ def test_a_place_that_cannot_be_written(root: Path) -> None:
     assert str(caught.value) == "build/x/index.txt cannot be written: Is a directory"
     (root / "build/x/index.txt").rmdir()
     assert run()[0] == "restored"  # it was computed, only not placed
+
+
+@pytest.mark.parametrize("name", ["build/x/index.txt", "build/x/out/sub/1.txt"])
+def test_a_file_nobody_knows_to_be_ours_is_refused(root: Path, name: str) -> None:
+    mine = root / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputForeign) as caught:
+        run()
+    assert str(caught.value) == (
+        f"pack:x: {name} exists, was not written by this task, and differs from what it makes; "
+        "it is left as it is. Move it away, or delete it"
+    )
+    assert mine.read_text() == "mine"
+    assert [p for p in (root / "build/x").rglob("*.txt") if p != mine] == []
+    mine.unlink()
+    assert run()[0] == "restored"
+
+
+def test_only_files_of_ours_are_removed_from_a_folder(root: Path) -> None:
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (root / "build/x").mkdir(parents=True)
+    (root / "build/x/out").symlink_to(elsewhere)
+    (elsewhere / "diary.txt").write_text("mine")
+    run()
+    run(settings={"count": 1})
+    assert sorted(p.name for p in elsewhere.rglob("*.txt")) == ["0.txt", "diary.txt"]
+
+
+def test_what_a_killed_run_placed_is_known_as_ours(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a store, and with other settings the next time: nothing else could tell."""
+    monkeypatch.setenv("K210_STORE", "off")
+    done: list[str] = []
+
+    def killed(source: str, target: str, beside: str) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(target)
+        Path(source).replace(target)
+
+    (root / "build/x/out/sub").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "move_into_place", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert len(done) == 1
+    (root / "note.txt").write_text("other")
+    assert run(settings={"count": 1})[0] == "computed"
+    assert files(root) == ["sub/0.txt"]
+
+
+def test_a_verdict_is_ours_to_replace(root: Path) -> None:
+    judge = Judge(f"{HERE}:look", 1, {"limit": 1}, {"verdict": "build/x/verdict.txt"})
+    run(judge=judge)
+    (root / "model/more").write_text("m")
+    assert run(judge=judge)[0] == "computed"
+    assert (root / "build/x/verdict.txt").read_text() == "MORE\nSAVED_MODEL.PB\nV.DATA"
 
 
 def test_a_judge_sees_the_result(root: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from k210tasks.store.checked import HEAD
 from k210tasks.store.history import History, Line
-from k210tasks.store.records import TaskStates, file_name
+from k210tasks.store.records import SEAL_LENGTH, TaskStates, file_name, written
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,46 @@ def test_a_damaged_record_is_said_and_counts_as_none(tmp_path: Path, bad: str) -
     assert len(said) == 1
     assert said[0].startswith("convert:x: what is known of it cannot be read (")
     assert list(states.all()) == []
+
+
+def test_every_byte_of_a_record_counts(tmp_path: Path) -> None:
+    states = TaskStates(str(tmp_path))
+    states.save("convert:x", {"outcome": "done", "outputs": {}}, "a" * SEAL_LENGTH)
+    assert states.seal("convert:x") == "a" * SEAL_LENGTH
+    path = tmp_path / "convert.x.json"
+    data = path.read_bytes()
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        assert states.load("convert:x") is None, at
+        # Of what is not read when nothing has changed, nothing is believed either.
+        of_seal = HEAD <= at < HEAD + len('"seal":"') + SEAL_LENGTH
+        assert (states.seal("convert:x") == "a" * SEAL_LENGTH) is not of_seal, at
+
+
+def test_a_record_without_a_seal_has_none(tmp_path: Path) -> None:
+    states = TaskStates(str(tmp_path))
+    assert states.seal("convert:x") == ""
+    states.save("convert:x", {"outcome": "done"})
+    assert states.seal("convert:x") == ""
+    states.save("convert:x", {"outcome": "done"}, "b" * SEAL_LENGTH)
+    record = states.load("convert:x")
+    assert record is not None
+    states.save("convert:x", record)  # the seal was of that state of things
+    assert states.seal("convert:x") == ""
+
+
+def test_of_a_record_of_0_1_it_is_known_what_is_ours(tmp_path: Path) -> None:
+    place = {"path": "workspace/x.kmodel", "files": {"": ["ab", [1, 2, 3, 4]]}}
+    judged = {"path": "build/x/verify.json", "files": {"": ["cd", [1, 2, 3, 4]]}}
+    old = {"format": 1, "task": "verify:x", "outcome": "done", "outputs": {"kmodel": place},
+           "judge": {"outputs": {"verify": judged}}}  # fmt: skip
+    (tmp_path / "verify.x.json").write_text(json.dumps(old, separators=(",", ":")))
+    record = TaskStates(str(tmp_path)).load("verify:x")
+    assert record is not None
+    assert record["outcome"] == "forgotten"
+    assert written(record) == {("workspace/x.kmodel", ""), ("build/x/verify.json", "")}
 
 
 def test_history_survives_a_torn_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from k210tasks.store import files, results
+from k210tasks.store.checked import checked
 from k210tasks.store.results import DamagedObject, Result, Store, place
 
 
@@ -292,3 +294,60 @@ def test_what_a_killed_put_leaves_is_swept(store: Store, tmp_path: Path, moment:
     assert list(Path(store.root, "tmp").iterdir()) == []
     assert [p for p in Path(store.root).rglob("*") if p.suffix == ".tmp"] == []
     assert store.find("ab" * 32) is None
+
+
+#: what a person, or a program, may have put into a store that several write to
+TAMPERED = {
+    "a digest that is a path": {"kmodel": {"": "../../../victim"}},
+    "an absolute digest": {"kmodel": {"": "VICTIM"}},
+    "a digest in capitals": {"kmodel": {"": "A" * 64}},
+    "a path upwards": {"kmodel": {"../../victim": "0" * 64}},
+    "an absolute path": {"kmodel": {"/victim": "0" * 64}},
+    "a path of Windows": {"kmodel": {"..\\victim": "0" * 64}},
+    "a drive": {"kmodel": {"C:victim": "0" * 64}},
+    "a zero byte": {"kmodel": {"victim\0": "0" * 64}},
+    "an empty part": {"kmodel": {"a//victim": "0" * 64}},
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_result_is_a_miss(store: Store, tmp_path: Path, what: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    put(store, tmp_path, "k1", kmodel="bytes")
+    assert store.root is not None
+    (path,) = Path(store.root, "results").rglob("*.json")
+    told = json.loads(path.read_text())
+    del told["sum"]
+    text = json.dumps(TAMPERED[what]).replace("VICTIM", str(victim))
+    path.write_bytes(checked({**told, "outputs": json.loads(text)}))
+    assert store.find("k1") is None
+    assert store.read(str(victim)) is None
+    with pytest.raises(ValueError, match="is no SHA-256"):
+        store.copy_out(str(victim), str(tmp_path / "out"))
+    store.collect(lambda record: True)
+    assert victim.read_text() == "mine"
+
+
+def test_every_byte_of_a_result_counts(store: Store, tmp_path: Path) -> None:
+    put(store, tmp_path, "k1", kmodel="bytes")
+    assert store.root is not None
+    (path,) = Path(store.root, "results").rglob("*.json")
+    data = path.read_bytes()
+    for at in range(len(data)):
+        for bit in (0, 5):
+            changed = bytearray(data)
+            changed[at] ^= 1 << bit
+            path.write_bytes(changed)
+            assert store.find("k1") is None, at
+
+
+def test_collect_leaves_what_is_none_of_ours(store: Store, tmp_path: Path) -> None:
+    put(store, tmp_path, "k1", kmodel="bytes")
+    assert store.root is not None
+    strangers = [Path(store.root, name) for name in ("results/notes.txt", "objects/me.jpg")]
+    for stranger in strangers:
+        stranger.write_text("mine")
+    store.collect(lambda record: False)
+    assert [stranger.read_text() for stranger in strangers] == ["mine", "mine"]
+    assert not list(Path(store.root).rglob("*.json"))
