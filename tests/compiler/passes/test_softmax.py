@@ -64,7 +64,9 @@ def test_nothing_changes_without_calibration() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_probabilities_of_large_logits_are_right(classes: int, monkeypatch) -> None:
+def test_probabilities_of_large_logits_are_right(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tflite = classifier(classes, 20.0)
     better = Outcome(tflite, 3, mean=MEAN, effort="normal").decibels()[0]
     monkeypatch.setattr("k210tasks.compiler.pipeline._BEFORE", ())
