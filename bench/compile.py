@@ -2,7 +2,8 @@
 
 Whole processes, each from nothing: start, read the pictures, calibrate, compile, write the
 kmodel. Rounds alternate so that both see the same machine; printed are medians, their ratios,
-that of CPU times (steadier on a busy machine), and the peak memory of our processes.
+that of CPU times (steadier on a busy machine), and the peak memory of our processes. Both end as
+the command line does, without the collector's last rounds.
 A re-emit is what changing only the calibration method costs: a new process that reads the
 calibration data from its file and compiles.
 
@@ -30,7 +31,7 @@ HERE = Path(__file__).resolve().parent.parent
 FIXTURES = HERE.parent / "shared" / "fixtures"
 
 OURS = """
-import sys
+import atexit, gc, sys
 from pathlib import Path
 from k210tasks import compiler
 from k210tasks.compiler import Calibration, Options
@@ -48,17 +49,19 @@ if work == "all":
     made = compiler.calibrate(data, (loader.tensor(f) for f in files), measurable)
     made.to_npz(stored)
 calibration = Calibration.from_npz(stored)
+atexit.register(gc.freeze)
 options = Options(kmodel=4, mean=mean, std=1.0, effort=effort, method=method)
 Path(out).write_bytes(compiler.compile(data, calibration, options).kmodel)
 """
 
 THEIRS = """
-import sys
+import atexit, gc, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
 import nncase
 
+atexit.register(gc.freeze)
 tflite, images, mean, out, shape = sys.argv[1:]
 _, height, width, _ = (int(n) for n in shape.split("x"))
 samples = []

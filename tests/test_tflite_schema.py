@@ -32,7 +32,7 @@ print(sum(n.startswith("tflite.") for n in sys.modules), "tflite" in sys.modules
     assert whole == "False"
 
 
-def test_the_package_is_whole_for_whoever_imports_it():
+def test_the_package_is_whole_for_whoever_imports_it() -> None:
     code = """
 from k210tasks import tflite_schema
 model, padding = tflite_schema.Model, tflite_schema.Padding
@@ -42,10 +42,10 @@ print(tflite.Model is model, tflite.Padding is padding, tflite.WhileOptions.__na
     assert run(code) == "True True WhileOptions"
 
 
-def test_names_that_are_none_are_none():
+def test_names_that_are_none_are_none() -> None:
     with pytest.raises(AttributeError, match="tflite has no NoSuchTable"):
         tflite_schema.NoSuchTable  # noqa: B018
 
 
-def test_members_of_an_enumeration():
+def test_members_of_an_enumeration() -> None:
     assert tflite_schema.members("Padding") == {0: "SAME", 1: "VALID"}

@@ -38,7 +38,7 @@ class Within(NamedTuple):
     high: float
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Activated(Op):
     """What ends in a function of each value. ``pre`` is a tensor of the source file inside it."""
 
@@ -49,7 +49,7 @@ class Activated(Op):
 # -- what stands for whole TFLite ops, in float, before legalise
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Conv(Activated):
     """Weights (O, C / groups, h, w), bias (O,)."""
 
@@ -61,7 +61,7 @@ class Conv(Activated):
     pads: Pads = (0, 0, 0, 0)
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Deconv(Activated):
     """A transposed convolution: weights (O, C, h, w), bias (O,); ``pads`` are cut off the whole."""
 
@@ -71,7 +71,7 @@ class Deconv(Activated):
     pads: Pads
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Dense(Activated):
     """Rows (n, I) times weights (O, I), plus bias (O,)."""
 
@@ -79,7 +79,7 @@ class Dense(Activated):
     bias: Floats
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Pool(Activated):
     """The mean counts the pixels on the map alone."""
 
@@ -89,7 +89,7 @@ class Pool(Activated):
     pads: Pads
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Binary(Activated):
     """Two tensors value by value, broadcast as numpy does."""
 
@@ -100,7 +100,7 @@ class Map(Activated):
     """A function of each value."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Reduce(Op):
     """The axes stay, with one value."""
 
@@ -108,7 +108,7 @@ class Reduce(Op):
     axes: tuple[int, ...]
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Softmax(Op):
     """Of ``beta`` times the values along one axis."""
 
@@ -116,14 +116,14 @@ class Softmax(Op):
     axis: int
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class L2Norm(Op):
     """Values over the length of their vector along one axis."""
 
     axis: int
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Pad(Op):
     """``pads``: of each axis, values of ``value`` (in reals) more before and after."""
 
@@ -131,7 +131,7 @@ class Pad(Op):
     value: float = 0.0
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Concat(Op):
     """Tensors one behind the other along an axis."""
 
@@ -142,14 +142,14 @@ class Reshape(Op):
     """The same values in the shape of the output."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Transpose(Op):
     """Axis i of the output is axis ``perm[i]`` of the input."""
 
     perm: tuple[int, ...]
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Slice(Op):
     """As many values of each axis as the output has, from ``begin`` on by ``strides``."""
 
@@ -157,7 +157,7 @@ class Slice(Op):
     strides: tuple[int, ...]
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Resize(Op):
     """Rows and columns repeated, left out or mixed, as TFLite has it."""
 
@@ -206,7 +206,7 @@ class Numbers:
     activation: Activation
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class KpuConv(Activated):
     """A layer of the KPU: 1x1, or 3x3 padded by one, at stride 1, then ``fn``, then its pool.
 
@@ -254,7 +254,7 @@ class KpuConcat(Op):
     """Maps one behind the other in KPU RAM: channels after channels."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class KpuPart(Op):
     """Channels of a map in KPU RAM, from ``first`` on: the same rows."""
 
@@ -265,7 +265,7 @@ class Upload(Op):
     """Codes from main memory into KPU RAM."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Quantize(Op):
     """Floats to codes.
 
@@ -279,7 +279,7 @@ class Quantize(Op):
     of: Tensor | None = None
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Dequantize(Op):
     """Codes to floats; ``negated``: to their negatives; ``from_zero``: code 0 to zero;
     ``constant``: any code to this."""
@@ -293,7 +293,7 @@ class Requantize(Activated):
     """Codes to codes, through a table of the function."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Turn(Op):
     """Codes turned round so that zero is code 0; ``back``: and back."""
 
@@ -304,14 +304,14 @@ class AddPadding(Op):
     """A vector (1, C) as a map of 4x4 in KPU RAM, each value everywhere."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class RemovePadding(Op):
     """The vector at one pixel of a map of 4x4."""
 
     pixel: Pair
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Unary(Op):
     """One function of each value, by its name in :mod:`k210tasks.compiler.functions`."""
 

@@ -192,6 +192,7 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
 
     Transparency is ignored: neither cameras nor nncase know it.
     """
+    Image.preinit()  # else Pillow, not finding all of FORMATS, imports every decoder it has
     try:
         # Unwarned, since Pillow's own limit lies above ours.
         with unwarned, Image.open(path, formats=FORMATS) as opened:

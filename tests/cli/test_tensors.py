@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from k210tasks.cli import main
 from k210tasks.firmware.contract import Contract
@@ -259,7 +260,8 @@ def test_bad_samples_are_named_with_their_index(place: Path, capsys: Capture) ->
 
 
 def test_a_folder_of_classes_with_one_file_each(place: Path, capsys: Capture) -> None:
-    model, by_class = FloatModel(perceptron()), [[], [], []]
+    model = FloatModel(perceptron())
+    by_class: list[list[NDArray[np.float32]]] = [[], [], []]
     for x in windows(60, (6,)):
         by_class[int(model.run(x[None])[0].argmax())].append(x)
     for name, samples in zip(("still", "walk", "run"), by_class, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -42,6 +43,13 @@ def pool(**fields: Any) -> Op:
 def check(op: Op) -> None:
     kinds = {**forms.FLOAT, **forms.DEVICE}
     forms.check(Graph(op.inputs, op.outputs, [op]), "a test", kinds)
+
+
+def test_a_broken_op_is_named_by_its_kind_and_tensors() -> None:
+    op = conv(weights=KERNELS.astype(np.float64))
+    assert repr(op) == "conv [x[1, 4, 8, 8]] -> [y[1, 2, 8, 8]]"  # and not by its weights
+    with pytest.raises(PassBroke, match=re.escape(repr(op))):
+        check(op)
 
 
 FINE = [

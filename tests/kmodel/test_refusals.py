@@ -136,7 +136,13 @@ def test_writing_what_does_not_fit() -> None:
     with pytest.raises(KmodelError, match=r"layer 0 \(Dequantize\): in_mem: -1 does not fit"):
         write(KmodelV3(layers=[big], outputs=[], main_mem=16))
     dense = v3_layers.FullyConnected(
-        in_mem=0, out_mem=0, in_ch=2, out_ch=3, act=0, weights=np.zeros((2, 3)), bias=np.zeros(4)
+        in_mem=0,
+        out_mem=0,
+        in_ch=2,
+        out_ch=3,
+        act=0,
+        weights=np.zeros((2, 3), np.float32),
+        bias=np.zeros(4, np.float32),
     )
     with pytest.raises(KmodelError, match=r"bias: shape \(4,\); \(3,\) is needed"):
         write(KmodelV3(layers=[dense], outputs=[], main_mem=16))

@@ -14,7 +14,7 @@ FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "kmodel
 real = pytest.mark.skipif(not FIXTURES.is_dir(), reason="needs ../shared/fixtures")
 
 
-def test_each_map_lives_from_its_writer_to_its_last_reader():
+def test_each_map_lives_from_its_writer_to_its_last_reader() -> None:
     assert residents(worked_example()) == [
         Resident(31984, 784, 2, 3),
         Resident(31856, 128, 3, 4),
@@ -23,12 +23,12 @@ def test_each_map_lives_from_its_writer_to_its_last_reader():
     ]
 
 
-def test_what_no_layer_writes_is_the_input():
+def test_what_no_layer_writes_is_the_input() -> None:
     model = KmodelV3(layers=[dense_on_the_kpu(16, 8, 100, 0, None)], outputs=[], main_mem=0)
     assert residents(model) == [Resident(100, 16, BEFORE, 0), Resident(0, 8, 0, 0)]
 
 
-def test_a_map_ends_where_another_is_written_over_it():
+def test_a_map_ends_where_another_is_written_over_it() -> None:
     model = KmodelV3(
         layers=[
             dense_on_the_kpu(16, 8, 100, 0, None),
@@ -48,7 +48,7 @@ def test_a_map_ends_where_another_is_written_over_it():
 
 @real
 @pytest.mark.parametrize("name", ["v3/face_detect", "v3/yolo20", "v4/slim-320", "v4/yolo20"])
-def test_in_real_files_no_two_maps_share_a_row_while_both_are_needed(name: str):
+def test_in_real_files_no_two_maps_share_a_row_while_both_are_needed(name: str) -> None:
     model = parse((FIXTURES / f"{name}.kmodel").read_bytes())
     found = residents(model)
     for i, a in enumerate(found):

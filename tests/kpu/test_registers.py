@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,7 +109,7 @@ def test_what_no_register_holds_is_refused(changes: dict[str, int], message: str
     assert message in str(error.value)
 
 
-LAYERS = st.builds(
+LAYERS: st.SearchStrategy[Any] = st.builds(
     dict,
     in_channels=st.integers(1, 64),
     height=st.integers(4, 64),

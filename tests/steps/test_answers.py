@@ -13,7 +13,7 @@ def scores(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_the_worst_come_first_and_no_more_are_kept_than_promised():
+def test_the_worst_come_first_and_no_more_are_kept_than_promised() -> None:
     answers = WorstAnswers(planar=True)
     row = scores(0.9, 0.1)
     for i in range(3 * WORST):
@@ -25,7 +25,7 @@ def test_the_worst_come_first_and_no_more_are_kept_than_promised():
     assert len(files) == WORST
 
 
-def test_equal_ones_stay_in_the_order_of_the_folder():
+def test_equal_ones_stay_in_the_order_of_the_folder() -> None:
     answers = WorstAnswers(planar=True)
     row = scores(1, 0)
     for i in range(2 * WORST):
@@ -33,7 +33,7 @@ def test_equal_ones_stay_in_the_order_of_the_folder():
     assert [e.file for e in answers.worst()] == [f"{i}" for i in range(WORST)]
 
 
-def test_of_scores_the_highest_of_both_are_kept():
+def test_of_scores_the_highest_of_both_are_kept() -> None:
     answers = WorstAnswers(planar=True)
     wanted = scores(0.3, 0.25, 0.2, 0.15, 0.06, 0.04)
     got = scores(0.1, 0.1, 0.1, 0.1, 0.1, 0.5)
@@ -49,13 +49,13 @@ def test_of_scores_the_highest_of_both_are_kept():
     ]
 
 
-def test_what_is_not_a_number_is_said_so():
+def test_what_is_not_a_number_is_said_so() -> None:
     answers = WorstAnswers(planar=True)
     answers.add(record("x", None), [(scores(1, 0), scores(np.nan, np.inf), (1, 2))])
     assert plain(answers.worst()[0].outputs[0])["top"] == [[0, 1.0, None], [1, 0.0, None]]
 
 
-def test_a_map_says_where_the_error_is_in_either_order():
+def test_a_map_says_where_the_error_is_in_either_order() -> None:
     shape = (1, 3, 5, 2)
     wanted = np.zeros(shape, np.float32)
     got = wanted.copy()
@@ -71,7 +71,7 @@ def test_a_map_says_where_the_error_is_in_either_order():
         assert {i: c for i, c in enumerate(found["codes"]) if c} == {1: 128, 14: 255}
 
 
-def test_a_large_map_is_bounded_and_loses_no_largest_error():
+def test_a_large_map_is_bounded_and_loses_no_largest_error() -> None:
     shape = (1, 240, 320, 1)
     wanted = np.zeros(shape, np.float32).ravel()
     got = wanted.copy()

@@ -8,6 +8,7 @@ import pytest
 
 from k210tasks import toolchains
 from k210tasks.toolchains.environments import python_of
+from k210tasks.toolchains.toolchain import Toolchain
 from tests.toolchains.loopback import Site, serving
 
 
@@ -28,7 +29,7 @@ def site() -> Iterator[Site]:
         yield own
 
 
-def real(name: str) -> toolchains.Toolchain:
+def real(name: str) -> Toolchain:
     """The vendor's real environment, in the user's own cache; skips where it cannot be had."""
     tool = toolchains.get(name)
     try:
@@ -39,17 +40,17 @@ def real(name: str) -> toolchains.Toolchain:
 
 
 @pytest.fixture(scope="session")
-def tensorflow_tool() -> toolchains.Toolchain:
+def tensorflow_tool() -> Toolchain:
     return real("tensorflow")
 
 
 @pytest.fixture(scope="session")
-def nncase_tool() -> toolchains.Toolchain:
+def nncase_tool() -> Toolchain:
     return real("nncase-1.9.0")
 
 
 @pytest.fixture(scope="session")
-def zoo(tensorflow_tool: toolchains.Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zoo(tensorflow_tool: Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind, made by TensorFlow, and what they compute."""
     folder = tmp_path_factory.mktemp("zoo")
     python = python_of(tensorflow_tool.folder)

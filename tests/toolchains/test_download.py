@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 def get(site: Site, target: Path, **more: object) -> str:
     pauses: list[float] = []
-    options: dict = {"progress": lambda *a: None, "pause": pauses.append, "timeout": 5.0}
+    options: dict[str, Any] = {"progress": lambda *a: None, "pause": pauses.append, "timeout": 5.0}
     options.update(more)
     return fetch(site.url, target, **options)
 

@@ -17,6 +17,7 @@ from k210tasks import toolchains
 from k210tasks.toolchains import ncc
 from k210tasks.toolchains.catalogue import ToolchainOverride
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
+from k210tasks.toolchains.toolchain import Toolchain
 from tests.toolchains.fake_ncc import NCC_01, NCC_02
 from tests.toolchains.loopback import tar
 
@@ -30,7 +31,7 @@ def cli(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def make(cli: str, tmp_path: Path) -> toolchains.Toolchain:
+def make(cli: str, tmp_path: Path) -> Toolchain:
     archive = tmp_path / f"ncc-{cli}.tar.xz"
     archive.write_bytes(tar({"ncc": PROGRAMS[cli]}))
     name = NAMES[cli]
@@ -40,7 +41,7 @@ def make(cli: str, tmp_path: Path) -> toolchains.Toolchain:
     return tool
 
 
-def compile(tool: toolchains.Toolchain, tmp_path: Path, **more: Any) -> dict[str, Any]:
+def compile(tool: Toolchain, tmp_path: Path, **more: Any) -> dict[str, Any]:
     model = tmp_path / "model.tflite"
     if not model.exists():
         model.write_bytes(b"TFL3")

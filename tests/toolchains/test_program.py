@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, folder: Path, **more: object) -> Ending:
-    options: dict = {"environment": {}, "folder": folder, **more}
+    options: dict[str, Any] = {"environment": {}, "folder": folder, **more}
     return run([sys.executable, "-c", code], **options)
 
 

@@ -9,7 +9,7 @@
 ``weights``     grid(w, bits=) -> (zero_point, scale[oc]);
                 round_nearest, round_feedback(w, zero_point, scale, h), round_depthwise
                 -> QuantisedWeights(codes, zero_point, scale)
-``moments``     second_moments(x), depthwise_moments(x): H, exact on any BLAS
+``moments``     second_moments(x): H, exact on any BLAS
 ``range_choice``
                 choose(method, counts, width, low, high) -> (low, high);
                 quantisation(low, high) -> (scale, zero_point)

@@ -21,12 +21,3 @@ def second_moments(x: NDArray[np.float32]) -> NDArray[np.float64]:
         block = x[first : first + _ROWS]
         total += block.T @ block
     return total
-
-
-def depthwise_moments(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Per channel ``x' x`` [C, K, K] of integer-valued rows ``x`` [C, P, K]."""
-    total = np.zeros((x.shape[0], x.shape[2], x.shape[2]))
-    for first in range(0, x.shape[1], _ROWS):
-        block = x[:, first : first + _ROWS]
-        total += np.matmul(block.transpose(0, 2, 1), block)
-    return total

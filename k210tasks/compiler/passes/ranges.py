@@ -66,11 +66,6 @@ def quant_with(low: float, high: float, zero_point: int) -> Quant:
     return Quant(choosing.scale_with(low, high, zero_point), zero_point)
 
 
-def quant_of(low: float, high: float) -> Quant:
-    scale, zero = choosing.quantisation(low, high)
-    return Quant(scale, zero)
-
-
 #: share of a step, and of the codes for a zero point, by which two quantisations hardly differ
 NEAR = 0.02
 

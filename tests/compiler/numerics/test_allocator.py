@@ -52,7 +52,7 @@ def first_fit(items):
     return max(a + b.size for a, b in placed)
 
 
-def test_beats_first_fit_and_is_mostly_optimal():
+def test_beats_first_fit_and_is_mostly_optimal() -> None:
     rng = np.random.default_rng(0)
     ours = theirs = bound = 0
     for _ in range(20):
@@ -70,17 +70,17 @@ def test_beats_first_fit_and_is_mostly_optimal():
     assert ours < 0.97 * theirs
 
 
-def test_a_chain_needs_only_its_two_largest_neighbours():
+def test_a_chain_needs_only_its_two_largest_neighbours() -> None:
     sizes = [100, 400, 300, 500, 20, 600]
     items = [Buffer(s, i, i + 1) for i, s in enumerate(sizes)]
     assert place(items).total == 800 == lower_bound(items)
 
 
-def test_the_busiest_step_names_its_buffers():
+def test_the_busiest_step_names_its_buffers() -> None:
     items = [Buffer(10, 0, 3), Buffer(50, 2, 4), Buffer(45, 4, 5)]
     assert busiest_step(items) == (4, [1, 2])
 
 
-def test_nothing_to_place():
+def test_nothing_to_place() -> None:
     assert place([]).total == 0
     assert place([Buffer(0, 0, 1)]).addresses == (0,)

@@ -21,7 +21,7 @@ def model():
     return net.build(net.reshape(z, (1, 360)))
 
 
-def pixels(count):
+def pixels(count: int):
     rng = np.random.default_rng(1)
     for _ in range(count):
         yield (rng.integers(0, 256, size=(1, 20, 18, 3)) / 255 - 0.5).astype(np.float32)
@@ -33,12 +33,12 @@ def stored(calibration):
     return file.getvalue()
 
 
-def test_any_number_of_threads_gives_the_same_bytes(model):
+def test_any_number_of_threads_gives_the_same_bytes(model: bytes) -> None:
     one, two = (stored(collect(model, pixels(30), measurable, threads=n)) for n in (1, 2))
     assert one == two
 
 
-def test_statistics_are_those_of_all_samples(model):
+def test_statistics_are_those_of_all_samples(model: bytes) -> None:
     from k210tasks.reference.litert import FloatModel
 
     found = collect(model, pixels(9), measurable)
@@ -62,7 +62,7 @@ def test_statistics_are_those_of_all_samples(model):
             assert np.array_equal(stats.values[k], flat[at]), stats.name
 
 
-def test_few_whole_samples_are_kept_evenly(model, monkeypatch):
+def test_few_whole_samples_are_kept_evenly(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "KEEP", (4, 4))
     assert collect(model, pixels(4), measurable).kept_at == (0, 1, 2, 3)
     assert collect(model, pixels(5), measurable).kept_at == (0, 2, 4)
@@ -71,14 +71,16 @@ def test_few_whole_samples_are_kept_evenly(model, monkeypatch):
     assert np.array_equal(found.kept[1], list(pixels(9))[8][0])
 
 
-def test_small_samples_are_kept_in_greater_number(model, monkeypatch):
+def test_small_samples_are_kept_in_greater_number(
+    model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(collecting, "KEEP", (4, 16))
     assert len(collect(model, pixels(23), measurable).kept_at) == 12
     monkeypatch.setattr(collecting, "KEPT_BYTES", 1)
     assert len(collect(model, pixels(23), measurable).kept_at) == 3
 
 
-def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample():
+def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample() -> None:
     assert sampled_pixels(10, 3).tolist() == list(range(10))
     a, b = sampled_pixels(19200, 0), sampled_pixels(19200, 1)
     for pixels_ in (a, b):
@@ -88,7 +90,7 @@ def test_sampled_pixels_are_distinct_ascending_and_differ_by_sample():
     assert not np.array_equal(a, b)
 
 
-def test_the_file_gives_back_what_was_written(model):
+def test_the_file_gives_back_what_was_written(model: bytes) -> None:
     for samples in (pixels(5), (x + np.float32(0.001) * i for i, x in enumerate(pixels(5)))):
         made = collect(model, samples, measurable)
         data = stored(made)
@@ -98,7 +100,7 @@ def test_the_file_gives_back_what_was_written(model):
         assert read.tensors.keys() == made.tensors.keys()
 
 
-def test_samples_of_pixels_take_a_byte_each(model):
+def test_samples_of_pixels_take_a_byte_each(model: bytes) -> None:
     made = collect(model, pixels(5), measurable)
     whole = made.kept.size
     made.kept = made.kept + np.random.default_rng(0).normal(size=made.kept.shape) * 1e-3
@@ -107,7 +109,7 @@ def test_samples_of_pixels_take_a_byte_each(model):
     assert len(stored(made)) - small > 2.5 * whole
 
 
-def test_unusable_samples_are_named(model):
+def test_unusable_samples_are_named(model: bytes) -> None:
     with pytest.raises(CalibrationError) as none:
         collect(model, [], measurable)
     assert str(none.value) == ("no samples to calibrate with: give the folder at least one image")
@@ -122,7 +124,7 @@ def test_unusable_samples_are_named(model):
         collect(model, [bad], measurable)
 
 
-def test_an_error_of_the_samples_themselves_comes_through(model):
+def test_an_error_of_the_samples_themselves_comes_through(model: bytes) -> None:
     def broken():
         yield from pixels(3)
         raise OSError("disk gone")
@@ -131,7 +133,7 @@ def test_an_error_of_the_samples_themselves_comes_through(model):
         collect(model, broken(), measurable)
 
 
-def test_other_files_are_refused():
+def test_other_files_are_refused() -> None:
     for data in (b"", b"not a zip", stored_npz(meta=np.zeros(3, np.uint8))):
         with pytest.raises(CalibrationError, match="not calibration data of the built-in compiler"):
             Calibration.from_npz(io.BytesIO(data))

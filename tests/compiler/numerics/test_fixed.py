@@ -28,13 +28,13 @@ from k210tasks.compiler.numerics.fixed import (
         (1e-9, 22, 15, 0, 15),
     ],
 )
-def test_fixed_against_a_table(value, bits, max_shift, mul, shift):
+def test_fixed_against_a_table(value, bits: int, max_shift, mul, shift):
     assert tuple(int(a) for a in fixed(value, bits, max_shift)) == (mul, shift)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-2e6, 2e6), st.integers(10, 24), st.integers(0, 31))
-def test_fixed_is_nearest_and_fits(value, bits, max_shift):
+def test_fixed_is_nearest_and_fits(value, bits: int, max_shift):
     top = 2 ** (bits - 1) - 1
     if abs(value) > top:
         return
@@ -80,7 +80,7 @@ def test_batch_norm_computes_what_was_asked(multipliers, offset, acc_limit):
         assert (np.abs(v * step - exact) <= allowed).all()
 
 
-def test_batch_norm_refuses_what_no_fraction_fits():
+def test_batch_norm_refuses_what_no_fraction_fits() -> None:
     with pytest.raises(FixedPointError, match="the bias of DENSE #1 in output codes is 3e"):
         batch_norm(np.ones(1), np.array([3e9]), what="DENSE #1")
     with pytest.raises(FixedPointError, match="the largest value of DENSE #1 before its"):

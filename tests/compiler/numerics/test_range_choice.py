@@ -29,7 +29,7 @@ def outliers():
 
 @pytest.mark.parametrize("method", range_choice.METHODS)
 @pytest.mark.parametrize("kind", ["two sides", "relu", "negative", "constant", "zero"])
-def test_every_method_gives_a_range_inside_the_extremes_with_zero(method, kind):
+def test_every_method_gives_a_range_inside_the_extremes_with_zero(method: str, kind):
     x = np.random.default_rng(1).normal(size=20000)
     x = {"two sides": x, "relu": np.maximum(x, 0), "negative": -np.abs(x),
          "constant": np.full(10, 2.5), "zero": np.zeros(10)}[kind]  # fmt: skip
@@ -50,7 +50,7 @@ def test_clipping_methods_drop_outliers_and_mse_has_the_least_error(outliers):
     assert found["kl"][1] < ends[1]
 
 
-def test_quantisation_has_an_exact_zero_and_covers_both_ends():
+def test_quantisation_has_an_exact_zero_and_covers_both_ends() -> None:
     rng = np.random.default_rng(2)
     for _ in range(200):
         low, high = -rng.uniform(0, 10), rng.uniform(0, 10)
@@ -62,7 +62,7 @@ def test_quantisation_has_an_exact_zero_and_covers_both_ends():
     assert range_choice.quantisation(-2.55, 0.0) == (pytest.approx(0.01), 255)
 
 
-def test_channel_scales_cover_what_was_seen_and_no_more_than_the_map():
+def test_channel_scales_cover_what_was_seen_and_no_more_than_the_map() -> None:
     high = np.array([6.0, 3.0, 0.001, 0.0], np.float32)
     low = np.zeros(4, np.float32)
     step = channel_scales.channel_scales(low, high, (0.0, 6.0), 0, pixels=10**6)
@@ -72,13 +72,13 @@ def test_channel_scales_cover_what_was_seen_and_no_more_than_the_map():
     assert step[0] > step[1] > step[2] == step[3]
 
 
-def test_two_sided_channels_share_the_zero_point():
+def test_two_sided_channels_share_the_zero_point() -> None:
     low, high = np.array([-1.0, -0.1], np.float32), np.array([3.0, 0.4], np.float32)
     step = channel_scales.channel_scales(low, high, (-1.0, 3.0), 64, pixels=10**6)
     assert ((255 - 64) * step >= high).all()
     assert (64 * step >= -low * 0.99).all()
 
 
-def test_few_pixels_get_more_margin():
+def test_few_pixels_get_more_margin() -> None:
     assert channel_scales.margin(16, 100) == 2.6
     assert channel_scales.margin(16, 10000) == 1.16

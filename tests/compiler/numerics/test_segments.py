@@ -84,12 +84,12 @@ def test_fitted_curves_and_their_proof(name, f, span, out, allowed):
     assert abs(int(ends[0]) - int(ends[1])) <= 3
 
 
-def test_a_function_falling_at_the_left_edge_does_not_start_at_code_zero():
+def test_a_function_falling_at_the_left_edge_does_not_start_at_code_zero() -> None:
     fit = segments.fit(lambda v: 255 - v / 512, 0, 255 * 512)
     assert fit.table.apply(np.array([-5, 0, 1], np.int64)).min() >= 253
 
 
-def test_weights_move_the_error_to_rare_results():
+def test_weights_move_the_error_to_rare_results() -> None:
     def curve(v):
         return 255 * logistic(v / 4000)
 
@@ -107,12 +107,12 @@ def test_weights_move_the_error_to_rare_results():
     assert rms(dense) < rms(even)
 
 
-def test_too_many_segments_are_refused():
+def test_too_many_segments_are_refused() -> None:
     with pytest.raises(ValueError, match="16 segments, a table holds 15 and the left end"):
         segments.table([segments.Segment(i, 0, 0, 0) for i in range(16)], 0)
 
 
-def test_what_a_curve_is_constant_from_keeps_its_code_however_far_beyond():
+def test_what_a_curve_is_constant_from_keeps_its_code_however_far_beyond() -> None:
     def curve(v):
         return np.minimum(255 * np.tanh(np.minimum(v, 3000) / 3000), 255) + 0.4
 

@@ -39,7 +39,7 @@ def network(act="RELU", *, residual=False):
     return net.build(x)
 
 
-def samples(count, seed=0):
+def samples(count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
@@ -65,12 +65,14 @@ def snr(tflite, made, pictures):
 
 
 @pytest.mark.parametrize("kind", ["RELU", "RELU6", "NONE", "residual"])
-def test_better_than_plain_rounding_with_one_scale_also_held_out(kind, monkeypatch):
+def test_better_than_plain_rounding_with_one_scale_also_held_out(
+    kind, monkeypatch: pytest.MonkeyPatch
+):
     tflite = network("RELU", residual=True) if kind == "residual" else network(kind)
     calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(12)], measurable)
     ours = compiler.compile(tflite, calibration, Options(effort="normal", fed="pixels"))
 
-    def plainly(layer, optimiser, ranges, bits):
+    def plainly(layer, optimiser, ranges, bits: int):
         if layer.op.identity:
             return numbers(layer, None, ranges, bits)
         zero, scale = weights.grid(layer.weights, bits=bits)
@@ -97,7 +99,7 @@ def test_every_effort_is_accurate(effort, version):
     assert snr(tflite, made, samples(6)) > 33
 
 
-def test_wide_weights_are_more_accurate():
+def test_wide_weights_are_more_accurate() -> None:
     tflite = network()
     calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(6)], measurable)
     eight, sixteen = (
@@ -108,7 +110,7 @@ def test_wide_weights_are_more_accurate():
     assert len(sixteen.kmodel) > len(eight.kmodel)
 
 
-def test_channels_get_scales_of_their_own_where_only_layers_read():
+def test_channels_get_scales_of_their_own_where_only_layers_read() -> None:
     from k210tasks.compiler.ir import Quant
     from k210tasks.compiler.passes.ranges import Ranges
     from k210tasks.compiler.pipeline import lowered
@@ -125,7 +127,7 @@ def test_channels_get_scales_of_their_own_where_only_layers_read():
     assert any(op.output.scales.min() < 0.3 * op.output.scales.max() for op in layers[:-1])
 
 
-def test_fewer_samples_run_through_larger_maps():
+def test_fewer_samples_run_through_larger_maps() -> None:
     from k210tasks.compiler.pipeline import lowered
 
     graph = lowered(network(), 4)
@@ -150,7 +152,7 @@ print(hashlib.sha256(compiler.compile(tflite, calibration, Options()).kmodel).he
 @pytest.mark.parametrize(
     "setting", ["OPENBLAS_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=2", "OPENBLAS_CORETYPE=Nehalem"]
 )
-def test_the_same_bytes_with_other_threads_and_kernels(setting, tmp_path):
+def test_the_same_bytes_with_other_threads_and_kernels(setting, tmp_path: Path):
     tflite = network("RELU", residual=True)
     calibration = compiler.calibrate(tflite, [as_input(p) for p in samples(5)], measurable)
     model, data = tmp_path / "m.tflite", tmp_path / "c.npz"

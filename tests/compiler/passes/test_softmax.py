@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def classifier(classes: int, gain: float, *, also_logits: bool = False) -> bytes
     return net.build(logits, y) if also_logits else net.build()
 
 
-def centred(tflite: bytes) -> list:
+def centred(tflite: bytes) -> list[Any]:
     """The layers of the v3 graph whose logits were centred."""
     inputs = [scaled(p) for p in pixels((1, 8, 8, 3))]
     graph = lowered(tflite, 3)
@@ -64,7 +66,9 @@ def test_nothing_changes_without_calibration() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_probabilities_of_large_logits_are_right(classes: int, monkeypatch) -> None:
+def test_probabilities_of_large_logits_are_right(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tflite = classifier(classes, 20.0)
     better = Outcome(tflite, 3, mean=MEAN, effort="normal").decibels()[0]
     monkeypatch.setattr("k210tasks.compiler.pipeline._BEFORE", ())
