@@ -148,8 +148,12 @@ def fake_quantised(
     now: dict[int, int] = {}  # tensor -> the one that holds it rounded
 
     def rounded(tensor: int) -> None:
+        shares = None
         if tensor in ranges:
-            (scale, zero), dtype = codes_of(*ranges[tensor]), "int8"
+            low, high = ranges[tensor]
+            (scale, zero), dtype = codes_of(float(np.min(low)), float(np.max(high))), "int8"
+            if np.ndim(low):
+                shares = np.asarray((high - low) / np.max(high - low), np.float32)
         elif tensor in sixteen:
             scale = max(*map(abs, sixteen[tensor]), 1e-9) / 32767
             zero, dtype = 0, "int16"
@@ -158,8 +162,11 @@ def fake_quantised(
         shape = twin.shape(tensor)
         codes = twin.tensor(shape, dtype=dtype, scale=scale, zero_point=zero)
         now[tensor] = twin.tensor(shape)
-        twin.ops.append(("QUANTIZE", [tensor], [codes], None, {}, 1))
+        even = tensor if shares is None else twin.binary("MUL", tensor, twin.const(1 / shares))
+        twin.ops.append(("QUANTIZE", [even], [codes], None, {}, 1))
         twin.ops.append(("DEQUANTIZE", [codes], [now[tensor]], None, {}, 1))
+        if shares is not None:
+            now[tensor] = twin.binary("MUL", now[tensor], twin.const(shares))
 
     rounded(net.input)
     for name, inputs, outputs, *rest in net.ops:
