@@ -43,12 +43,10 @@ TELLING = 18.0
 EXACT, FINE = 60.0, 45.0
 ALL = 1 << 20
 ATTEMPTS = 50
-#: how much wider ranges are whose codes are tried too
-STRETCHES = tuple(1 + 0.02 * k for k in range(10))
+#: how many choices of codes are tried
+CHOICES = 10
 #: standard deviations of the dB over these, of all noise and of what differs between samples
 LUCK = (3.0, 1.0)
-#: how much wider the open end of a clamp's range is than what was measured
-OPEN = 4.0
 #: layers whose codes are of values that no other layer has
 ROUNDING = {"K210Conv2d", "kpu_conv2d", "Quantize", "quantize"}
 PIXEL = 2 / 255  # a step of pixels under mean 0.5, std 0.5: zero is between two codes
@@ -190,15 +188,15 @@ def _rounded(
     ranges: quantiser.Ranges,
     reference: Outputs,
     more: Sequence[list[float]] = (),
-    sixteen: quantiser.Ranges | None = None,
+    sixteen: dict[int, float] | None = None,
 ) -> list[float]:
     """The dB that each output of ``net`` has at least with the tensors that are in ``ranges``
-    rounded: of the mean noise over :data:`STRETCHES` and ``more``, less :data:`LUCK` standard
+    rounded: of the mean noise over :data:`CHOICES` and ``more``, less :data:`LUCK` standard
     deviations. On a single choice of codes the few values of an output may be right, or wrong, by
     luck, and so may a kmodel's."""
     found, shifts = list(more), quantiser.bias_shifts(net, drawn.inputs)
-    for by in STRETCHES:
-        stretched = quantiser.stretched(ranges, by)
+    for number in range(CHOICES):
+        stretched = quantiser.stretched(ranges, number)
         twin = quantiser.fake_quantised(net, stretched, shifts, sixteen)
         found.append(all_decibels(reference, _run(twin, drawn)))
     noise = np.power(10.0, -np.array(found) / 10).mean(0)
@@ -216,7 +214,8 @@ def _codes(drawn: Drawn, ranges: quantiser.Ranges) -> quantiser.Ranges:
 def bounds(made: Network, compiled: Compiled) -> list[float]:
     """The dB each output of a kmodel must reach: what eight bits everywhere reach less
     :data:`SLACK`, and of float networks also what eight bits reach where the kmodel has them,
-    the rest in floats, less as much."""
+    in its own codes, the rest in floats, less as much; how what its codes leave differs between
+    samples only those tell."""
     net, most = made.drawn.net, made.most
 
     def at_least(found: list[float], most: list[float], slack: float) -> list[float]:
@@ -229,10 +228,11 @@ def bounds(made: Network, compiled: Compiled) -> list[float]:
             most = [EXACT] * len(most)
         ranges = {t: r for t, r in _codes(made.drawn, made.ranges).items() if t in eight}
         ranges |= {t: r for t, r in _own(compiled).items() if t in ranges}
-        wide = quantiser.stretched({t: made.ranges[t] for t in sixteen}, OPEN)
-        finer = _rounded(made.drawn, net, ranges, made.reference, (), wide)
+        finer = _rounded(made.drawn, net, ranges, made.reference, (), sixteen)
         finer = at_least(finer, most, SLACK)
-        least = [max(pair) for pair in zip(least, finer, strict=True)]
+        outputs = len(made.reference)
+        least[:outputs] = map(max, least[:outputs], finer[:outputs])
+        least[outputs:] = finer[outputs:]
     return least
 
 
@@ -246,9 +246,10 @@ def _own(compiled: Compiled) -> quantiser.Ranges:
     }
 
 
-def _coded(made: Network, compiled: Compiled) -> tuple[set[int], set[int]]:
-    """The tensors of a float network that its kmodel has in eight bits, and in sixteen. What an
-    op is said to quantise it reads; a clamp of kmodel 3 has two codes for each value it reads.
+def _coded(made: Network, compiled: Compiled) -> tuple[set[int], dict[int, float]]:
+    """The tensors of a float network that its kmodel has in eight bits, and those it has in
+    sixteen, with their step. What an op is said to quantise it reads; a clamp of kmodel 3 has two
+    codes for each value it reads, and the step of the finer.
     A KPU layer computes several ops in one, and of them the last is in codes."""
     net = made.drawn.net
     ops = {f"{op[0]} #{number}": op for number, op in enumerate(net.ops)}
@@ -256,16 +257,21 @@ def _coded(made: Network, compiled: Compiled) -> tuple[set[int], set[int]]:
     eight = {net.input} if compiled.input.dtype == "uint8" else set()
     eight |= {row.tensor for row in compiled.layers if row.scale is not None} - {None}
     told = {row.source for row in compiled.layers if row.tensor in eight}
-    sixteen = set()
+    sixteen: dict[int, float] = {}
     for row in compiled.layers:
         moves = row.source in told and row.name not in ROUNDING
         if row.scale is None or row.tensor in eight or moves:
             continue
         clamps = min(names[row.source, "Quantize"], names[row.source, "Add"]) > 1
         which = 1 if row.name in ("Quantize", "quantize") else 2
-        found = sixteen if clamps and which == 1 else eight
-        found.update(t for label in row.source if label in ops for t in ops[label][which])
-    return eight & made.ranges.keys(), (sixteen - eight) & made.ranges.keys()
+        found = {t for label in row.source if label in ops for t in ops[label][which]}
+        if clamps and which == 1:
+            step = float(np.max(row.scale))
+            sixteen |= {t: min(step, sixteen.get(t, step)) for t in found}
+        else:
+            eight |= found
+    held = made.ranges.keys()
+    return eight & held, {t: step for t, step in sixteen.items() if t in held - eight}
 
 
 @dataclass(slots=True)
