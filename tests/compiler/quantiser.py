@@ -138,28 +138,35 @@ def bias_shifts(net: Net, inputs: list[NDArray[np.float32]]) -> Shifts:
 
 
 def fake_quantised(
-    net: Net, ranges: Ranges, shifts: Shifts, sixteen: Ranges | None = None
+    net: Net, ranges: Ranges, shifts: Shifts, sixteen: dict[int, float] | None = None
 ) -> bytes:
     """The float network with every tensor that is in ``ranges`` rounded, and the weights of
     the layers that compute one, whose bias takes up its of ``shifts``; tensors that are in
-    ``sixteen`` instead have sixteen bits, and the weights before them are as they were."""
+    ``sixteen`` instead are rounded to that step, and the weights before them are left alone."""
     twin, sixteen = copy.deepcopy(net), sixteen or {}
     twin.ops = []
     now: dict[int, int] = {}  # tensor -> the one that holds it rounded
 
+    def scaled(tensor: int, by: Any) -> int:
+        return twin.binary("MUL", tensor, twin.const(np.asarray(by, np.float32)))
+
     def rounded(tensor: int) -> None:
-        if tensor in ranges:
-            (scale, zero), dtype = codes_of(*ranges[tensor]), "int8"
-        elif tensor in sixteen:
-            scale = max(*map(abs, sixteen[tensor]), 1e-9) / 32767
-            zero, dtype = 0, "int16"
-        else:
+        if tensor in sixteen and tensor not in ranges:
+            whole = twin.unary("ROUND", scaled(tensor, 1 / sixteen[tensor]))
+            now[tensor] = scaled(whole, sixteen[tensor])
+        if tensor not in ranges:
             return
+        low, high = ranges[tensor]
+        shares = (high - low) / max(float(np.max(high - low)), 1e-30) if np.ndim(low) else None
+        scale, zero = codes_of(float(np.min(low)), float(np.max(high)))
         shape = twin.shape(tensor)
-        codes = twin.tensor(shape, dtype=dtype, scale=scale, zero_point=zero)
+        codes = twin.tensor(shape, dtype="int8", scale=scale, zero_point=zero)
         now[tensor] = twin.tensor(shape)
-        twin.ops.append(("QUANTIZE", [tensor], [codes], None, {}, 1))
+        even = tensor if shares is None else scaled(tensor, 1 / shares)
+        twin.ops.append(("QUANTIZE", [even], [codes], None, {}, 1))
         twin.ops.append(("DEQUANTIZE", [codes], [now[tensor]], None, {}, 1))
+        if shares is not None:
+            now[tensor] = scaled(now[tensor], shares)
 
     rounded(net.input)
     for name, inputs, outputs, *rest in net.ops:
@@ -284,18 +291,25 @@ def as_filed(net: Net, ranges: Ranges) -> Net:
 
 
 def padded_beside_zero(net: Net, value: float) -> Net:
-    """The network with ``value`` instead of zeros where it pads its input."""
-    twin = copy.deepcopy(net)
+    """The network with ``value`` instead of zeros where it pads its input, moved or not."""
+    twin, moved = copy.deepcopy(net), {net.input}
     for k, (name, inputs, outputs, *_) in enumerate(net.ops):
-        if name == "PAD" and inputs[0] == net.input:
-            around = twin.const(np.float32(value))
-            twin.ops[k] = ("PADV2", [*inputs, around], outputs, "PadV2Options", {}, 2)
+        if name in _MOVE and _moving(name, inputs, net) in moved:
+            moved.update(outputs)
+            if name == "PAD":
+                around = twin.const(np.float32(value))
+                twin.ops[k] = ("PADV2", [*inputs, around], outputs, "PadV2Options", {}, 2)
     return twin
 
 
-def stretched(ranges: Ranges, by: float) -> Ranges:
-    """Ranges wider by a factor: other codes, no less fine to speak of."""
-    return {t: (low * by, high * by) for t, (low, high) in ranges.items()}
+def stretched(ranges: Ranges, number: int) -> Ranges:
+    """Ranges wider by up to a fifth, each by another share, none in choice 0: other codes, no less
+    fine to speak of. Of two steps it is the ratio that decides how what is rounded adds up."""
+    shares = 1 + np.random.default_rng(number).uniform(0, 0.2 if number else 0, len(ranges))
+    return {
+        t: (low * by, high * by)
+        for (t, (low, high)), by in zip(ranges.items(), shares, strict=True)
+    }
 
 
 def _ends(net: Net, outputs: tuple[int, ...]) -> list[int]:

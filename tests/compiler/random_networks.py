@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def told(verdict: Verdict) -> str:
     return "\n".join([*lines, f"  {', '.join(verdict.structures)}"])
 
 
-def table(verdicts: Iterable[Verdict]) -> str:
+def table(verdicts: Sequence[Verdict]) -> str:
     """How many networks of each structure came out how; then reasons of refusals, by number."""
     tally: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
@@ -59,6 +59,8 @@ def table(verdicts: Iterable[Verdict]) -> str:
     rows = [f"{'structure':<22}" + "".join(f"{kind:>9}" for kind in KINDS)]
     for name in sorted(tally, key=lambda n: (n != "all", n)):
         rows.append(f"{name:<22}" + "".join(f"{tally[name][kind]:>9}" for kind in KINDS))
+    sharp = Counter(verdict.sharp for verdict in verdicts)
+    rows.append(f"10 dB lost would be found in {sharp[True]} of {sharp[True] + sharp[False]}")
     return "\n".join(rows + [f"{n:>6} refused: {reason}" for reason, n in reasons.most_common()])
 
 

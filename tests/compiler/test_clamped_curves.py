@@ -88,3 +88,29 @@ def test_a_curve_on_floats_of_kmodel_3_sees_codes_of_what_the_clamp_lets_through
     assert isinstance(first, Quantize)
     assert first.clamp == (0.0, 6.0)
     assert table.input.source == x
+
+
+def _clamped(net: Net, gain: float) -> int:
+    return net.conv(net.conv(net.input, 8, act="RELU6", gain=gain), 4)
+
+
+def _curved(net: Net, gain: float) -> int:
+    return net.unary("LOGISTIC", net.conv(net.input, 8, gain=gain))
+
+
+def _beside_its_input(net: Net, gain: float) -> int:
+    both = net.concat([net.conv(net.input, 8, act="RELU6", gain=gain), net.input], 3)
+    return net.conv(both, 4, act="RELU6", gain=gain)
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("build", [_clamped, _curved, _beside_its_input])
+def test_sums_far_beyond_a_bound_cost_none_of_its_steps(
+    build: Callable[[Net, float], int], kmodel: int
+) -> None:
+    """As of pressures in pascals before a clamp at six: they fill the registers of the KPU."""
+    found = []
+    for gain in (1e5, 3e7):
+        net = Net((1, 8, 8, 3), seed=3)
+        found.append(Outcome(net.build(build(net, gain)), kmodel).decibels()[0])
+    assert found[1] > found[0] - 3

@@ -16,10 +16,12 @@ MUTATED = range(1, 16)
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
-@pytest.mark.parametrize("tens", range(len(SEEDS) // 10))
-def test_a_network_computes_what_litert_does_or_is_refused(tens: int, kmodel: int) -> None:
-    verdicts = [judge(seed, kmodel, "maixpy") for seed in SEEDS[10 * tens : 10 * tens + 10]]
+def test_a_network_computes_what_litert_does_or_is_refused(kmodel: int) -> None:
+    """And of ten that lost 10 dB the bounds would find nine."""
+    verdicts = [judge(seed, kmodel, "maixpy") for seed in SEEDS]
     assert not [told(v) for v in verdicts if v.fault]
+    sharp = [v.sharp for v in verdicts if v.sharp is not None]
+    assert sum(sharp) >= 0.9 * len(sharp), [v.seed for v in verdicts if v.sharp is False]
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
@@ -30,10 +32,5 @@ def test_the_bounds_find_faults_put_in_on_purpose(kmodel: int) -> None:
             tally.setdefault(fault, []).append(found)
     rates = {fault: f"{sum(found)} of {len(found)}" for fault, found in tally.items()}
     print(rates)
-    assert set(tally) == {*EDITS, "10 dB lost", "steps too wide"}
-    # Ten dB of noise may still be what eight bits allow, of a kmodel that is better by as much.
-    noise = tally.pop("10 dB lost")
-    assert sum(noise) >= 0.5 * len(noise), rates
-    assert all(sum(found) >= 0.6 * len(found) for found in tally.values()), rates
-    everything = [one for found in tally.values() for one in found]
-    assert sum(everything) >= 0.9 * len(everything), rates
+    assert set(tally) == {*EDITS, "steps too wide"}
+    assert all(found.count(False) <= max(1, len(found) // 10) for found in tally.values()), rates

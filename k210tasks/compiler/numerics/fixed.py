@@ -32,6 +32,13 @@ class FixedPointError(K210Error):
         self.limit = limit
 
 
+def finest_step(values: float, bias: float) -> float:
+    """The least step of an output, in reals, for which the registers surely hold a layer's sums:
+    ``values`` is the largest magnitude of one, ``bias`` of its bias. A quarter of either register
+    is used: codes reach twice as far as what they are said to hold, and weights are rounded."""
+    return 4 * max(values / VALUE_LIMIT, bias / NORM_ADD_LIMIT)
+
+
 def fixed(
     values: NDArray[np.float64] | float, bits: int, max_shift: int, what: str = "a multiplier"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -51,6 +51,7 @@ def assign_scales(graph: Graph, assigner: Assigner, ranges: Ranges) -> None:
         # other it changes how far the weights of one output differ.
         balance = FREE_BALANCE if _depthwise_only(op.output, assigner) else BALANCE
         scales = channel_scales(low, high, span, zero_point, pixels, balance=balance)
+        scales = np.maximum(scales, assigner.least[op.output])
         if not agreement.keeps_factors(op.fn, zero_point, float(scales.max())):
             continue
         op.output.quant = Quant(float(scales.max()), zero_point)

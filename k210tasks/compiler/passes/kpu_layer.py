@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from k210tasks.compiler import functions
 from k210tasks.compiler.ir import Op, Quant, Tensor
 from k210tasks.compiler.numerics import segments, weights
-from k210tasks.compiler.numerics.fixed import batch_norm
+from k210tasks.compiler.numerics.fixed import batch_norm, finest_step
 from k210tasks.compiler.ops import KpuConcat, KpuConv, Numbers
 from k210tasks.compiler.passes.bounds import Range
-from k210tasks.compiler.passes.ranges import FINEST_STEP
 from k210tasks.kpu.tables import Activation, BatchNorm
 
 MIDDLE = 127.5  # of all codes
@@ -143,8 +142,9 @@ def _stages(
         low_real, high_real = min(low_real, 0.0), max(high_real, 0.0)
         bounds = fn[0][1:] if fn[0][0] == "clamp" else (-math.inf, math.inf)
         low_real, high_real = (min(max(end, bounds[0]), bounds[1]) for end in (low_real, high_real))
-        reach = float((scale * spread + np.abs(bias)).max())
-        unit = max((high_real - low_real) / 255, reach * FINEST_STEP, 1e-9)
+        most = float(np.abs(bias).max())
+        least = finest_step(float((scale * spread).max()) + most, most)
+        unit = max((high_real - low_real) / 255, least, 1e-9)
         made = batch_norm(
             scale / unit,
             bias / unit,

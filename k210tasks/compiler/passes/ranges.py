@@ -17,15 +17,12 @@ from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, as_fed
 from k210tasks.compiler.numerics import range_choice as choosing
 from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.channel_scales import MAP_MARGIN, margin
+from k210tasks.compiler.numerics.fixed import finest_step
 from k210tasks.compiler.ops import NEVER, Activated, Concat, KpuConcat, KpuConv, Quantize, copy_of
 from k210tasks.compiler.passes import clamps
 from k210tasks.compiler.passes.bounds import Bounds, Range, through
 from k210tasks.compiler.problems import NoCalibration
 
-#: least step of an output as a share of what its layer can reach: the batch norm's multiplier
-#: and sum have to fit their registers, and a channel's own step may be finer still, by the
-#: FINEST of numerics/channel_scales.py
-FINEST_STEP = 2.0**-25
 INT8 = 127  # steps of a symmetric weight
 
 
@@ -82,6 +79,8 @@ class Assigner:
         self.codes, self.zeros = agreement.classes(graph)
         if ranges.calibration is None:
             self._join_as_filed()
+        #: what a layer puts out -> its least step, for any of its channels
+        self.least: dict[Tensor, float] = {}
         #: classes of codes by the class of zero points that they are in
         self._members: dict[Tensor, dict[Tensor, None]] = {}
         self._run: dict[Tensor, NDArray[Any]] | None = None
@@ -116,7 +115,7 @@ class Assigner:
         for op in self.graph.ops:
             if isinstance(op, KpuConv) and not op.identity:
                 own = self.codes.of(op.output)
-                least = self._reach(op, quants) * FINEST_STEP
+                least = self.least[op.output] = self._least(op, quants)
                 if quants[own].scale < least:  # next to nothing, or what never woke up
                     quants[own] = Quant(least, quants[own].zero_point)
         for tensor in self.graph.tensors():
@@ -217,14 +216,17 @@ class Assigner:
             op, tensor = before, before.output
         return tensor
 
-    def _reach(self, op: KpuConv, quants: dict[Tensor, Quant]) -> float:
-        """The largest magnitude a layer can compute before its function."""
+    def _least(self, op: KpuConv, quants: dict[Tensor, Quant]) -> float:
+        """The least step of a layer's output, from what it can compute before its function."""
         before = self.producers.get(op.input)
         parts = before.inputs if isinstance(before, KpuConcat) else [op.input]
         given = [quants[self.codes.of(t)] for t in parts]
         largest = max(max(-q.low, q.high) for q in given)
-        weights = np.abs(op.weights).sum((1, 2, 3)).max(initial=0.0)
-        return float(weights * largest + np.abs(op.bias).max(initial=0.0))
+        values = largest * float(np.abs(op.weights).sum((1, 2, 3)).max(initial=0.0))
+        bias = float(np.abs(op.bias).max(initial=0.0))
+        if len({q.zero_point for q in given}) > 1:  # the bias takes up how they differ
+            bias += values
+        return finest_step(values + bias, bias)
 
     def _needed(self, tensor: Tensor) -> Range:
         found = self._known(tensor)
