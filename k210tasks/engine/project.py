@@ -95,10 +95,15 @@ class Project:
         if not self._swept:
             self._swept = True
             sweep(self.work_folder)
+            hidden = os.path.dirname(self.work_folder)
+            report = self.path("build/report")
             for folder in (
+                hidden,
                 self.states.folder,
                 self.stamps_folder,
-                os.path.dirname(self.work_folder),
+                os.path.join(hidden, "manifest"),
+                report,
+                os.path.join(report, "models"),
             ):
                 sweep_temporary(folder)
             self.store.sweep()

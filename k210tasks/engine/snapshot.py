@@ -17,6 +17,7 @@ from k210tasks.engine.plan import FileInput, Input, OptionalInput, SamplesInput,
 from k210tasks.engine.project import Project
 from k210tasks.errors import K210Error
 from k210tasks.samples.folder import Samples, evenly_spaced, scan
+from k210tasks.store.checked import checked, unchecked
 from k210tasks.store.files import Stamp, hash_stamped, stamp_of, write_atomically
 from k210tasks.store.records import Files
 
@@ -146,22 +147,19 @@ def _cache_path(project: Project, folder: str) -> str:
 def _read_cache(project: Project, folder: str) -> Files:
     try:
         with open(_cache_path(project, folder), "rb") as file:
-            cache = json.loads(file.read())
-        return cache["files"] if cache["folder"] == folder else {}
-    except (OSError, ValueError, KeyError, TypeError):
+            cache = json.loads(unchecked(file.read()))
+    except (OSError, ValueError):
         return {}
+    return cache["files"] if cache["folder"] == folder else {}
 
 
 def _write_cache(project: Project, folder: str, files: Files) -> None:
     """Two processes may write at once: the last one wins, and the other hashes again."""
     alive = set(listing(project, folder).files)
-    data = json.dumps(
-        {"folder": folder, "files": {r: f for r, f in files.items() if r in alive}},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    kept = {relative: entry for relative, entry in files.items() if relative in alive}
+    data = checked({"folder": folder, "files": kept})
     with contextlib.suppress(OSError):
-        write_atomically(_cache_path(project, folder), data.encode())
+        write_atomically(_cache_path(project, folder), data)
 
 
 def look_again(project: Project, source: Input, files: Files) -> tuple[Files, str | None]:

@@ -12,6 +12,7 @@ from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
 from k210tasks.engine.runner import lock_name
 from k210tasks.errors import K210Error
+from k210tasks.store.checked import unchecked
 from k210tasks.store.locks import lock, sweep
 from k210tasks.store.records import Record, outputs_of
 from k210tasks.store.results import Result
@@ -74,8 +75,8 @@ def _forget_folders(project: Project) -> None:
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(project.stamps_folder):
             path = os.path.join(project.stamps_folder, name)
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError):
                 with open(path, "rb") as file:
-                    folder = json.loads(file.read())["folder"]
+                    folder = json.loads(unchecked(file.read()))["folder"]
                 if not os.path.isdir(project.path(folder)):
                     os.unlink(path)

@@ -124,6 +124,7 @@ class ReportFresh:
         self.plans = plans
 
     def __call__(self) -> bool:
+        self.project.sweep()  # here as well: a run that has nothing to do starts no runner
         return report.is_fresh(self.project, self.manifest, self.plans)
 
     def __repr__(self) -> str:

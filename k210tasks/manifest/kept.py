@@ -7,7 +7,6 @@ folder, and the code that judged it. Anything odd about it is a miss.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from k210tasks import jsondata, profiles
 from k210tasks.jsondata import loads, plain
 from k210tasks.manifest.model import Firmware, Manifest, Model
 from k210tasks.samples import preprocess
+from k210tasks.store.checked import checked, unchecked
 from k210tasks.store.files import write_atomically
 from k210tasks.toolchains.catalogue import ToolchainOverride
 from k210tasks.version import __version__
@@ -56,7 +56,7 @@ class Kept:
 def load(path: str, root: str, wanted: str) -> Manifest | None:
     """The manifest stored for that key, if there is one."""
     try:
-        kept = loads(Kept, _file(root, path).read_bytes())
+        kept = loads(Kept, unchecked(_file(root, path).read_bytes()))
     except (OSError, ValueError):
         return None
     if kept.key != wanted:
@@ -67,6 +67,5 @@ def load(path: str, root: str, wanted: str) -> Manifest | None:
 def save(manifest: Manifest, root: str) -> None:
     """Keep a manifest. Where that cannot be done, the next load is slower, nothing else."""
     kept = Kept(manifest.made_from, manifest.models, manifest.firmware, manifest.toolchains)
-    text = json.dumps(plain(kept, changed=True), separators=(",", ":"))
     with suppress(OSError):
-        write_atomically(str(_file(root, manifest.path)), text.encode())
+        write_atomically(str(_file(root, manifest.path)), checked(plain(kept, changed=True)))

@@ -40,7 +40,7 @@ class Database:
             return {}
         try:
             tasks = self.codec.decode(data.decode("utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             self._complain(complain, "it is not JSON; another program or Python wrote it")
             return {}
         if not isinstance(tasks, dict) or not all(isinstance(t, dict) for t in tasks.values()):
