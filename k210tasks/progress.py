@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from k210tasks.errors import visible
+
 #: seconds a step may take in silence, and between two plain lines
 QUIET = 1.0
 EVERY = 10.0
@@ -63,6 +65,7 @@ class Shown:
         """One message to the user."""
         if self._quiet:
             return
+        text = visible(text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
             return

@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     args = parser.parse_args(argv)
     try:
-        status = int(args.run(args) or 0)
+        with output.visibly():
+            status = int(args.run(args) or 0)
         output.flush()
         return status
     except K210Error as error:

@@ -7,7 +7,10 @@ import contextlib
 import os
 import sys
 import textwrap
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TextIO
+
+from k210tasks.errors import visible
 
 #: what --json prints
 Json = dict[str, Any]
@@ -44,6 +47,28 @@ def take_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="k210tasks.plain")  # type: ignore[union-attr]
+
+
+def visibly() -> AbstractContextManager[object]:
+    """Standard output with control characters as escapes: names of tensors may hold any."""
+    if sys.stdout is None:
+        return contextlib.nullcontext()
+    seen: Any = _Visible(sys.stdout)
+    return contextlib.redirect_stdout(seen)
+
+
+class _Visible:
+    """A text stream to which control characters are written as escapes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(visible(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def wrapped(text: str, indent: str = "  ") -> str:

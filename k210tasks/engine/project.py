@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from k210tasks.errors import visible
 from k210tasks.samples.folder import Samples
 from k210tasks.store import results as store_module
 from k210tasks.store.files import Stamp, sweep_temporary
@@ -26,7 +27,7 @@ def say(text: str) -> None:
     """One message to the user, in one write, so that lines of several processes do not mix."""
     if not text.endswith("\n"):
         text += "\n"
-    sys.stderr.write(text)
+    sys.stderr.write(visible(text))
     sys.stderr.flush()
 
 

@@ -12,10 +12,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast, get_args
 
 from k210tasks.store.checked import HEAD, checked, unchecked
-from k210tasks.store.files import write_atomically
+from k210tasks.store.files import stays_inside, write_atomically
 
 FORMAT = 2
 _SEALED, SEAL_LENGTH = b'"seal":"', 32
@@ -48,8 +48,11 @@ class Judged(TypedDict):
     outputs: dict[str, Place]
 
 
+Outcome = Literal["begun", "done", "skipped", "forgotten", "failed"]
+
+
 class _Always(TypedDict):
-    outcome: Literal["begun", "done", "skipped", "forgotten", "failed"]
+    outcome: Outcome
 
 
 class Record(_Always, total=False):
@@ -129,11 +132,47 @@ def _parsed(data: bytes) -> Record:
     """A record as :meth:`TaskStates.save` wrote it, to the last bit. Raises ValueError."""
     if data.startswith(b'{"format":1,'):
         return _of_0_1(data)
-    record = json.loads(unchecked(data))
-    if record["format"] != FORMAT:
+    try:
+        record = json.loads(unchecked(data))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if record.pop("format", None) != FORMAT or not _fits(record):
         raise ValueError("it has another format")
-    del record["seal"]  # of this state of things: the next has another
+    record.pop("seal", None)  # of this state of things: the next has another
     return cast("Record", record)
+
+
+_OUTCOMES = set(get_args(Outcome))
+#: what is there of a step that is done, besides places
+_DONE = {"key": str, "version": int, "settings": dict, "tools": dict, "libraries": dict}
+
+
+def _fits(record: Any) -> bool:
+    """Whether a record has what is read of one, and names no file outside the project as ours."""
+    try:
+        judged = record.get("judge") or {}
+        ours = [record.get("outputs", {}), record.get("former", {}), judged.get("outputs", {})]
+        places = [place for part in ours for place in part.values()]
+        inputs = list(record.get("inputs", {}).values())
+        step = "step" in record
+        return (
+            record["outcome"] in _OUTCOMES
+            and isinstance(record["task"], str)
+            and all(stays_inside(place["path"].rstrip("/")) for place in places)
+            and all(_files_fit(place) for place in [*places, *inputs])
+            and (not step or all(isinstance(record[k], kind) for k, kind in _DONE.items()))
+            and (not judged or isinstance(judged["settings"], dict))
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
+def _files_fit(place: Any) -> bool:
+    """Whether an input or output has a digest and a stamp for each of its files."""
+    return isinstance(place["path"], str) and all(
+        stays_inside(name) and isinstance(digest, str) and all(type(n) is int for n in stamp)
+        for name, (digest, stamp) in place["files"].items()
+    )
 
 
 def _of_0_1(data: bytes) -> Record:
@@ -141,13 +180,12 @@ def _of_0_1(data: bytes) -> Record:
     try:
         record = json.loads(data)
         places = {**record.get("outputs", {}), **(record.get("judge") or {}).get("outputs", {})}
-        outputs: dict[str, Place] = {
-            role: {"path": str(place["path"]), "files": dict(place["files"])}
-            for role, place in places.items()
-        }
-        return {"outcome": "forgotten", "task": str(record["task"]), "outputs": outputs}
+        ours: Record = {"outcome": "forgotten", "task": record["task"], "outputs": places}
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("it is damaged") from error
+    if not _fits(ours):
+        raise ValueError("it is damaged")
+    return ours
 
 
 class TaskStates:

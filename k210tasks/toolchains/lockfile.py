@@ -119,6 +119,8 @@ def _load(path: Path) -> LockFile:
         return {"version": _VERSION, "archives": {}}
     except (OSError, ValueError) as error:
         raise BadLockFile(path, str(error)) from error
+    except RecursionError:
+        raise BadLockFile(path, "it is nested too deeply") from None
     if not isinstance(data, dict) or not isinstance(data.get("archives"), dict):
         raise BadLockFile(path, "it is no k210.lock")
     if data.get("version") != _VERSION:
