@@ -14,6 +14,7 @@ from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
 from k210tasks.compiler.reading.open_shapes import close
+from k210tasks.tflite_verifier import DamagedTflite, verify
 
 _DTYPES = {
     "FLOAT32": "<f4",
@@ -34,6 +35,11 @@ CONTROL = frozenset({"WHILE", "IF", "CALL_ONCE"})
 
 
 _Getter = Callable[[Any], Attributes]
+
+
+def _listed(vector: Any) -> Any:
+    """A vector of the file; the schema's classes give 0 for one that is left out."""
+    return () if isinstance(vector, int) else vector
 
 
 def _window(o: Any) -> Attributes:
@@ -155,26 +161,23 @@ class Source:
     """
 
     def __init__(self, data: bytes):
-        if data[4:8] != b"TFL3":
-            raise BadModel("it does not carry the identifier TFL3 at byte 4")
-        self._data = data
         try:
-            model = tflite_schema.Model.GetRootAsModel(data, 0)
-            self._model, self._graph = model, model.Subgraphs(0)
-            self._tensors: dict[int, SourceTensor] = {}
-            self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
-            self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
-            #: outputs of any size for whoever reads them, whatever shape follows here
-            self.unfixed = [t.name for t in self.outputs if t.dynamic]
-            ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
-            # The others are bodies of loops and branches, which are refused as what they are.
-            if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
-                raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
-            self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
-        except BadModel:
-            raise
-        except Exception as error:  # flatbuffers raise whatever a damaged offset leads to
-            raise BadModel(f"it is damaged ({type(error).__name__}: {error})") from error
+            verify(data)
+        except DamagedTflite as error:
+            raise BadModel(error.what) from error
+        self._data = data
+        model = tflite_schema.Model.GetRootAsModel(data, 0)
+        self._model, self._graph = model, model.Subgraphs(0)
+        self._tensors: dict[int, SourceTensor] = {}
+        self.inputs = [self.tensor(int(i)) for i in _listed(self._graph.InputsAsNumpy())]
+        self.outputs = [self.tensor(int(i)) for i in _listed(self._graph.OutputsAsNumpy())]
+        #: outputs of any size for whoever reads them, whatever shape follows here
+        self.unfixed = [t.name for t in self.outputs if t.dynamic]
+        ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+        # The others are bodies of loops and branches, which are refused as what they are.
+        if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
+            raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
+        self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
 
     def tensor(self, index: int) -> SourceTensor:
         """The tensor of that index, read once."""
@@ -212,12 +215,6 @@ class Source:
             raw = self._data[buffer.Offset() : buffer.Offset() + buffer.Size()]
         else:
             return None
-        count = int(np.prod(shape, dtype=np.int64))
-        if len(raw) != count * dtype.itemsize:
-            raise BadModel(
-                f"constant {(t.Name() or b'').decode('utf-8', 'replace')!r} of shape {list(shape)} "
-                f"has {len(raw)} bytes, not {count * dtype.itemsize}"
-            )
         return np.frombuffer(raw, dtype).reshape(shape)
 
     def _op(self, index: int) -> SourceOp:
@@ -227,8 +224,8 @@ class Source:
         name = _names("BuiltinOperator").get(number, f"operator {number}")
         if name == "CUSTOM":
             name = f"custom op {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
-        inputs = [None if i < 0 else self.tensor(int(i)) for i in op.InputsAsNumpy()]
-        outputs = [self.tensor(int(i)) for i in op.OutputsAsNumpy()]
+        inputs = [None if i < 0 else self.tensor(int(i)) for i in _listed(op.InputsAsNumpy())]
+        outputs = [self.tensor(int(i)) for i in _listed(op.OutputsAsNumpy())]
         record = SourceOp(name, index, code.Version(), inputs, outputs)
         raw = op.BuiltinOptions()
         if name in _OPTIONS and raw is not None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from k210tasks.compiler.float_protocol import FloatTensor
 from k210tasks.errors import K210Error
 from k210tasks.process_wide import WhileUsed, unwarned
+from k210tasks.tflite_verifier import verify
 
 #: Ops that only move values.
 _MOVERS = frozenset({
@@ -82,6 +83,7 @@ class FloatModel:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from ai_edge_litert.interpreter import Interpreter
 
+        verify(tflite)  # LiteRT looks at nothing
         try:
             with _without_remarks, unwarned:  # that keep_all costs memory we know
                 self._interpreter = Interpreter(
