@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks import tflite_schema
-from k210tasks.compiler.constraints import Attributes, SourceOp, SourceTensor
+from k210tasks.compiler.operands import OPERANDS, misfit
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
 from k210tasks.compiler.reading.open_shapes import close
+from k210tasks.compiler.source_ops import Attributes, SourceOp, SourceTensor
 from k210tasks.tflite_verifier import DamagedTflite, verify
 
 _DTYPES = {
@@ -37,17 +38,21 @@ CONTROL = frozenset({"WHILE", "IF", "CALL_ONCE"})
 _Getter = Callable[[Any], Attributes]
 
 
+def _named(enumeration: str, value: int) -> str:
+    return _names(enumeration).get(value, f"unknown: {value}")
+
+
 def _listed(vector: Any) -> Any:
     """A vector of the file; the schema's classes give 0 for one that is left out."""
     return () if isinstance(vector, int) else vector
 
 
 def _window(o: Any) -> Attributes:
-    return {"padding": _names("Padding")[o.Padding()], "stride": (o.StrideH(), o.StrideW())}
+    return {"padding": _named("Padding", o.Padding()), "stride": (o.StrideH(), o.StrideW())}
 
 
 def _fused(o: Any) -> Attributes:
-    return {"activation": _names("ActivationFunctionType")[o.FusedActivationFunction()]}
+    return {"activation": _named("ActivationFunctionType", o.FusedActivationFunction())}
 
 
 def _dilation(o: Any) -> Attributes:
@@ -87,7 +92,7 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
         lambda o: {
             **_fused(o),
             "keep_num_dims": o.KeepNumDims(),
-            "format": _names("FullyConnectedOptionsWeightsFormat")[o.WeightsFormat()],
+            "format": _named("FullyConnectedOptionsWeightsFormat", o.WeightsFormat()),
         },
     ),
     "BATCH_MATMUL": ("BatchMatMulOptions", lambda o: {"adj_x": o.AdjX(), "adj_y": o.AdjY()}),
@@ -120,7 +125,7 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
     "PACK": ("PackOptions", lambda o: {"axis": o.Axis()}),
     "UNPACK": ("UnpackOptions", lambda o: {"axis": o.Axis()}),
     "GATHER": ("GatherOptions", lambda o: {"axis": o.Axis(), "batch_dims": o.BatchDims()}),
-    "MIRROR_PAD": ("MirrorPadOptions", lambda o: {"mode": _names("MirrorPadMode")[o.Mode()]}),
+    "MIRROR_PAD": ("MirrorPadOptions", lambda o: {"mode": _named("MirrorPadMode", o.Mode())}),
     "SPACE_TO_DEPTH": ("SpaceToDepthOptions", lambda o: {"block": o.BlockSize()}),
     "DEPTH_TO_SPACE": ("DepthToSpaceOptions", lambda o: {"block": o.BlockSize()}),
 }
@@ -132,7 +137,7 @@ def _unpacked(op: SourceOp) -> bool:
     if op.name not in ("DEQUANTIZE", "QUANTIZE") or len(op.inputs) != 1 or len(op.outputs) != 1:
         return False
     given, out = op.inputs[0], op.outputs[0]
-    if given is None or given.value is None:
+    if given is None or given.value is None or given.shape != out.shape:
         return False
     if op.name == "DEQUANTIZE":
         out.value, out.type = real(given).astype(np.float32), "FLOAT32"
@@ -149,8 +154,15 @@ def _unpacked(op: SourceOp) -> bool:
 
 def _settled(op: SourceOp) -> bool:
     """Whether nothing is left to compute of ``op``; shapes left open are closed on the way."""
+    if op.name in OPERANDS and misfit(op) and not _whole(op):
+        return False  # refused as what it is
     close(op)
     return _unpacked(op) or known(op)
+
+
+def _whole(op: SourceOp) -> bool:
+    """Whether ``op`` makes whole numbers, the arithmetic on shapes."""
+    return all(t.type in ("INT32", "INT64") for t in op.outputs)
 
 
 class Source:
@@ -196,7 +208,7 @@ class Source:
         out.open = any(int(n) < 0 for n in signature)
         out.sparse = t.Sparsity() is not None
         quant = t.Quantization()
-        if quant is not None and quant.ScaleLength():
+        if quant is not None and quant.ScaleLength() and quant.ScaleAsNumpy().min() > 0:
             out.scale = quant.ScaleAsNumpy().astype(np.float64)
             zero = quant.ZeroPointAsNumpy() if quant.ZeroPointLength() else [0] * len(out.scale)
             out.zero_point = np.asarray(zero, np.float64)
@@ -228,8 +240,12 @@ class Source:
         outputs = [self.tensor(int(i)) for i in _listed(op.OutputsAsNumpy())]
         record = SourceOp(name, index, code.Version(), inputs, outputs)
         raw = op.BuiltinOptions()
-        if name in _OPTIONS and raw is not None:
-            table, read = _OPTIONS[name]
+        table, read = _OPTIONS.get(name, ("", None))
+        if (
+            read
+            and raw is not None
+            and _names("BuiltinOptions").get(op.BuiltinOptionsType()) == table
+        ):
             options = getattr(tflite_schema, table)()
             options.Init(raw.Bytes, raw.Pos)
             record.options = read(options)
