@@ -189,7 +189,10 @@ class Source:
         # The others are bodies of loops and branches, which are refused as what they are.
         if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
             raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
-        self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
+        left = [op for op in ops if not _settled(op)]
+        self.ops = fold_dilated(left, self.outputs)
+        #: whether an interpreter would run other ops than ``ops``, constants apart
+        self.rewritten = [id(op) for op in left] != [id(op) for op in self.ops]
 
     def tensor(self, index: int) -> SourceTensor:
         """The tensor of that index, read once."""
