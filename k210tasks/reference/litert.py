@@ -70,7 +70,9 @@ class FloatModel:
                     experimental_preserve_all_tensors=keep_all,
                 )
                 self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # its native code raises whatever it meets
             raise FloatModelError(f"LiteRT cannot load the model: {error}") from error
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1:
@@ -102,7 +104,9 @@ class FloatModel:
         try:
             self._interpreter.set_tensor(self.input["index"], _codes(x, self.input))
             self._interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # its native code raises whatever it meets
             raise FloatModelError(f"LiteRT cannot run the model: {error}") from error
 
     def values(
