@@ -35,7 +35,7 @@ import atexit, gc, sys
 from pathlib import Path
 from k210tasks import compiler
 from k210tasks.compiler import Calibration, Options
-from k210tasks.reference.litert import measurable
+from k210tasks.reference.float_model import measure_to
 from k210tasks.samples.loading import Loader
 from k210tasks.samples.preprocess import Preprocess
 
@@ -46,8 +46,7 @@ if work == "all":
     size = tuple(int(n) for n in shape.split("x"))
     loader = Loader(size, Preprocess(mean=mean, std=1.0))
     files = sorted(Path(images).iterdir())
-    made = compiler.calibrate(data, (loader.tensor(f) for f in files), measurable)
-    made.to_npz(stored)
+    measure_to(stored, data, (loader.tensor(f) for f in files))
 calibration = Calibration.from_npz(stored)
 atexit.register(gc.freeze)
 options = Options(kmodel=4, mean=mean, std=1.0, effort=effort, method=method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import warnings
@@ -11,36 +10,6 @@ from contextlib import AbstractContextManager
 import pytest
 
 from k210tasks.process_wide import WhileUsed, unwarned
-
-#: A model that another thread loads while ours is loading, and that is ready later.
-OVERLAP = """
-import sys, threading
-from k210tasks.reference import litert
-
-def quiet():
-    made = litert._without_remarks
-    return made() if callable(made) else made
-
-inside, leave = threading.Event(), threading.Event()
-def first():
-    with quiet():
-        inside.set()
-        leave.wait()
-thread = threading.Thread(target=first)
-thread.start()
-inside.wait()
-with quiet():
-    sys.stderr.write("INFO: a remark\\nsaid inside\\n")
-    sys.stderr.flush()
-    leave.set()
-    thread.join()
-sys.stderr.write("said after\\n")
-"""
-
-
-def test_stderr_is_there_after_two_threads_loaded_models() -> None:
-    done = subprocess.run([sys.executable, "-c", OVERLAP], capture_output=True, text=True)
-    assert done.stderr == "said inside\nsaid after\n"
 
 
 def overlapping(made: AbstractContextManager[None]) -> None:

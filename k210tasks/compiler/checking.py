@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from k210tasks.compiler import ops
-from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.options import Fed, Options, SmallMaps
 from k210tasks.compiler.passes.bounds import Range, through
@@ -14,6 +13,7 @@ from k210tasks.compiler.pipeline import finished, prepared
 from k210tasks.compiler.problems import CompileError, Unsupported
 from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps
 from k210tasks.compiler.source import Source
+from k210tasks.compiler.source_ops import SourceOp
 
 #: ops that a layer is named after when functions and paddings have been fused into it
 _LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}

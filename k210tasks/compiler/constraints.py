@@ -7,59 +7,15 @@ SUPPORTED_OPS.md, which is generated from this table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from numpy.typing import NDArray
+import numpy as np
 
-#: an op's fields by name, as the file has them
-Attributes = dict[str, Any]
-
-
-@dataclass(slots=True)
-class SourceTensor:
-    """A tensor of the file as it stands there: TFLite shape, index, constant or not."""
-
-    index: int
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    value: NDArray[Any] | None = None
-    scale: NDArray[Any] | None = None
-    zero_point: NDArray[Any] | None = None
-    axis: int = 0
-    dynamic: bool = False
-    open: bool = False  # its batch, at least, was left open: ``shape`` has a 1 there
-    grown: bool = False  # more than that one, from what it is made of
-    sparse: bool = False
-
-
-@dataclass(slots=True)
-class SourceOp:
-    """An op of the file: name, index, version, options read into a dictionary."""
-
-    name: str
-    index: int
-    version: int
-    inputs: list[SourceTensor | None]
-    outputs: list[SourceTensor]
-    options: Attributes = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """As named in messages, e.g. ``CONV_2D #3``."""
-        return f"{self.name} #{self.index}"
-
-    def shape(self, i: int = 0) -> tuple[int, ...]:
-        tensor = self.inputs[i]
-        return tensor.shape if tensor else ()
-
-    def const(self, i: int) -> NDArray[Any] | None:
-        """The value of a constant input; None where it is computed or absent."""
-        tensor = self.inputs[i] if i < len(self.inputs) else None
-        return tensor.value if tensor else None
-
+from k210tasks.compiler.operands import misfit
+from k210tasks.compiler.shape_laws import MOST_VALUES, Misfit, follows
+from k210tasks.compiler.source_ops import SourceOp
 
 Constraint = Callable[[SourceOp], "str | None"]
 
@@ -110,6 +66,50 @@ def known_types(op: SourceOp) -> str | None:
             return f"tensor {t.name!r} holds computed {t.type} values"
         if t.type in ("INT8", "UINT8") and t.scale is None:
             return f"tensor {t.name!r} holds {t.type} without a scale"
+    return None
+
+
+def fitting_operands(op: SourceOp) -> str | None:
+    """It has the inputs and outputs of its kind, each of the type that belongs there."""
+    return misfit(op)
+
+
+def finite_values(op: SourceOp) -> str | None:
+    """Weights and settings are finite numbers."""
+    for t in op.inputs:
+        if t is None:
+            continue
+        if t.value is not None and t.value.dtype.kind == "f" and not np.isfinite(t.value).all():
+            return f"constant {t.name!r} holds infinity or values that are no number"
+        if t.scale is not None and not np.isfinite(np.float32(t.scale.max() * 65536)):
+            return f"tensor {t.name!r} has a scale of {t.scale.max():g}"
+    for name, value in op.options.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            return f"{name} is {value}"
+    return None
+
+
+def room_for_tensors(op: SourceOp) -> str | None:
+    for t in (*op.inputs, *op.outputs):
+        if t and t.value is None and math.prod(t.shape) > MOST_VALUES:
+            return f"tensor {t.name!r} has shape {list(t.shape)}"
+    return None
+
+
+room_for_tensors.__doc__ = (
+    f"A tensor has at most {MOST_VALUES} values: the K210 has no more memory than 8 MiB."
+)
+
+
+def fitting_shapes(op: SourceOp) -> str | None:
+    """Its shapes and settings belong together."""
+    try:
+        wanted = follows(op)
+    except Misfit as error:
+        return str(error)
+    for t, shape in zip(op.outputs, wanted or (), strict=False):
+        if t.shape != shape:
+            return f"tensor {t.name!r} has shape {list(t.shape)}, from the inputs {list(shape)}"
     return None
 
 
@@ -224,6 +224,9 @@ EVERY: tuple[Constraint, ...] = (
     known_types,
     dense_storage,
     batch_of_one,
+    fitting_operands,
+    finite_values,
+    room_for_tensors,
 )
 
 
@@ -377,4 +380,6 @@ def violations(op: SourceOp) -> list[str]:
             found.append(f"{(constraint.__doc__ or '').rstrip('.')} ({fact})")
             if constraint in EVERY or constraint is rank_up_to_4:
                 break
+    if not found and (fact := fitting_shapes(op)):
+        found.append(f"{(fitting_shapes.__doc__ or '').rstrip('.')} ({fact})")
     return found

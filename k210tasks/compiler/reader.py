@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from k210tasks.compiler.constraints import SourceOp, violations
+from k210tasks.compiler.constraints import violations
 from k210tasks.compiler.ir import Graph
 from k210tasks.compiler.problems import BadModel, CompileError
 from k210tasks.compiler.reading import elementwise, layers, moves
 from k210tasks.compiler.reading.state import Handler, Reader
 from k210tasks.compiler.source import Source
+from k210tasks.compiler.source_ops import SourceOp
 
 HANDLERS: dict[str, Handler] = {
     **layers.HANDLERS,

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks import tflite_schema
-from k210tasks.compiler.constraints import Attributes, SourceOp, SourceTensor
+from k210tasks.compiler.operands import OPERANDS, misfit
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.reading.dilated import fold_dilated
 from k210tasks.compiler.reading.integers import known
 from k210tasks.compiler.reading.open_shapes import close
+from k210tasks.compiler.source_ops import Attributes, SourceOp, SourceTensor
+from k210tasks.tflite_verifier import DamagedTflite, verify
 
 _DTYPES = {
     "FLOAT32": "<f4",
@@ -36,12 +38,21 @@ CONTROL = frozenset({"WHILE", "IF", "CALL_ONCE"})
 _Getter = Callable[[Any], Attributes]
 
 
+def _named(enumeration: str, value: int) -> str:
+    return _names(enumeration).get(value, f"unknown: {value}")
+
+
+def _listed(vector: Any) -> Any:
+    """A vector of the file; the schema's classes give 0 for one that is left out."""
+    return () if isinstance(vector, int) else vector
+
+
 def _window(o: Any) -> Attributes:
-    return {"padding": _names("Padding")[o.Padding()], "stride": (o.StrideH(), o.StrideW())}
+    return {"padding": _named("Padding", o.Padding()), "stride": (o.StrideH(), o.StrideW())}
 
 
 def _fused(o: Any) -> Attributes:
-    return {"activation": _names("ActivationFunctionType")[o.FusedActivationFunction()]}
+    return {"activation": _named("ActivationFunctionType", o.FusedActivationFunction())}
 
 
 def _dilation(o: Any) -> Attributes:
@@ -81,7 +92,7 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
         lambda o: {
             **_fused(o),
             "keep_num_dims": o.KeepNumDims(),
-            "format": _names("FullyConnectedOptionsWeightsFormat")[o.WeightsFormat()],
+            "format": _named("FullyConnectedOptionsWeightsFormat", o.WeightsFormat()),
         },
     ),
     "BATCH_MATMUL": ("BatchMatMulOptions", lambda o: {"adj_x": o.AdjX(), "adj_y": o.AdjY()}),
@@ -114,7 +125,7 @@ _OPTIONS: dict[str, tuple[str, _Getter]] = {
     "PACK": ("PackOptions", lambda o: {"axis": o.Axis()}),
     "UNPACK": ("UnpackOptions", lambda o: {"axis": o.Axis()}),
     "GATHER": ("GatherOptions", lambda o: {"axis": o.Axis(), "batch_dims": o.BatchDims()}),
-    "MIRROR_PAD": ("MirrorPadOptions", lambda o: {"mode": _names("MirrorPadMode")[o.Mode()]}),
+    "MIRROR_PAD": ("MirrorPadOptions", lambda o: {"mode": _named("MirrorPadMode", o.Mode())}),
     "SPACE_TO_DEPTH": ("SpaceToDepthOptions", lambda o: {"block": o.BlockSize()}),
     "DEPTH_TO_SPACE": ("DepthToSpaceOptions", lambda o: {"block": o.BlockSize()}),
 }
@@ -126,7 +137,7 @@ def _unpacked(op: SourceOp) -> bool:
     if op.name not in ("DEQUANTIZE", "QUANTIZE") or len(op.inputs) != 1 or len(op.outputs) != 1:
         return False
     given, out = op.inputs[0], op.outputs[0]
-    if given is None or given.value is None:
+    if given is None or given.value is None or given.shape != out.shape:
         return False
     if op.name == "DEQUANTIZE":
         out.value, out.type = real(given).astype(np.float32), "FLOAT32"
@@ -143,8 +154,15 @@ def _unpacked(op: SourceOp) -> bool:
 
 def _settled(op: SourceOp) -> bool:
     """Whether nothing is left to compute of ``op``; shapes left open are closed on the way."""
+    if op.name in OPERANDS and misfit(op) and not _whole(op):
+        return False  # refused as what it is
     close(op)
     return _unpacked(op) or known(op)
+
+
+def _whole(op: SourceOp) -> bool:
+    """Whether ``op`` makes whole numbers, the arithmetic on shapes."""
+    return all(t.type in ("INT32", "INT64") for t in op.outputs)
 
 
 class Source:
@@ -155,26 +173,26 @@ class Source:
     """
 
     def __init__(self, data: bytes):
-        if data[4:8] != b"TFL3":
-            raise BadModel("it does not carry the identifier TFL3 at byte 4")
-        self._data = data
         try:
-            model = tflite_schema.Model.GetRootAsModel(data, 0)
-            self._model, self._graph = model, model.Subgraphs(0)
-            self._tensors: dict[int, SourceTensor] = {}
-            self.inputs = [self.tensor(int(i)) for i in self._graph.InputsAsNumpy()]
-            self.outputs = [self.tensor(int(i)) for i in self._graph.OutputsAsNumpy()]
-            #: outputs of any size for whoever reads them, whatever shape follows here
-            self.unfixed = [t.name for t in self.outputs if t.dynamic]
-            ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
-            # The others are bodies of loops and branches, which are refused as what they are.
-            if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
-                raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
-            self.ops = fold_dilated([op for op in ops if not _settled(op)], self.outputs)
-        except BadModel:
-            raise
-        except Exception as error:  # flatbuffers raise whatever a damaged offset leads to
-            raise BadModel(f"it is damaged ({type(error).__name__}: {error})") from error
+            verify(data)
+        except DamagedTflite as error:
+            raise BadModel(error.what) from error
+        self._data = data
+        model = tflite_schema.Model.GetRootAsModel(data, 0)
+        self._model, self._graph = model, model.Subgraphs(0)
+        self._tensors: dict[int, SourceTensor] = {}
+        self.inputs = [self.tensor(int(i)) for i in _listed(self._graph.InputsAsNumpy())]
+        self.outputs = [self.tensor(int(i)) for i in _listed(self._graph.OutputsAsNumpy())]
+        #: outputs of any size for whoever reads them, whatever shape follows here
+        self.unfixed = [t.name for t in self.outputs if t.dynamic]
+        ops = [self._op(i) for i in range(self._graph.OperatorsLength())]
+        # The others are bodies of loops and branches, which are refused as what they are.
+        if model.SubgraphsLength() != 1 and not any(op.name in CONTROL for op in ops):
+            raise BadModel(f"it has {model.SubgraphsLength()} subgraphs, one is expected")
+        left = [op for op in ops if not _settled(op)]
+        self.ops = fold_dilated(left, self.outputs)
+        #: whether an interpreter would run other ops than ``ops``, constants apart
+        self.rewritten = [id(op) for op in left] != [id(op) for op in self.ops]
 
     def tensor(self, index: int) -> SourceTensor:
         """The tensor of that index, read once."""
@@ -193,7 +211,7 @@ class Source:
         out.open = any(int(n) < 0 for n in signature)
         out.sparse = t.Sparsity() is not None
         quant = t.Quantization()
-        if quant is not None and quant.ScaleLength():
+        if quant is not None and quant.ScaleLength() and quant.ScaleAsNumpy().min() > 0:
             out.scale = quant.ScaleAsNumpy().astype(np.float64)
             zero = quant.ZeroPointAsNumpy() if quant.ZeroPointLength() else [0] * len(out.scale)
             out.zero_point = np.asarray(zero, np.float64)
@@ -212,12 +230,6 @@ class Source:
             raw = self._data[buffer.Offset() : buffer.Offset() + buffer.Size()]
         else:
             return None
-        count = int(np.prod(shape, dtype=np.int64))
-        if len(raw) != count * dtype.itemsize:
-            raise BadModel(
-                f"constant {(t.Name() or b'').decode('utf-8', 'replace')!r} of shape {list(shape)} "
-                f"has {len(raw)} bytes, not {count * dtype.itemsize}"
-            )
         return np.frombuffer(raw, dtype).reshape(shape)
 
     def _op(self, index: int) -> SourceOp:
@@ -227,12 +239,16 @@ class Source:
         name = _names("BuiltinOperator").get(number, f"operator {number}")
         if name == "CUSTOM":
             name = f"custom op {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
-        inputs = [None if i < 0 else self.tensor(int(i)) for i in op.InputsAsNumpy()]
-        outputs = [self.tensor(int(i)) for i in op.OutputsAsNumpy()]
+        inputs = [None if i < 0 else self.tensor(int(i)) for i in _listed(op.InputsAsNumpy())]
+        outputs = [self.tensor(int(i)) for i in _listed(op.OutputsAsNumpy())]
         record = SourceOp(name, index, code.Version(), inputs, outputs)
         raw = op.BuiltinOptions()
-        if name in _OPTIONS and raw is not None:
-            table, read = _OPTIONS[name]
+        table, read = _OPTIONS.get(name, ("", None))
+        if (
+            read
+            and raw is not None
+            and _names("BuiltinOptions").get(op.BuiltinOptionsType()) == table
+        ):
             options = getattr(tflite_schema, table)()
             options.Init(raw.Bytes, raw.Pos)
             record.options = read(options)

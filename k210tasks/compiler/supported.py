@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k210tasks.compiler.constraints import EVERY, RULES, Constraint
+from k210tasks.compiler.constraints import EVERY, RULES, Constraint, fitting_shapes
 
 _HEAD = """\
 # Supported TensorFlow Lite ops
@@ -21,7 +21,7 @@ def _sentence(constraint: Constraint) -> str:
 def text() -> str:
     """The whole file."""
     lines = [_HEAD, "## For every op", ""]
-    lines += [f"* {_sentence(c)}" for c in EVERY]
+    lines += [f"* {_sentence(c)}" for c in (*EVERY, fitting_shapes)]
     lines += ["", "## Op by op", ""]
     lines += [
         "| op | versions | kmodel 3 | kmodel 4 | what is asked of it |",

@@ -5,10 +5,8 @@ The only module that touches ai-edge-litert; imported when a model is really run
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import os
-import sys
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypedDict
@@ -16,9 +14,11 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks import tflite_schema
 from k210tasks.compiler.float_protocol import FloatTensor
 from k210tasks.errors import K210Error
-from k210tasks.process_wide import WhileUsed, unwarned
+from k210tasks.process_wide import unwarned
+from k210tasks.tflite_verifier import verify
 
 #: Ops that only move values.
 _MOVERS = frozenset({
@@ -32,33 +32,12 @@ class FloatModelError(K210Error):
     """LiteRT refuses the model, or it has a form no K210 runtime can feed."""
 
 
-@contextlib.contextmanager
-def _remarks_caught() -> Iterator[None]:
-    """Keep LiteRT's ``INFO:`` lines, for which it has no switch, off the terminal.
-
-    They are written by native code to file descriptor 2; anything else that comes there
-    meanwhile is passed on.
-    """
-    try:
-        sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # no such descriptor: nothing to keep clean
-        yield
-        return
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                if not line.startswith(b"INFO: "):
-                    os.write(2, line)
-
-
-_without_remarks = WhileUsed(_remarks_caught)
+def loaded() -> None:
+    """Import all that a model is opened with, which a process forked from now on has then."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    importlib.import_module("ai_edge_litert.interpreter")
+    tflite_schema.members("BuiltinOperator")
+    tflite_schema.Model  # noqa: B018 - its attributes import
 
 
 class Details(TypedDict):
@@ -79,18 +58,21 @@ class FloatModel:
     """
 
     def __init__(self, tflite: bytes, *, keep_all: bool = False, threads: int | None = None):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        loaded()
         from ai_edge_litert.interpreter import Interpreter
 
+        verify(tflite)  # LiteRT looks at nothing
         try:
-            with _without_remarks, unwarned:  # that keep_all costs memory we know
+            with unwarned:  # that keep_all costs memory we know
                 self._interpreter = Interpreter(
                     model_content=tflite,
                     num_threads=threads,
                     experimental_preserve_all_tensors=keep_all,
                 )
                 self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # its native code raises whatever it meets
             raise FloatModelError(f"LiteRT cannot load the model: {error}") from error
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1:
@@ -119,8 +101,13 @@ class FloatModel:
 
     def invoke(self, x: NDArray[Any]) -> None:
         """Run one input, of reals, and leave the results where they can be looked at."""
-        self._interpreter.set_tensor(self.input["index"], _codes(x, self.input))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.set_tensor(self.input["index"], _codes(x, self.input))
+            self._interpreter.invoke()
+        except MemoryError:
+            raise
+        except Exception as error:  # its native code raises whatever it meets
+            raise FloatModelError(f"LiteRT cannot run the model: {error}") from error
 
     def values(
         self, inputs: Sequence[NDArray[np.float32]], wanted: Collection[int]
@@ -168,8 +155,6 @@ class FloatModel:
     @cached_property
     def _ops(self) -> list[tuple[str, list[int], list[int]]]:
         """Name, inputs and outputs of every op of the file, in its order."""
-        from k210tasks import tflite_schema
-
         names = tflite_schema.members("BuiltinOperator")
         model = tflite_schema.Model.GetRootAs(self._tflite, 0)
         graph = model.Subgraphs(0)

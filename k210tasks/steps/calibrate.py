@@ -90,15 +90,13 @@ def _collect(job: Job, loader: Loader, folder: Folder, samples: Iterator[Sample]
 
 def _measure(job: Job, tflite: bytes, folder: Folder, samples: Iterator[Sample]) -> None:
     """Let the built-in compiler run the float model on every sample."""
-    from k210tasks import compiler
-    from k210tasks.reference.litert import measurable
+    from k210tasks.reference.float_model import measure_to
 
-    calibration = compiler.calibrate(
+    measure_to(
+        job.outputs["calibration"],
         tflite,
         (sample.tensor for sample in samples),
-        measurable,
         total=len(folder.files),
         fed="pixels" if folder_kind(folder) == "images" else "tensors",
         progress=job.progress,
     )
-    calibration.to_npz(job.outputs["calibration"])

@@ -17,7 +17,7 @@ from k210tasks.artifacts.measurement import LayerFigures
 from k210tasks.compiler.options import CompiledLayer, Place
 from k210tasks.engine.job import Folder
 from k210tasks.firmware.contract import Contract
-from k210tasks.reference.litert import FloatModel
+from k210tasks.reference.float_model import Reference
 from k210tasks.reference.metrics import Tally
 from k210tasks.samples.folder import evenly_spaced
 from k210tasks.samples.loading import Loader, planar
@@ -48,16 +48,16 @@ def layer_errors(
     """
     if not rows:
         return ()
-    model = FloatModel(tflite, keep_all=True)
+    model = Reference(tflite, keep_all=True)
+    indices = [row.tensor for row in rows if row.tensor is not None]
     tallies = [Tally() for _ in rows]
     for name in evenly_spaced(folder.files, SAMPLES):
         sample = loader.load(folder.path / name, f"{folder.path.as_posix()}/{name}")
         engine.simulator.run(feed(contract.input, sample), keep_layers=True)
-        model.run(sample.tensor)
-        for row, tally in zip(rows, tallies, strict=True):
-            assert row.tensor is not None
+        tensors = model.tensors(sample.tensor, indices)
+        for row, tally, tensor in zip(rows, tallies, tensors, strict=True):
             assert row.at is not None
-            wanted = planar(model.tensor(row.tensor)).astype(np.float32)
+            wanted = planar(tensor)
             real = _real(engine.simulator.layer_output(row.index), row)
             if (both := _picked(real, wanted, row.at)) is not None:
                 tally.add(both[1], both[0])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k210tasks.errors import K210Error
+from k210tasks.tflite_verifier import DamagedTflite, verify
 
 
 class UnusableTflite(K210Error):
@@ -47,9 +47,10 @@ def read_signature(tflite: bytes, shown: str) -> Signature:
         UnusableTflite: no TFLite file, damaged, several inputs, an open shape, a batch.
     """
     try:
-        inputs, outputs = _ports(tflite)
-    except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
-        raise UnusableTflite(shown, f"not a TensorFlow Lite model, or damaged ({error})") from None
+        verify(tflite)
+    except DamagedTflite as error:
+        raise UnusableTflite(shown, str(error)) from None
+    inputs, outputs = _ports(tflite)
     if len(inputs) != 1:
         names = ", ".join(p.name for p in inputs) or "none"
         raise UnusableTflite(
@@ -99,20 +100,11 @@ def read_model(path: Path, shown: str) -> tuple[bytes, Signature]:
 def _ports(data: bytes) -> tuple[list[Port], list[Port]]:
     from k210tasks import tflite_schema
 
-    if data[4:8] != b"TFL3":
-        raise ValueError("its identifier TFL3 is missing")
-    model = tflite_schema.Model.GetRootAs(data, 0)
-    if model.SubgraphsLength() < 1:
-        raise ValueError("it has no graph")
-    graph = model.Subgraphs(0)
+    graph = tflite_schema.Model.GetRootAs(data, 0).Subgraphs(0)
     names = {v: k.lower() for v, k in tflite_schema.members("TensorType").items()}
 
     def port(index: int) -> Port:
-        if not 0 <= index < graph.TensorsLength():
-            raise ValueError(f"it has no tensor {index}")
         tensor: Any = graph.Tensors(index)
-        if tensor.ShapeLength() > 8:
-            raise ValueError(f"tensor {index} has {tensor.ShapeLength()} dimensions")
         shape = [tensor.Shape(i) for i in range(tensor.ShapeLength())]
         open_ = [tensor.ShapeSignature(i) for i in range(tensor.ShapeSignatureLength())]
         for axis, size in enumerate(open_):

@@ -6,14 +6,11 @@ in a wrong kmodel, when they are given another.
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
+from k210tasks.tflite_verifier import DamagedTflite, verify
 from k210tasks.toolchains.errors import BadRequest
-
-#: whatever the generated accessors stumble over in bytes that are no flatbuffer
-_DAMAGE = (struct.error, IndexError, AttributeError, TypeError, ValueError, OverflowError)
 
 
 class QuantisedModel(BadRequest):
@@ -33,36 +30,33 @@ def require_float(tflite: Path) -> None:
     names = schema.members("TensorType")
     integers = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
     try:
-        graph = _graph(tflite.read_bytes())
-        for index in range(graph.TensorsLength()):
-            tensor = graph.Tensors(index)
-            scales = tensor.Quantization()
-            if tensor.Type() in integers and scales is not None and scales.ScaleLength():
-                raise QuantisedModel(tflite, tensor.Name().decode(), names[tensor.Type()].lower())
-    except _DAMAGE:
+        graph = _graph(tflite)
+    except BadRequest:
         return  # for the compiler to judge
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        scales = tensor.Quantization()
+        if tensor.Type() in integers and scales is not None and scales.ScaleLength():
+            name = (tensor.Name() or b"").decode("utf-8", "replace")
+            raise QuantisedModel(tflite, name, names[tensor.Type()].lower())
 
 
 def input_shape(tflite: Path) -> list[int]:
     """The shape of a ``.tflite``'s only input, batch first."""
-    data = tflite.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise BadRequest(f"{tflite} is not a TFLite file")
-    try:
-        graph = _graph(data)
-        count = graph.InputsLength()
-        tensor = graph.Tensors(graph.Inputs(0)) if count == 1 else None
-        shape = (
-            [] if tensor is None else [int(tensor.Shape(i)) for i in range(tensor.ShapeLength())]
-        )
-    except _DAMAGE:
-        raise BadRequest(f"{tflite} is a damaged TFLite file") from None
-    if count != 1:
+    graph = _graph(tflite)
+    if (count := graph.InputsLength()) != 1:
         raise BadRequest(f"{tflite} has {count} inputs; K210 runtimes feed exactly one")
-    return shape
+    tensor = graph.Tensors(graph.Inputs(0))
+    return [int(tensor.Shape(i)) for i in range(tensor.ShapeLength())]
 
 
-def _graph(data: bytes) -> Any:
+def _graph(tflite: Path) -> Any:
+    """The graph of a file that can be followed; raises :class:`BadRequest` for another."""
     from k210tasks import tflite_schema
 
+    data = tflite.read_bytes()
+    try:
+        verify(data)
+    except DamagedTflite as error:
+        raise BadRequest(f"{tflite}: {error}") from None
     return tflite_schema.Model.GetRootAsModel(data, 0).Subgraphs(0)

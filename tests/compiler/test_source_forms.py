@@ -48,15 +48,25 @@ def test_an_output_of_rows_has_its_real_shape() -> None:
     assert proven(net, 4).compiled.outputs[0].shape == (64, 6)
 
 
+def test_a_cut_of_rows_has_the_shape_that_follows() -> None:
+    net = Net((1, 8, 8, 3))
+    y = rows(net, net.conv(net.input, 4), 4)
+    cut = [net.const(np.array(v, np.int32)) for v in ([0, 0], [2, 2])]
+    z = net.op("SLICE", [y, *cut], (1, 2), "SliceOptions")
+    net.tensors[z]["signature"] = [-1, 2]
+    net.reshape(z, (1, 4))
+    proven(net, 4)
+
+
 def test_a_shape_that_does_not_follow_is_not_believed() -> None:
     net = Net((1, 8, 8, 3))
     y = rows(net, net.conv(net.input, 4), 4)
-    cut = [net.const(np.array(v, np.int32)) for v in ([0, 0], [1, 2])]
-    z = net.op("SLICE", [y, *cut], (1, 2), "SliceOptions")
-    net.tensors[z]["signature"] = [-1, 2]
-    net.reshape(z, (1, 2))
+    z = net.op("CUMSUM", [y, net.const(np.array(0, np.int32))], (1, 4), "CumsumOptions")
+    net.tensors[z]["signature"] = [-1, 4]
+    w = net.op("RELU", [z], (1, 4))
+    net.tensors[w]["signature"] = [-1, 4]
     report = check(net.build(), 4)
-    (reason,) = [r for op in report.ops if op.label == "SLICE #2" for r in op.reasons]
+    (reason,) = [r for op in report.ops if op.label == "RELU #3" for r in op.reasons]
     assert reason.startswith("Every tensor has a fixed shape")
 
 

@@ -83,7 +83,8 @@ def test_quantised() -> None:
 
 def test_no_tflite_at_all(tmp_path: Path) -> None:
     assert refusal(b"not a model") == (
-        "m.tflite: not a TensorFlow Lite model, or damaged (its identifier TFL3 is missing)"
+        "m.tflite: not a usable TensorFlow Lite model: it does not carry the identifier TFL3 at "
+        "byte 4"
     )
     with pytest.raises(UnusableTflite) as caught:
         read_model(tmp_path / "gone.tflite", "gone.tflite")

@@ -145,7 +145,9 @@ def collect(
     ``open_model`` raises goes through.
     """
     models = [open_model(data)]
-    wanted = {i: t for i, t in models[0].tensors.items() if t.shape and t.shape[0] == 1}
+    wanted = {
+        i: t for i, t in models[0].tensors.items() if t.shape[:1] == (1,) and 0 not in t.shape
+    }
     gathered = [_Gathered()]
     feed = _Feed(samples, total, progress, _room(models[0].input_shape, wanted.values()))
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from k210tasks.compiler.constraints import SourceOp, SourceTensor
+from k210tasks.compiler.operands import OPERANDS, misfit
+from k210tasks.compiler.source_ops import SourceOp, SourceTensor
 
 _CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 #: what puts an axis into a one-dimensional map, and takes it out
@@ -18,7 +19,9 @@ def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[Sourc
     """``ops`` with every SPACE_TO_BATCH_ND, convolution, BATCH_TO_SPACE_ND that belong together
     as the one dilated convolution they are, and with those that cut nothing as the pads they
     are; others stay, to be refused by name."""
-    ops = [_pad(op) or op for op in ops]
+    given, ops = ops, []
+    for op in given:
+        ops.append((None if op.name not in OPERANDS or misfit(op) else _pad(op)) or op)
     readers: dict[int, list[SourceOp]] = {}
     for op in ops:
         for t in op.inputs:
@@ -27,10 +30,13 @@ def fold_dilated(ops: list[SourceOp], outputs: list[SourceTensor]) -> list[Sourc
     kept = {t.index for t in outputs}
 
     def only_reader(op: SourceOp, names: tuple[str, ...]) -> SourceOp | None:
+        if misfit(op):
+            return None
         index = op.outputs[0].index
         found = readers.get(index, [])
         fine = len(found) == 1 and index not in kept and found[0].name in names
-        return found[0] if fine and found[0].inputs[0] is op.outputs[0] else None
+        fine = fine and not misfit(found[0]) and found[0].inputs[0] is op.outputs[0]
+        return found[0] if fine else None
 
     replaced: dict[int, list[SourceOp]] = {}
     for cut in ops:
@@ -56,6 +62,8 @@ def _pad(op: SourceOp) -> SourceOp | None:
     block, pads = op.const(1), op.const(2)
     if block is None or pads is None or (block != 1).any() or pads.shape != (block.size, 2):
         return None
+    if block.size >= len(op.shape()):
+        return None
     every = np.zeros((len(op.shape()), 2), np.int32)
     every[1 : 1 + len(pads)] = pads
     const = SourceTensor(_new_index(op, 0), "pads", every.shape, "INT32", every)
@@ -76,6 +84,8 @@ def _as_one(chain: list[SourceOp]) -> list[SourceOp] | None:
     if not plain or conv.options.get("padding") != "VALID":
         return None
     rank = 3 if flat else 4
+    if pads.size != 2 * (rank - 2) or crops.size != pads.size or (block < 1).any():
+        return None
     if block.shape != (rank - 2,) or not np.array_equal(block, again) or len(cut.shape()) != rank:
         return None
     inner = pads.reshape(-1, 2) - crops.reshape(-1, 2)

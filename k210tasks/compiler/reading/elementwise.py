@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from k210tasks.compiler import functions
-from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Tensor, to_nchw
 from k210tasks.compiler.ops import Arithmetic, Binary, Map
 from k210tasks.compiler.reading.state import Handler, Reader, floats
+from k210tasks.compiler.source_ops import SourceOp
 
 _BINARY: dict[str, Arithmetic] = {
     "ADD": "add", "SUB": "sub", "MUL": "mul", "DIV": "div", "MINIMUM": "min", "MAXIMUM": "max",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.compiler.constraints import SourceOp
+from k210tasks.compiler.source_ops import SourceOp
 
 _WHOLE = ("INT32", "INT64")
 
@@ -75,8 +75,11 @@ def known(op: SourceOp) -> bool:
             return False
         try:
             value = _KNOWN[op.name](op, *values)
-        except (IndexError, KeyError, TypeError, ValueError):
+        except (ArithmeticError, IndexError, KeyError, TypeError, ValueError):
             return False  # malformed: refused as what it is
-    out.value = np.asarray(value, np.int32 if out.type == "INT32" else np.int64)
+    try:
+        out.value = np.asarray(value, np.int32 if out.type == "INT32" else np.int64)
+    except (OverflowError, TypeError, ValueError):
+        return False
     out.shape = out.value.shape
     return True

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import ops
-from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import nchw
 from k210tasks.compiler.problems import Unsupported
 from k210tasks.compiler.reading.state import AXIS, Handler, Reader, floats
+from k210tasks.compiler.source_ops import SourceOp
 
 
 def _pads(op: SourceOp, size: ops.Pair, kernel: ops.Pair) -> ops.Pads:

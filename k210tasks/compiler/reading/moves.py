@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler import ops
-from k210tasks.compiler.constraints import SourceOp
 from k210tasks.compiler.ir import Tensor, nchw
 from k210tasks.compiler.reading.state import TO_NCHW, TO_NHWC, Handler, Reader, floats
+from k210tasks.compiler.source_ops import SourceOp
 
 
 def _pad(r: Reader, op: SourceOp) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import functions
-from k210tasks.compiler.constraints import SourceOp, SourceTensor
 from k210tasks.compiler.functions import Fn
 from k210tasks.compiler.ir import Op, Tensor, nchw, nhwc, to_nchw
 from k210tasks.compiler.ops import Reshape, Transpose
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.source import real
+from k210tasks.compiler.source_ops import SourceOp, SourceTensor
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
