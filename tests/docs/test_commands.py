@@ -49,6 +49,10 @@ NOT_RUN = {
     "python -m tests.compiler.random_networks --count 5000 --kmodel 4 --seed 1 --runtime maixpy "
     "-j 2": "likewise",
     "python tests/check_and_convert.py --networks 500": "takes some minutes",
+    "python tests/kill_trials.py --kills 500": "takes half an hour",
+    'for kind in models.yaml contract lock record result "kept manifest" history bookkeeping; '
+    'do python tests/fuzz_texts.py "$kind" --cases 20000; done': "takes half an hour",
+    "python tests/flip_trials.py && python tests/flip_trials.py --removed": "takes some minutes",
 }
 
 #: The chapters that need another vendor's tool than the converter, or none; each is several
