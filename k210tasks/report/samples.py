@@ -79,7 +79,8 @@ def thumbnail(path: Path) -> str | None:
     from PIL import Image
 
     from k210tasks.process_wide import unwarned
-    from k210tasks.samples.loading import FORMATS, MAX_PIXELS
+    from k210tasks.samples.loading import FORMATS
+    from k210tasks.samples.refusals import MAX_PIXELS
 
     if path.suffix.lower() in (".npy", ".bin"):
         return None
