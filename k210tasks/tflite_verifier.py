@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from struct import Struct, error, unpack_from
 from typing import NamedTuple
 
@@ -202,6 +202,7 @@ class _Walk:
         return self.data[start : start + length].decode("utf-8", "replace")
 
 
+@lru_cache(maxsize=2)  # a file is read by several in turn
 def verify(data: bytes) -> None:
     """Raises :class:`DamagedTflite`, naming what is wrong and where, for bytes that cannot be
     followed safely; some milliseconds for hundreds of ops, whatever their weights."""

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def slots_of(source: str) -> dict[int, str]:
     return found
 
 
-def test_the_tables_are_those_of_the_schema():
+def test_the_tables_are_those_of_the_schema() -> None:
     """Of the tflite package, which flatc made from schema.fbs."""
     seen = 0
     for module in pkgutil.iter_modules(tflite.__path__):
@@ -72,18 +73,18 @@ def test_the_tables_are_those_of_the_schema():
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("[ct]*/*.tflite")), ids=lambda p: p.stem)
-def test_real_files_pass(path: Path):
+def test_real_files_pass(path: Path) -> None:
     verify(path.read_bytes())
 
 
-def test_every_beginning_of_a_file_is_refused():
+def test_every_beginning_of_a_file_is_refused() -> None:
     whole = network()
     for size in range(len(whole)):
         with pytest.raises(DamagedTflite):
             verify(whole[:size])
 
 
-def test_words_that_lead_nowhere_are_refused_or_harmless():
+def test_words_that_lead_nowhere_are_refused_or_harmless() -> None:
     """Every aligned word in turn becomes each absurd one; what passes can be read."""
     whole, refused = network(), 0
     for at in range(8, len(whole) - 4, 4):
@@ -100,7 +101,7 @@ def test_words_that_lead_nowhere_are_refused_or_harmless():
     assert refused > 500
 
 
-def changed(change) -> bytes:
+def changed(change: Callable[[Net], None]) -> bytes:
     net = Net((1, 4, 4, 2))
     first = net.conv(net.input, 3)
     net.conv(first, 3)
@@ -109,25 +110,25 @@ def changed(change) -> bytes:
 
 
 def own_output(net: Net) -> None:
-    name, inputs, outputs, *rest = net.ops[1]
-    net.ops[1] = (name, [outputs[0], *inputs[1:]], outputs, *rest)
+    name, inputs, outputs, options, fields, version = net.ops[1]
+    net.ops[1] = (name, [outputs[0], *inputs[1:]], outputs, options, fields, version)
 
 
 def written_twice(net: Net) -> None:
-    name, inputs, _, *rest = net.ops[1]
-    net.ops[1] = (name, inputs, net.ops[0][2], *rest)
+    name, inputs, _, options, fields, version = net.ops[1]
+    net.ops[1] = (name, inputs, net.ops[0][2], options, fields, version)
     net.outputs = list(net.ops[0][2])
 
 
 def input_written(net: Net) -> None:
-    name, inputs, _, *rest = net.ops[1]
-    net.ops[1] = (name, inputs, [net.input], *rest)
+    name, inputs, _, options, fields, version = net.ops[1]
+    net.ops[1] = (name, inputs, [net.input], options, fields, version)
     net.outputs = list(net.ops[0][2])
 
 
 def no_such_tensor(net: Net) -> None:
-    name, inputs, outputs, *rest = net.ops[1]
-    net.ops[1] = (name, [*inputs[:-1], 99], outputs, *rest)
+    name, inputs, outputs, options, fields, version = net.ops[1]
+    net.ops[1] = (name, [*inputs[:-1], 99], outputs, options, fields, version)
 
 
 def unwritten_output(net: Net) -> None:
@@ -177,13 +178,13 @@ def negative_size(net: Net) -> None:
         (negative_size, "tensor 'input' has the shape [1, -5, 4, 2]"),
     ],
 )  # fmt: skip
-def test_what_numbers_point_to(change, what):
+def test_what_numbers_point_to(change: Callable[[Net], None], what: str) -> None:
     with pytest.raises(DamagedTflite) as raised:
         verify(changed(change))
     assert str(raised.value) == f"not a usable TensorFlow Lite model: {what}"
 
 
-def test_a_table_named_often_is_looked_at_once():
+def test_a_table_named_often_is_looked_at_once() -> None:
     """Vectors that name one table in each of their places would take the square of the file."""
     whole = network()
     root = int.from_bytes(whole[:4], "little")

@@ -378,7 +378,7 @@ def violations(op: SourceOp) -> list[str]:
     for constraint in (*EVERY, *own):
         if fact := constraint(op):
             found.append(f"{(constraint.__doc__ or '').rstrip('.')} ({fact})")
-            if constraint in EVERY or constraint is rank_up_to_4:
+            if constraint in (*EVERY, rank_up_to_4, feature_map):
                 break
     if not found and (fact := fitting_shapes(op)):
         found.append(f"{(fitting_shapes.__doc__ or '').rstrip('.')} ({fact})")

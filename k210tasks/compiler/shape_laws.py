@@ -24,6 +24,10 @@ MOST_SPAN = 1024
 MOST_PIECES = 1024
 
 
+#: factor of a softmax, at least; its reciprocal at most
+LEAST_BETA = 1e-6
+
+
 class Misfit(ValueError):
     """What about an op's shapes and settings does not belong together."""
 
@@ -43,6 +47,13 @@ def _axis(given: Any, rank: int) -> int:
     if not -rank <= int(given) < rank:
         raise Misfit(f"axis {given} of {rank} dimensions")
     return int(given) % rank
+
+
+def _count(op: SourceOp, found: int) -> int:
+    """How many parts there are; an interpreter believes the settings."""
+    if op.options["count"] != found:
+        raise Misfit(f"its settings speak of {op.options['count']} parts, there are {found}")
+    return found
 
 
 def _positive(name: str, values: Any) -> None:
@@ -185,6 +196,8 @@ def _first(op: SourceOp) -> Shape:
 def _along_last(op: SourceOp) -> Shape:
     if not op.shape():
         raise Misfit("its input is a single value")
+    if not LEAST_BETA <= op.options.get("beta", 1.0) <= 1 / LEAST_BETA:
+        raise Misfit(f"beta is {op.options['beta']:g}, not {LEAST_BETA:g} to {1 / LEAST_BETA:g}")
     return op.shape()
 
 
@@ -317,7 +330,7 @@ def _gather(op: SourceOp) -> Shape | None:
 def _pack(op: SourceOp) -> Shape:
     shape = _equal(op)
     axis = _axis(op.options["axis"], len(shape) + 1)
-    return (*shape[:axis], len(op.inputs), *shape[axis:])
+    return (*shape[:axis], _count(op, len(op.inputs)), *shape[axis:])
 
 
 def _tile(op: SourceOp) -> Shape | None:
@@ -360,7 +373,7 @@ def _split(op: SourceOp) -> list[Shape] | None:
     given = _whole(op, 0 if op.name == "SPLIT" else 2, 1)
     if given is None:
         return None
-    x, count = op.shape(which), len(op.outputs)
+    x, count = op.shape(which), _count(op, len(op.outputs))
     axis = _axis(given[0], len(x))
     if op.name == "SPLIT":
         sizes = [x[axis] // count] * count
@@ -378,7 +391,7 @@ def _split(op: SourceOp) -> list[Shape] | None:
 def _unpack(op: SourceOp) -> list[Shape]:
     x = op.shape()
     axis = _axis(op.options["axis"], len(x))
-    if len(op.outputs) != x[axis]:
+    if _count(op, len(op.outputs)) != x[axis]:
         raise Misfit(f"{len(op.outputs)} parts of {x[axis]} along axis {axis}")
     return [(*x[:axis], *x[axis + 1 :])] * len(op.outputs)
 

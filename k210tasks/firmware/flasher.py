@@ -42,6 +42,14 @@ class FlashFailed(FirmwareError):
         super().__init__(f"{problem}; {remedy}" + (f" (kflash: {said})" if said else ""))
 
 
+#: ``python -m kflash``, but never the kflash.py, or the runpy.py, of the current folder. Python
+#: 3.10 has no -P, and -I would not find what is installed for the user alone.
+_KFLASH = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; "
+    "runpy.run_module('kflash', run_name='__main__', alter_sys=True)"
+)
+
+
 def flash(
     path: Path,
     image: Kfpkg,
@@ -59,7 +67,7 @@ def flash(
     ``port`` None: the first serial port of a known USB chip. ``board`` None: kflash tries one
     after the other. Raises :class:`FlashFailed`.
     """
-    command = [sys.executable, "-u", "-m", "kflash", "-n", "-b", str(baud)]
+    command = [sys.executable, "-u", "-c", _KFLASH, "-n", "-b", str(baud)]
     command += ["-p", port] if port else []
     command += ["-B", board] if board else []
     process = subprocess.Popen(

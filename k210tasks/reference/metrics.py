@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 SNR_LIMIT_DB = 200.0
 
 
+def dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The sum of products, added up by numpy's own pairs: a BLAS would add in an order that follows
+    from its threads and the processor, and measurements are compared by their bytes."""
+    return float(np.multiply(a, b).sum())
+
+
 def cosine(reference: NDArray[Any], output: NDArray[Any]) -> float:
     """Cosine of the angle between two arrays of one size; 1 if both are zero, 0 if one is."""
     a = reference.ravel().astype(np.float64)
@@ -25,7 +31,7 @@ def cosine(reference: NDArray[Any], output: NDArray[Any]) -> float:
     if largest_a == 0 or largest_b == 0:
         return 1.0 if largest_a == largest_b else 0.0
     a, b = a / largest_a, b / largest_b
-    value = float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+    value = dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
     return max(-1.0, min(1.0, value))
 
 
@@ -75,8 +81,8 @@ class Tally:
         b = output.ravel().astype(np.float64)
         value = cosine(a, b)
         self.count += 1
-        self.signal += float(a @ a)
-        self.noise += float((a - b) @ (a - b))
+        self.signal += dot(a, a)
+        self.noise += dot(a - b, a - b)
         self.cosine_sum += value
         self.cosine_min = min(self.cosine_min, value)
         self.max_abs_error = max(self.max_abs_error, max_abs_error(a, b))

@@ -79,13 +79,18 @@ def thumbnail(path: Path) -> str | None:
     from PIL import Image
 
     from k210tasks.process_wide import unwarned
+    from k210tasks.samples.loading import FORMATS
+    from k210tasks.samples.refusals import MAX_PIXELS
 
     if path.suffix.lower() in (".npy", ".bin"):
         return None
     try:
         if path.stat().st_size > PICTURE_BYTES:
             return None
-        with unwarned, Image.open(path) as opened:
+        Image.preinit()
+        with unwarned, Image.open(path, formats=FORMATS) as opened:  # no other program is asked
+            if opened.width * opened.height > MAX_PIXELS:
+                return None
             opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             small = max(opened.size) <= THUMBNAIL
             picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")

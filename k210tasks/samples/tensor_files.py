@@ -86,8 +86,10 @@ def _map(path: Path, shown: str) -> NDArray[Any]:
     nothing."""
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        raise TensorUnreadable(shown, str(error).splitlines()[0] or "damaged") from error
+    except OSError:
+        raise
+    except Exception as error:  # headers are read as Python, renamed archives unpacked
+        raise TensorUnreadable(shown, (str(error).splitlines() or ["damaged"])[0]) from error
     if not isinstance(stored, np.ndarray):  # a renamed .npz
         stored.close()
         raise TensorUnreadable(shown, "it is an archive of arrays")

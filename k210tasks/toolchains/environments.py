@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,9 @@ def create(
 
 def _run(name: str, arguments: list[str], folder: Path, interpreter: Interpreter | None) -> None:
     """Run uv in ``folder``, where no project's settings are found; it dies with us."""
-    ending = run([uv(), *arguments], environment={}, folder=folder)
+    # Its own settings, an index behind a password for one; not which Python, which we say.
+    told = {k: v for k, v in os.environ.items() if k.startswith("UV_") and k != "UV_PYTHON"}
+    ending = run([uv(), *arguments], environment=told, folder=folder)
     if ending.code == 0:
         return
     if interpreter is not None and any(text in ending.printed for text in _NO_WHEEL):

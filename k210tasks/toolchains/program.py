@@ -16,16 +16,25 @@ from typing import TextIO
 SUPERVISOR = Path(__file__).parent / "workers" / "supervise.py"
 
 
+#: What foreign code gets of our environment: where things lie, how text is written, how the
+#: network is reached, how many threads there are. Not what others need to know: tokens, keys; nor
+#: what loads foreign code into it: PYTHONPATH, LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH.
+_HANDED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "TEMP", "TMP",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "ALL_PROXY", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA",
+    "USERPROFILE",
+})  # fmt: skip
+_HANDED_ON_FROM = ("LC_", "XDG_", "OMP_", "OPENBLAS_", "MKL_", "TF_")
+
+
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without what would make another Python load foreign code."""
-    dropped = {
-        "LD_PRELOAD",
-        "DYLD_INSERT_LIBRARIES",
-        "VIRTUAL_ENV",
-        "UV_PYTHON",
-        "__PYVENV_LAUNCHER__",
+    """What a foreign program gets: of our environment what is listed above, and ``extra``."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() in _HANDED_ON or name.startswith(_HANDED_ON_FROM)
     }
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in dropped}
     return {**kept, **extra}
 
 

@@ -132,6 +132,19 @@ def test_a_board_that_is_knocked_at_in_vain_is_not_waited_for_forever(
     )
 
 
+def test_what_lies_in_the_current_folder_is_not_run(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("kflash.py", "runpy.py", "serial.py"):
+        (here / name).write_text("open('ran', 'w')\n", "utf-8")
+    monkeypatch.chdir(here)
+    with pytest.raises(FlashFailed):
+        flash(package, IMAGE, port=str(tmp_path / "no-port"), knock_seconds=0.5)
+    assert not (here / "ran").exists()
+
+
 def test_a_port_that_is_no_port_or_not_there(package: Path) -> None:
     here = ", ".join(ports())
     where = f"ports here: {here}" if here else "this machine has no serial port now"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +84,33 @@ def test_cosine_is_bounded_and_scale_free(values: list[float], seed: int) -> Non
     assert -1 <= cosine(a, b) <= 1
     assert cosine(a, b) == pytest.approx(cosine(a, 7 * b), abs=1e-9)
     assert cosine(a, a) == pytest.approx(1)
+
+
+SUMS = """
+import numpy as np
+from k210tasks.reference.metrics import Tally, cosine
+rng, tally = np.random.default_rng(1), Tally()
+for size in (3, 1000, 4097, 300_001):
+    a = rng.normal(size=size).astype(np.float32)
+    b = a + rng.normal(size=size).astype(np.float32) / 100
+    tally.add(a, b)
+    print(cosine(a, b).hex(), float(a.astype(float) @ b.astype(float)).hex())
+print(tally.signal.hex(), tally.noise.hex(), tally.cosine_sum.hex())
+"""
+
+
+def test_sums_are_the_same_for_any_threads_and_processor() -> None:
+    """Told to OpenBLAS by its environment; what it adds up itself shows that it listened."""
+    ours, theirs = set(), set()
+    for threads in ("1", "2", "4"):
+        for core in ("Prescott", "Nehalem", "Sandybridge", "Haswell"):
+            told = {"OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
+            lines = subprocess.run(
+                [sys.executable, "-c", SUMS], env={**os.environ, **told}, capture_output=True,
+                text=True, check=True,
+            ).stdout.splitlines()  # fmt: skip
+            ours.add((*(line.split()[0] for line in lines[:-1]), lines[-1]))
+            theirs.add(tuple(line.split()[1] for line in lines[:-1]))
+    assert len(ours) == 1
+    if platform.machine() == "x86_64" and "openblas" in str(np.show_config("dicts")):
+        assert len(theirs) > 1

@@ -223,3 +223,20 @@ def test_whether_samples_are_held_out_is_told_or_not_known(held_out: bool | None
     )
     assert found is not None
     assert (found.held_out, found.runtime) == (held_out, "Maixduino (not recorded)")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PPM"])
+def test_a_thumbnail_is_made_of_formats_that_samples_may_have_only(
+    kind: str, tmp_path: Path
+) -> None:
+    """Pillow would hand an EPS to ghostscript."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, kind)
+    assert thumbnail(path) is None
+
+
+def test_a_thumbnail_is_not_made_of_more_pixels_than_a_sample_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (40_000, 20_000)).save(path)
+    assert path.stat().st_size < 1 << 20
+    assert thumbnail(path) is None

@@ -17,7 +17,10 @@ from k210tasks.samples.folder import (
 )
 from k210tasks.samples.loading import Loader
 from k210tasks.samples.preprocess import Preprocess
-from k210tasks.samples.refusals import SampleError
+from k210tasks.samples.refusals import SampleError, TensorUnreadable
+from k210tasks.samples.tensor_files import read_tensor
+
+HOSTILE = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "hostile"
 
 
 def loader(*shape: int) -> Loader:
@@ -162,3 +165,35 @@ def test_gray_pictures_for_rows_of_a_square(tmp_path: Path) -> None:
         "pictures of 5x5 only, since it does not say how its pictures were scaled; scale the "
         "picture"
     )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (10**9999,), }",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }" % (b"9" * 30),
+        b"'''",
+        b"((((",
+    ],
+)
+def test_a_header_that_is_no_header(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16))
+    with pytest.raises(TensorUnreadable, match=r"^shown\.npy cannot be read"):
+        read_tensor(path, "shown.npy", (1, 4))
+
+
+def test_a_renamed_archive_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"PK\x03\x04" + bytes(60))
+    with pytest.raises(TensorUnreadable, match=r"^shown\.npy cannot be read"):
+        read_tensor(path, "shown.npy", (1, 4))
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="no ../shared/fixtures/hostile")
+@pytest.mark.parametrize("name", ["token.npy", "samples_018.npy"])
+def test_files_that_were_tracebacks(name: str) -> None:
+    with pytest.raises(SampleError, match=rf"^{name}"):
+        read_tensor(HOSTILE / name, name, (1, 4))

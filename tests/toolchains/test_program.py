@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def test_folder_and_environment(tmp_path: Path) -> None:
     code = "import os; print(os.getcwd(), os.environ['ONE'], 'PYTHONPATH' in os.environ)"
     ending = python(code, tmp_path, environment={"ONE": "1"})
     assert ending.printed == f"{tmp_path} 1 False\n"
+
+
+def test_what_others_need_not_know_is_not_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "K210_SIGNING_KEY", "LD_AUDIT",
+                 "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "ANYTHING"):  # fmt: skip
+        monkeypatch.setenv(name, "/secret")
+    monkeypatch.setenv("LC_NUMERIC", "C")
+    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    seen = python("import os; print(*sorted(os.environ))", tmp_path).printed.split()
+    assert "/secret" not in [os.environ[name] for name in seen if name in os.environ]
+    assert {"PATH", "LC_NUMERIC", "https_proxy"} <= set(seen)
 
 
 def test_stdin_is_empty(tmp_path: Path) -> None:
