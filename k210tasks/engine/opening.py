@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 
 from k210tasks import manifest as manifests
-from k210tasks.engine.project import Project
+from k210tasks.engine.project import Project, say
 from k210tasks.manifest.model import Manifest
+from k210tasks.store.exposed import exposed
+
+#: folders that may be shared; the others lie in the project and in the user's home
+_SHARED = ("K210_STORE", "K210_CACHE")
 
 
 def open_project(path: str = "models.yaml") -> tuple[Project, Manifest]:
@@ -27,4 +31,8 @@ def open_project(path: str = "models.yaml") -> tuple[Project, Manifest]:
     base = base.replace(os.sep, "/")
     project = Project(f"{base}/" if base else "", manifest.toolchains)
     project.listings.update(listings)
+    for variable in _SHARED:
+        folder = os.environ.get(variable, "")
+        if folder and folder.lower() != "off" and (risk := exposed(folder)):
+            say(f"warning: {variable}={folder} is not trustworthy: {risk}")
     return project, manifest
