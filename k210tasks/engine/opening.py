@@ -8,9 +8,7 @@ from k210tasks import manifest as manifests
 from k210tasks.engine.project import Project, say
 from k210tasks.manifest.model import Manifest
 from k210tasks.store.exposed import exposed
-
-#: folders that may be shared; the others lie in the project and in the user's home
-_SHARED = ("K210_STORE", "K210_CACHE")
+from k210tasks.toolchains.cache import cache_root
 
 
 def open_project(path: str = "models.yaml") -> tuple[Project, Manifest]:
@@ -31,8 +29,18 @@ def open_project(path: str = "models.yaml") -> tuple[Project, Manifest]:
     base = base.replace(os.sep, "/")
     project = Project(f"{base}/" if base else "", manifest.toolchains)
     project.listings.update(listings)
-    for variable in _SHARED:
-        folder = os.environ.get(variable, "")
-        if folder and folder.lower() != "off" and (risk := exposed(folder)):
-            say(f"warning: {variable}={folder} is not trustworthy: {risk}")
+    _tell_exposed(project)
     return project, manifest
+
+
+def _tell_exposed(project: Project) -> None:
+    """Only of folders that were chosen: the others lie in the project and in the user's home."""
+    if os.environ.get("K210_STORE") and (store := project.store.root):
+        _tell("K210_STORE", store)
+    if os.environ.get("K210_CACHE"):
+        _tell("K210_CACHE", str(cache_root()))
+
+
+def _tell(variable: str, folder: str) -> None:
+    if risk := exposed(folder):
+        say(f"warning: {variable}={folder} is not trustworthy: {risk}")

@@ -18,20 +18,20 @@ def exposed(folder: str) -> str | None:
     people is made so. Above the folder the sticky bit will do, as in ``/tmp``. Root, who builds in
     containers on the folders of others, is not told of owners.
     """
+    if not hasattr(os, "geteuid"):  # modes say nothing there
+        return None
+    us, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
     path = Path(os.path.realpath(folder))
-    for place in (*(path / part for part in _PARTS), path, *path.parents):
+    within = [path, *(path / part for part in _PARTS)]
+    for place in (*within, *path.parents):
         try:
             seen = place.stat()
         except OSError:
             continue
-        above = place in path.parents
-        if seen.st_mode & stat.S_IWOTH and not (above and seen.st_mode & stat.S_ISVTX):
-            mode = f"{stat.S_IMODE(seen.st_mode):o}"
-            return f"anybody may write to {place} (mode {mode}); chmod o-w {place}"
-        if not hasattr(os, "geteuid"):
-            continue
-        us = os.geteuid()
-        team = seen.st_mode & stat.S_IWGRP and seen.st_gid in {os.getegid(), *os.getgroups()}
+        mode = stat.S_IMODE(seen.st_mode)
+        if mode & stat.S_IWOTH and (place in within or not mode & stat.S_ISVTX):
+            return f"anybody may write to {place} (mode {mode:o}); chmod o-w {place}"
+        team = mode & stat.S_IWGRP and seen.st_gid in groups
         if us and seen.st_uid not in (0, us) and not team:
             return (
                 f"{place} belongs to {_name(seen.st_uid)}, who may change all of it; choose a "
