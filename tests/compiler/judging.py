@@ -250,7 +250,8 @@ def _coded(made: Network, compiled: Compiled) -> tuple[set[int], dict[int, float
     """The tensors of a float network that its kmodel has in eight bits, and those it has in
     sixteen, with their step. What an op is said to quantise it reads; a clamp of kmodel 3 has two
     codes for each value it reads, and the step of the finer.
-    A KPU layer computes several ops in one, and of them the last is in codes."""
+    A KPU layer computes several ops in one, and of them the last is in codes. A layer that has
+    the codes of one before it moves them, whatever op it belongs to."""
     net = made.drawn.net
     ops = {f"{op[0]} #{number}": op for number, op in enumerate(net.ops)}
     names = Counter((row.source, row.name) for row in compiled.layers)
@@ -258,9 +259,14 @@ def _coded(made: Network, compiled: Compiled) -> tuple[set[int], dict[int, float
     eight |= {row.tensor for row in compiled.layers if row.scale is not None} - {None}
     told = {row.source for row in compiled.layers if row.tensor in eight}
     sixteen: dict[int, float] = {}
+    seen: set[tuple[bytes, float]] = set()
     for row in compiled.layers:
-        moves = row.source in told and row.name not in ROUNDING
-        if row.scale is None or row.tensor in eight or moves:
+        if row.scale is None or row.zero_point is None:
+            continue
+        codes = np.asarray(row.scale).tobytes(), row.zero_point
+        moves = row.name not in ROUNDING and (row.source in told or codes in seen)
+        seen.add(codes)
+        if row.tensor in eight or moves:
             continue
         clamps = min(names[row.source, "Quantize"], names[row.source, "Add"]) > 1
         which = 1 if row.name in ("Quantize", "quantize") else 2
