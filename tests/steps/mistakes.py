@@ -1,6 +1,6 @@
 """How often the hint about preprocessing is right: small classifiers, fed as they must not be.
 
-    python -m tests.steps.mistakes [--rounds N]
+    python -m tests.steps.mistakes [--rounds N] [--seed FIRST]
 
 prints the table of true mistake × hint given. Every classifier is trained here, in closed
 form: ridge regression on pixels, on random ReLU features or on random convolutions, for
@@ -298,11 +298,11 @@ def pair(setting: Setting) -> tuple[float, float]:
     return setting.mean, setting.std
 
 
-def run(rounds: int) -> Counter[tuple[str, str, str]]:
-    """How often each (mistake, hint, verdict)."""
+def run(rounds: int, first: int = 0) -> Counter[tuple[str, str, str]]:
+    """How often each (mistake, hint, verdict), over ``rounds`` seeds from ``first`` on."""
     found: Counter[tuple[str, str, str]] = Counter()
     for mistake in MISTAKES:
-        for seed in range(rounds):
+        for seed in range(first, first + rounds):
             if (case := make(mistake, seed)) is not None:
                 found[(mistake, *judged(case))] += 1
     return found
@@ -328,7 +328,9 @@ def table(found: Counter[tuple[str, str, str]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
-    print("\n".join(table(run(parser.parse_args().rounds))))
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
+    args = parser.parse_args()
+    print("\n".join(table(run(args.rounds, args.seed))))
 
 
 if __name__ == "__main__":
