@@ -251,7 +251,7 @@ def _coded(made: Network, compiled: Compiled) -> tuple[set[int], dict[int, float
     sixteen, with their step. What an op is said to quantise it reads; a clamp of kmodel 3 has two
     codes for each value it reads, and the step of the finer.
     A KPU layer computes several ops in one, and of them the last is in codes. A layer that has
-    the codes of one before it moves them, whatever op it belongs to."""
+    the codes of one before it moves them, whatever op it belongs to, but for a table."""
     net = made.drawn.net
     ops = {f"{op[0]} #{number}": op for number, op in enumerate(net.ops)}
     names = Counter((row.source, row.name) for row in compiled.layers)
@@ -264,7 +264,8 @@ def _coded(made: Network, compiled: Compiled) -> tuple[set[int], dict[int, float
         if row.scale is None or row.zero_point is None:
             continue
         codes = np.asarray(row.scale).tobytes(), row.zero_point
-        moves = row.name not in ROUNDING and (row.source in told or codes in seen)
+        known = row.source in told or (codes in seen and row.name != "Requantize")
+        moves = row.name not in ROUNDING and known
         seen.add(codes)
         if row.tensor in eight or moves:
             continue
