@@ -79,8 +79,7 @@ def thumbnail(path: Path) -> str | None:
     from PIL import Image
 
     from k210tasks.process_wide import unwarned
-    from k210tasks.samples.loading import FORMATS
-    from k210tasks.samples.refusals import MAX_PIXELS
+    from k210tasks.samples.loading import FORMATS, refuse_large
 
     if path.suffix.lower() in (".npy", ".bin"):
         return None
@@ -89,8 +88,7 @@ def thumbnail(path: Path) -> str | None:
             return None
         Image.preinit()
         with unwarned, Image.open(path, formats=FORMATS) as opened:  # no other program is asked
-            if opened.width * opened.height > MAX_PIXELS:
-                return None
+            refuse_large(opened, path, path.name)
             opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             small = max(opened.size) <= THUMBNAIL
             picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")

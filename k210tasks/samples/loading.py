@@ -24,6 +24,7 @@ from k210tasks.samples.preprocess import Color, Preprocess
 from k210tasks.samples.refusals import (
     MAX_PIXELS,
     NotForPictures,
+    PictureImplausible,
     PictureNotThatRow,
     PictureTooLarge,
     PictureUnreadable,
@@ -48,6 +49,11 @@ __all__ = [
 
 #: Decoders that are let near a file; its suffix does not choose among them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+#: Pixels for each byte of a file, of which photographs have some ten and flat drawings some
+#: hundred; a damaged or hostile file, which claims any size, has more. Files count as
+#: :data:`_SMALL` bytes at least.
+_PLAUSIBLE, _SMALL = 250, 16_000
+_STRIP = 1 << 20  # pixels that are converted at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +202,16 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
     try:
         # Unwarned, since Pillow's own limit lies above ours.
         with unwarned, Image.open(path, formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise PictureTooLarge(shown, opened.size)
+            refuse_large(opened, path, shown)
             opened.load()
-            upright = _upright(opened)
-            if upright.mode.startswith("I"):  # 16-bit grey: keep the upper byte
-                wide = np.asarray(upright).astype(np.int64) >> 8
-                upright = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
-            mode = "L" if color == "gray" else "RGB"
-            # Only what has another mode is converted: convert and exif_transpose copy.
-            pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+            upright, mode = _upright(opened), "L" if color == "gray" else "RGB"
+            height, width = upright.height, upright.width
+            pixels = np.empty((height, width) if mode == "L" else (height, width, 3), np.uint8)
+            rows = max(1, _STRIP // max(width, 1))
+            for top in range(0, height, rows):  # whole, each step of Pillow's would be a copy
+                box = (0, top, width, min(top + rows, height))
+                strip = upright if box == (0, 0, width, height) else upright.crop(box)
+                pixels[top : box[3]] = _bytes(strip, mode)
     except SampleError:
         raise
     except Image.DecompressionBombError:
@@ -215,6 +221,23 @@ def _decode(path: Path, shown: str, color: Color) -> NDArray[np.uint8]:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     return pixels[:, :, ::-1] if color == "bgr" else pixels
+
+
+def refuse_large(picture: Image.Image, path: Path, shown: str) -> None:
+    """Raise :class:`SampleError` for a picture, not yet decoded, that claims too many pixels."""
+    pixels, size = picture.width * picture.height, path.stat().st_size
+    if pixels > MAX_PIXELS:
+        raise PictureTooLarge(shown, picture.size)
+    if pixels > _PLAUSIBLE * max(size, _SMALL):
+        raise PictureImplausible(shown, picture.size, size, _PLAUSIBLE)
+
+
+def _bytes(picture: Image.Image, mode: str) -> NDArray[np.uint8]:
+    """Pixels of mode L or RGB."""
+    if picture.mode.startswith("I"):  # 16-bit grey: keep the upper byte
+        wide = np.asarray(picture).astype(np.int64) >> 8
+        picture = Image.fromarray(np.clip(wide, 0, 255).astype(np.uint8))
+    return np.asarray(picture if picture.mode == mode else picture.convert(mode))
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -35,6 +35,16 @@ class PictureTooLarge(SampleError):
         )
 
 
+class PictureImplausible(SampleError):
+    def __init__(self, file: str, size: tuple[int, int], nbytes: int, limit: int) -> None:
+        super().__init__(
+            file,
+            f"{file} claims {size[0]}x{size[1]} = {size[0] * size[1]} pixels in {nbytes} bytes; a "
+            f"large picture has at most {limit} for each byte. It is damaged, or made to fill the "
+            "memory: replace or remove it, or save it smaller",
+        )
+
+
 class PictureWrongSize(SampleError):
     def __init__(self, file: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:
         super().__init__(

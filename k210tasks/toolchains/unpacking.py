@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import lzma
 import os
 import posixpath
@@ -9,16 +12,25 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from k210tasks.toolchains.errors import ToolchainError
 
 MAX_BYTES = 1 << 30  # unpacked, in all
 MAX_FILES = 20_000
+MAX_NAME, MAX_PATH = 255, 1000  # bytes of UTF-8 that file systems hold, the latter below ours
 _BLOCK = 1 << 20
+#: first bytes -> what reads a tar that is packed so
+_PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"]\0\0": lzma.open,
+}  # fmt: skip
+#: errno of the disk that is unpacked to, not of what the archive asks for
+_OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE,
+    errno.ENFILE, errno.ESTALE,
+}  # fmt: skip
 
 
 class BadArchive(ToolchainError):
@@ -28,30 +40,46 @@ class BadArchive(ToolchainError):
         super().__init__(f"{archive.name} was not unpacked: {why}")
 
 
+class CannotUnpack(ToolchainError):
+    """The archive is not to blame."""
+
+    def __init__(self, archive: Path, error: OSError):
+        where = f" at {error.filename}" if error.filename else ""
+        super().__init__(
+            f"{archive.name} was not unpacked: {error.strerror}{where}. Mend that, or set "
+            "K210_CACHE to a folder for tools elsewhere"
+        )
+
+
 def unpack(
     archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
     """Unpack a .tar(.xz|.gz|.bz2) or .zip, told by its content, into the empty ``folder``.
 
-    Refuses absolute paths and ``..``, links that lead out, devices and pipes, two entries of
-    one name, more than ``max_files`` entries, and more than ``max_bytes`` however few bytes
-    the archive claims to hold. Owners and odd permissions are not taken over.
+    Refuses absolute paths and ``..``, names that not every file system holds, links that lead
+    out, devices and pipes, two entries whose names are equal but for case, more than
+    ``max_files`` entries, and more than ``max_bytes`` however few bytes the archive claims to
+    hold. Owners and odd permissions are not taken over.
+
+    Raises :class:`BadArchive`, or :class:`CannotUnpack` where the disk is the trouble.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if zipfile.is_zipfile(archive):
             _unzip(archive, folder, max_bytes, max_files)
         else:
             _untar(archive, folder, max_bytes, max_files)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        lzma.LZMAError,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # a compression method that Python does not know
-    ) as error:
-        raise BadArchive(archive, f"it is damaged or no archive ({error})") from error
+    except BadArchive:
+        raise
+    except Exception as error:  # damaged ones make Python's readers raise nearly anything
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise CannotUnpack(archive, error) from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, OSError) and error.strerror:
+            why = error.strerror
+        elif isinstance(error, MemoryError):
+            why = "it takes more memory than there is"
+        raise BadArchive(archive, f"it is damaged or no archive ({why})") from error
 
 
 class _Taker:
@@ -64,37 +92,62 @@ class _Taker:
         self.max_bytes = max_bytes
         self.max_files = max_files
         self.entries = 0
-        self.taken: set[str] = set()
+        #: path without regard to case -> as it is written, and what is there
+        self.taken: dict[str, tuple[PurePosixPath, str]] = {}
 
     def refuse(self, why: str) -> BadArchive:
         return BadArchive(self.archive, why)
 
-    def place(self, name: str) -> Path:
-        """The path of an entry inside our folder, its parents made."""
+    def path(self, name: str) -> PurePosixPath:
+        """Where an entry wants to be, relative to our folder."""
+        pure = PurePosixPath(name.replace("\\", "/"))
+        if pure.is_absolute() or ".." in pure.parts or ":" in name or "\0" in name:
+            raise self.refuse(f"its entry {_shown(name)} lies outside its folder")
+        sizes = [len(part.encode("utf-8", "surrogatepass")) for part in pure.parts]
+        if max(sizes, default=0) > MAX_NAME or sum(sizes) + len(sizes) > MAX_PATH:
+            raise self.refuse(
+                f"its entry {_shown(name)} has a longer name than file systems hold: {MAX_NAME} "
+                f"bytes, and {MAX_PATH} with its folders"
+            )
+        return pure
+
+    def new(self, name: str, kind: str) -> Path:
+        """The place of an entry, a "file", "link" or "folder": its parents are made, and
+        nothing is there."""
         self.entries += 1
         if self.entries > self.max_files:
             raise self.refuse(f"it has more than {self.max_files} entries")
-        pure = PurePosixPath(name.replace("\\", "/"))
-        parts = pure.parts
-        if pure.is_absolute() or ".." in parts or ":" in name or "\0" in name:
-            raise self.refuse(f"its entry {name!r} lies outside its folder")
-        path = self.folder.joinpath(*parts)
-        for parent in path.parents:  # a link put there by an earlier entry must not be followed
-            if parent == self.folder:
-                break
-            if parent.is_symlink():
-                raise self.refuse(f"its entry {name!r} lies behind a link")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        path = self.path(name)
+        if not path.parts and kind != "folder":
+            raise self.refuse(f"its entry {_shown(name)} has no name")
+        for parent in reversed(path.parents[:-1]):
+            had = self._there(parent, "folder")
+            if had not in (None, "folder"):  # a link that an earlier entry put there, too
+                raise self.refuse(f"its entry {_shown(name)} lies behind a {had}")
+        if self._there(path, kind) not in (None, "folder" if kind == "folder" else ""):
+            raise self.refuse(f"it holds {_shown(name)} twice")
+        full = self.folder / path
+        (full if kind == "folder" else full.parent).mkdir(parents=True, exist_ok=True)
+        return full
 
-    def new(self, name: str, path: Path) -> None:
+    def _there(self, path: PurePosixPath, kind: str) -> str | None:
+        """What is there already under that name; None: nothing, and it is ``kind`` now."""
         key = path.as_posix().casefold()
-        if key in self.taken or path.is_symlink():
-            raise self.refuse(f"it holds {name!r} twice")
-        self.taken.add(key)
+        if key not in self.taken:
+            self.taken[key] = (path, kind)
+            return None
+        spelled, had = self.taken[key]
+        if spelled != path:
+            two = f"{_shown(str(spelled))} and {_shown(str(path))}"
+            raise self.refuse(f"the names of its entries {two} differ by case only")
+        return had
 
-    def copy(self, name: str, source: IO[bytes], path: Path, executable: bool) -> None:
-        self.new(name, path)
+    def is_file(self, name: str) -> bool:
+        path = self.path(name)
+        return self.taken.get(path.as_posix().casefold()) == (path, "file")
+
+    def copy(self, name: str, source: IO[bytes], executable: bool) -> None:
+        path = self.new(name, "file")
         with path.open("xb") as out:
             while block := source.read(min(_BLOCK, self.left + 1)):
                 self.left -= len(block)
@@ -103,37 +156,73 @@ class _Taker:
                 out.write(block)
         path.chmod(0o755 if executable else 0o644)
 
-    def link(self, name: str, target: str, path: Path) -> None:
-        """A relative link to a place inside the folder."""
+    def link(self, name: str, target: str) -> None:
+        """A relative link to a place inside the folder: ``..`` in front only, since behind
+        another link it would not lead where it seems to."""
         pure = PurePosixPath(target)
-        inside = posixpath.normpath((path.parent.relative_to(self.folder) / target).as_posix())
-        if pure.is_absolute() or inside == ".." or inside.startswith(("../", "..\\")):
-            raise self.refuse(f"its link {name!r} leads out of its folder, to {target!r}")
-        self.new(name, path)
-        path.symlink_to(target)
+        if not target or "\0" in target:
+            raise self.refuse(f"its link {_shown(name)} leads nowhere")
+        inside = posixpath.normpath((self.path(name).parent / target).as_posix())
+        down = [part for part in pure.parts if part != ".."]
+        if (
+            pure.is_absolute()
+            or inside.split("/")[0] == ".."
+            or "\\" in target
+            or pure.parts[len(pure.parts) - len(down) :] != tuple(down)
+        ):
+            raise self.refuse(
+                f"its link {_shown(name)} leads out of its folder, to {_shown(target)}"
+            )
+        self.new(name, "link").symlink_to(target)
+
+
+def _shown(name: str) -> str:
+    """A name from an archive; of a long one the beginning."""
+    return repr(name if len(name) <= 100 else name[:100] + "…")
+
+
+class _Meted:
+    """A stream of which nobody reads much at a time: Python's tar reader takes long names and
+    headers at once, as large as they claim to be."""
+
+    def __init__(self, stream: IO[bytes], taker: _Taker):
+        self.stream = stream
+        self.taker = taker
+        self.tell, self.seek, self.close = stream.tell, stream.seek, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 16 * _BLOCK:
+            raise self.taker.refuse(f"one of its headers claims {size} bytes")
+        return self.stream.read(size)
 
 
 def _untar(archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
     taker = _Taker(archive, folder, max_bytes, max_files)
-    with tarfile.open(archive, "r:*") as tar:
+    with archive.open("rb") as file:
+        head = file.read(6)
+    opened = next((how for mark, how in _PACKED.items() if head.startswith(mark)), None)
+    with opened(archive) if opened is not None else archive.open("rb") as stream:
+        meted: Any = _Meted(stream, taker)
+        tar = tarfile.open(fileobj=meted, mode="r:")  # noqa: SIM115
         for entry in _entries(tar, taker):
-            path = taker.place(entry.name)
             if entry.isdir():
-                path.mkdir(exist_ok=True)
+                taker.new(entry.name, "folder")
             elif entry.isreg():
                 source = tar.extractfile(entry)
                 assert source is not None
-                taker.copy(entry.name, source, path, bool(entry.mode & 0o100))
+                taker.copy(entry.name, source, bool(entry.mode & 0o100))
             elif entry.issym():
-                taker.link(entry.name, entry.linkname, path)
+                taker.link(entry.name, entry.linkname)
             elif entry.islnk():
-                first = taker.place(entry.linkname)
-                if not first.is_file() or first.is_symlink():
-                    raise taker.refuse(f"its hard link {entry.name!r} leads to no earlier file")
+                if not taker.is_file(entry.linkname):
+                    raise taker.refuse(
+                        f"its hard link {_shown(entry.name)} leads to no earlier file"
+                    )
+                first = folder / taker.path(entry.linkname)
                 with first.open("rb") as source:
-                    taker.copy(entry.name, source, path, os.access(first, os.X_OK))
+                    taker.copy(entry.name, source, os.access(first, os.X_OK))
             else:
-                raise taker.refuse(f"its entry {entry.name!r} is a device or a pipe")
+                raise taker.refuse(f"its entry {_shown(entry.name)} is a device or a pipe")
     if not taker.entries:
         raise taker.refuse("it is empty")
 
@@ -143,7 +232,7 @@ def _entries(tar: tarfile.TarFile, taker: _Taker) -> Iterator[tarfile.TarInfo]:
     for entry in tar:
         if entry.size > taker.max_bytes:
             raise taker.refuse(
-                f"its entry {entry.name!r} claims {entry.size} bytes, the limit is "
+                f"its entry {_shown(entry.name)} claims {entry.size} bytes, the limit is "
                 f"{taker.max_bytes}"
             )
         yield entry
@@ -153,19 +242,20 @@ def _unzip(archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
     taker = _Taker(archive, folder, max_bytes, max_files)
     with zipfile.ZipFile(archive) as file:
         for entry in file.infolist():
-            path = taker.place(entry.filename)
             mode = entry.external_attr >> 16
             if entry.is_dir():
-                path.mkdir(exist_ok=True)
+                taker.new(entry.filename, "folder")
             elif stat.S_ISLNK(mode):
                 if entry.file_size > 4096:
-                    raise taker.refuse(f"its link {entry.filename!r} is no link")
-                taker.link(entry.filename, file.read(entry).decode("utf-8", "replace"), path)
+                    raise taker.refuse(f"its link {_shown(entry.filename)} is no link")
+                with file.open(entry) as source:
+                    target = source.read(4096).decode("utf-8", "replace")
+                taker.link(entry.filename, target)
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                raise taker.refuse(f"its entry {entry.filename!r} is a device or a pipe")
+                raise taker.refuse(f"its entry {_shown(entry.filename)} is a device or a pipe")
             else:
                 with file.open(entry) as source:
-                    taker.copy(entry.filename, source, path, bool(mode & 0o100))
+                    taker.copy(entry.filename, source, bool(mode & 0o100))
     if not taker.entries:
         raise taker.refuse("it is empty")
 

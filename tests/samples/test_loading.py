@@ -19,6 +19,7 @@ from k210tasks.samples.loading import Loader, normalise, planar, stretch
 from k210tasks.samples.preprocess import Color, Preprocess
 from k210tasks.samples.refusals import (
     NotForPictures,
+    PictureImplausible,
     PictureTooLarge,
     PictureUnreadable,
     PictureWrongSize,
@@ -189,6 +190,32 @@ class TestRefusedPictures:
         assert self.refuse(rgb_loader(), tmp_path / "a.png", PictureTooLarge) == (
             "images/a.png has too many pixels; at most 64000000 are read. Scale it down"
         )
+
+    def test_too_many_pixels_for_its_bytes(self, tmp_path: Path) -> None:
+        path = tmp_path / "flat.gif"
+        Image.new("RGB", (3000, 3000)).save(path)
+        with pytest.raises(PictureImplausible) as caught:
+            rgb_loader().pixels(path, "flat.gif")
+        assert str(caught.value) == (
+            f"flat.gif claims 3000x3000 = 9000000 pixels in {path.stat().st_size} bytes; a large "
+            "picture has at most 250 for each byte. It is damaged, or made to fill the memory: "
+            "replace or remove it, or save it smaller"
+        )
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16"])
+    def test_large_ones_are_taken_in_strips(self, mode: str, tmp_path: Path) -> None:
+        noise = np.random.default_rng(2).integers(0, 256, (1100, 1000, 3), np.uint8)
+        picture = Image.fromarray(noise)
+        if mode == "I;16":
+            picture = Image.fromarray(noise[..., 0].astype(np.uint16) * 256 + 255)
+        else:
+            picture = picture.convert(mode)
+        picture.save(tmp_path / "a.png")
+        pixels = Loader((1, 1100, 1000, 3), Preprocess()).pixels(tmp_path / "a.png")
+        wanted = noise if mode in ("RGB", "RGBA") else np.repeat(noise[..., :1], 3, 2)
+        if mode in ("L", "P"):
+            wanted = np.asarray(picture.convert("RGB"))
+        assert np.array_equal(pixels, wanted.transpose(2, 0, 1))
 
     def test_exact_refuses_another_size(self, tmp_path: Path) -> None:
         loader = Loader((1, 28, 32, 3), Preprocess(resize="exact"))
