@@ -10,13 +10,15 @@ from k210tasks.compiler.options import Fed, Options, SmallMaps
 from k210tasks.compiler.passes.bounds import Range, through
 from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.pipeline import finished, prepared
-from k210tasks.compiler.problems import CompileError, Unsupported
-from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps
-from k210tasks.compiler.source import Source
+from k210tasks.compiler.problems import CompileError, SeveralInputs, Unsupported, UnsupportedOps
+from k210tasks.compiler.reader import Model, opened
 from k210tasks.compiler.source_ops import SourceOp
 
 #: ops that a layer is named after when functions and paddings have been fused into it
-_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
+_LAYERS = {
+    "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL",
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,14 @@ class _StandIn(Ranges):
         return tensor.range or (-1.0, 1.0)
 
 
-def _picture(source: Source) -> bool:
+def _picture(source: Model) -> bool:
     """Whether the input has the shape of a picture, of one colour or three."""
     shape = source.inputs[0].shape if len(source.inputs) == 1 else ()
     return len(shape) == 4 and shape[-1] in (1, 3)
 
 
 def check(
-    tflite: bytes,
+    model: bytes | Model,
     kmodel: int = 4,
     small_maps: SmallMaps = "padded",
     runtime: str | None = None,
@@ -81,7 +83,7 @@ def check(
     It is compiled as :func:`k210tasks.compiler.compile` would, but for what samples tell: a
     picture is taken to be fed with pixels, anything else with tensors.
     """
-    source = Source(tflite)
+    source = opened(model)
     fed: Fed = "pixels" if _picture(source) else "tensors"
     options = Options(kmodel, fed=fed, small_maps=small_maps, runtime=runtime)
     refused: list[CompileError] = []
@@ -117,7 +119,7 @@ def check(
     )
 
 
-def _refused(source: Source, kmodel: int, refused: list[CompileError]) -> Report:
+def _refused(source: Model, kmodel: int, refused: list[CompileError]) -> Report:
     reasons: dict[str, tuple[str, ...]] = {}
     others = []
     labels = [op.label for op in source.ops]
@@ -152,7 +154,7 @@ def _processors(op: Op) -> set[str]:
 
 
 def _rows(
-    source: Source, where: dict[str, set[str]], reasons: dict[str, tuple[str, ...]]
+    source: Model, where: dict[str, set[str]], reasons: dict[str, tuple[str, ...]]
 ) -> tuple[OpReport, ...]:
     return tuple(
         OpReport(op.label, _shape(op), _place(where, op.label, reasons), reasons.get(op.label, ()))

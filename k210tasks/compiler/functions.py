@@ -39,10 +39,12 @@ def _elu(x: NDArray[Any]) -> NDArray[Any]:
     return np.where(x >= 0, x, np.expm1(np.minimum(x, 0)))
 
 
+def _erf(x: NDArray[Any]) -> NDArray[Any]:
+    return np.fromiter((math.erf(v) for v in x.ravel().tolist()), float, x.size).reshape(x.shape)
+
+
 def _gelu(x: NDArray[Any]) -> NDArray[Any]:
-    flat = x.ravel()
-    cdf = np.fromiter((math.erf(v) for v in (flat / math.sqrt(2)).tolist()), float, flat.size)
-    return np.reshape(0.5 * flat * (1 + cdf), x.shape)
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
 
 
 def _gelu_tanh(x: NDArray[Any]) -> NDArray[Any]:
@@ -60,6 +62,7 @@ PRIMITIVES: dict[str, Callable[..., NDArray[Any]]] = {
     "logistic": _logistic,
     "tanh": np.tanh,
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "erf": _erf,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "abs": np.abs,

@@ -1,4 +1,4 @@
-"""The passes in order: from the bytes of a ``.tflite`` to those of a ``.kmodel``."""
+"""The passes in order: from the bytes of a ``.tflite`` or ``.onnx`` to those of a ``.kmodel``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.softmax import centre_logits, lift_logits
 from k210tasks.compiler.passes.turns import drop_idle_turns
 from k210tasks.compiler.problems import CompileError, TooMuchMemory
-from k210tasks.compiler.reader import load
-from k210tasks.compiler.source import Source
+from k210tasks.compiler.reader import Model, load, opened
 from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
 from k210tasks.kmodel.v3 import KmodelV3
@@ -65,7 +64,7 @@ def _silent(done: int, total: int, what: str) -> None:
 
 
 def lowered(
-    tflite: bytes | Source,
+    model: bytes | Model,
     kmodel: int,
     *,
     float_input: bool = False,
@@ -76,7 +75,7 @@ def lowered(
 ) -> Graph:
     """Read, simplify and legalise, with the checker after each; ``refused`` as in
     :func:`legalise`: where it was filled the graph is of no use."""
-    graph = load(tflite)
+    graph = load(model)
     forms.check(graph, "read", forms.FLOAT)
     graph = simplify(graph)
     forms.check(graph, "simplify", forms.FLOAT)
@@ -95,7 +94,7 @@ def lowered(
 
 
 def prepared(
-    source: Source,
+    source: Model,
     calibration: Calibration | None,
     options: Options,
     refused: list[CompileError] | None = None,
@@ -182,20 +181,21 @@ def finished(
 
 
 def compile(
-    tflite: bytes,
+    model: bytes | Model,
     calibration: Calibration | None,
     options: Options = Options(),  # noqa: B008
     progress: Progress | None = None,
 ) -> Compiled:
     """A kmodel of version ``options.kmodel``.
 
-    ``calibration`` may be None only for a fully int8-quantised ``tflite``. Raises
+    ``calibration`` may be None only for a fully int8-quantised ``model``. Raises
     :class:`CompileError` naming the op, tensor or layer that is in the way.
     """
     say = progress or _silent
     _check(options)
-    source = Source(tflite)
-    if calibration is not None and calibration.model_sha256 != hashlib.sha256(tflite).hexdigest():
+    source = opened(model)
+    digest = hashlib.sha256(source.data).hexdigest()
+    if calibration is not None and calibration.model_sha256 != digest:
         raise OtherModel()
     say(0, STEPS, "reading")
     graph, contract = prepared(source, calibration, options)
@@ -245,7 +245,7 @@ def _meaning(options: Options) -> Quant:
     return Quant(1 / (255 * std), 255 * mean)
 
 
-def stated(source: Source) -> Quant | None:
+def stated(source: Model) -> Quant | None:
     """What codes 0 to 255 of the input mean where the file says it: of the input itself, or of
     what it is rounded to before anything else."""
     if len(source.inputs) != 1:
@@ -260,14 +260,14 @@ def stated(source: Source) -> Quant | None:
     return Quant(float(given.scale[0]), float(given.zero_point[0]) - first)
 
 
-def _takes_codes(source: Source, calibration: Calibration | None) -> bool:
+def _takes_codes(source: Model, calibration: Calibration | None) -> bool:
     """Whether the model is fed with the codes that the file itself speaks of."""
     if stated(source) is None:
         return False
     return calibration is None or source.inputs[0].type != "FLOAT32"
 
 
-def _described(made: Finished, source: Source, fed: Fed) -> Compiled:
+def _described(made: Finished, source: Model, fed: Fed) -> Compiled:
     listed = made.listed
     rows, lines = [], []
     for row, op in zip(listed.layers, made.ops, strict=True):
@@ -317,7 +317,7 @@ def _place(op: Op, tensor: Tensor) -> Place | None:
     return Place(op.shown.offset, op.shown.step, op.shown.size, first)
 
 
-def _input(tensor: Tensor, source: Source) -> Port:
+def _input(tensor: Tensor, source: Model) -> Port:
     name, shape, quant = source.inputs[0].name, tensor.shape[1:], tensor.quant
     if tensor.dtype != "uint8" or quant is None:
         return Port(name, shape)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from k210tasks.errors import K210Error
+
+if TYPE_CHECKING:
+    from k210tasks.compiler.source_ops import SourceOp
+
+MOST_LINES = 20  # of an error that names ops; `k210 check` names all
 
 
 class CompileError(K210Error):
@@ -12,8 +19,10 @@ class CompileError(K210Error):
 class BadModel(CompileError):
     """The file is no TensorFlow Lite model, or a damaged one."""
 
+    format = "TensorFlow Lite"
+
     def __init__(self, what: str):
-        super().__init__(f"not a usable TensorFlow Lite model: {what}")
+        super().__init__(f"not a usable {self.format} model: {what}")
 
 
 class Unsupported(CompileError):
@@ -74,3 +83,33 @@ class PassBroke(CompileError):
 
     def __init__(self, after: str, op: str, what: str):
         super().__init__(f"internal error after pass {after}: {op}: {what}; please report this")
+
+
+def _several(names: list[str]) -> str:
+    """A few names as they are, of many the first and how many there are."""
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} others"
+
+
+class UnsupportedOps(CompileError):
+    """Every op of the model that is not taken, each with its reasons."""
+
+    def __init__(self, found: list[tuple[SourceOp, list[str]]]):
+        self.found = found
+        same: dict[tuple[str, str], list[str]] = {}
+        for op, reasons in found:
+            for reason in reasons:
+                same.setdefault((op.name, reason), []).append(op.place)
+        lines = [f"{name} {_several(at)}: {reason}" for (name, reason), at in same.items()]
+        if len(lines) > MOST_LINES:
+            lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
+        super().__init__("the model cannot be compiled:\n  " + "\n  ".join(lines))
+
+
+class SeveralInputs(CompileError):
+    """No K210 runtime feeds more than one input."""
+
+    def __init__(self, names: list[str]):
+        super().__init__(
+            f"the model has {len(names)} inputs ({', '.join(names)}); "
+            "K210 runtimes feed exactly one: join them into one tensor and split it in the model"
+        )

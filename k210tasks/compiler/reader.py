@@ -1,14 +1,22 @@
-"""TFLite to the compiler's graph: one function a kind of op, nothing optimised here."""
+"""A model's file to the compiler's graph; of TFLite, one function a kind of op."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
 from k210tasks.compiler.constraints import violations
 from k210tasks.compiler.ir import Graph
-from k210tasks.compiler.problems import BadModel, CompileError
+from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
 from k210tasks.compiler.reading import elementwise, layers, moves
 from k210tasks.compiler.reading.state import Handler, Reader
 from k210tasks.compiler.source import Source
-from k210tasks.compiler.source_ops import SourceOp
+
+if TYPE_CHECKING:
+    from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+
+#: a model's file taken apart
+Model: TypeAlias = "Source | OnnxSource"
 
 HANDLERS: dict[str, Handler] = {
     **layers.HANDLERS,
@@ -17,45 +25,39 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-MOST_LINES = 20  # of an error that names ops; `k210 check` names all
+def is_onnx(data: bytes) -> bool:
+    """Whether bytes are those of an ONNX model, if they are a model at all: protobuf begins with
+    the field of the version, FlatBuffers have a name at the fourth byte."""
+    return data[:1] == b"\x08" and data[4:8] != b"TFL3"
 
 
-def _several(names: list[str]) -> str:
-    """A few names as they are, of many the first and how many there are."""
-    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} others"
+def opened(
+    model: bytes | Model,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    external: Callable[[str], bytes] | None = None,
+) -> Model:
+    """A model's file taken apart, by what its bytes are.
+
+    ``sizes`` and ``external`` are for an ONNX model (:class:`OnnxSource`). Raises
+    :class:`BadModel`, for ONNX also what :func:`k210tasks.compiler.reading.onnx.file.parse` does.
+    """
+    if not isinstance(model, bytes):
+        return model
+    if is_onnx(model):
+        from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+
+        return OnnxSource(model, sizes, external)
+    return Source(model)
 
 
-class UnsupportedOps(CompileError):
-    """Every op of the model that is not taken, each with its reasons."""
-
-    def __init__(self, found: list[tuple[SourceOp, list[str]]]):
-        self.found = found
-        same: dict[tuple[str, str], list[str]] = {}
-        for op, reasons in found:
-            for reason in reasons:
-                same.setdefault((op.name, reason), []).append(f"#{op.index}")
-        lines = [f"{name} {_several(at)}: {reason}" for (name, reason), at in same.items()]
-        if len(lines) > MOST_LINES:
-            lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
-        super().__init__("the model cannot be compiled:\n  " + "\n  ".join(lines))
-
-
-class SeveralInputs(CompileError):
-    """No K210 runtime feeds more than one input."""
-
-    def __init__(self, names: list[str]):
-        super().__init__(
-            f"the model has {len(names)} inputs ({', '.join(names)}); "
-            "K210 runtimes feed exactly one: join them into one tensor and split it in the model"
-        )
-
-
-def load(tflite: bytes | Source) -> Graph:
-    """The graph of a TFLite file (or what was read of it); all unsupported ops are named at once.
+def load(model: bytes | Model) -> Graph:
+    """The graph of a model's file (or what was read of it); all unsupported ops are named at once.
 
     Raises :class:`BadModel`, :class:`SeveralInputs` or :class:`UnsupportedOps`.
     """
-    source = tflite if isinstance(tflite, Source) else Source(tflite)
+    source = opened(model)
+    if not isinstance(source, Source):
+        return source.graph()
     if len(source.inputs) != 1:
         raise SeveralInputs([t.name for t in source.inputs])
     found = [(op, reasons) for op in source.ops if (reasons := violations(op))]

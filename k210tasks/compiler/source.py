@@ -179,7 +179,7 @@ class Source:
             verify(data)
         except DamagedTflite as error:
             raise BadModel(error.what) from error
-        self._data = data
+        self.data = data
         model = tflite_schema.Model.GetRootAsModel(data, 0)
         self._model, self._graph = model, model.Subgraphs(0)
         self._tensors: dict[int, SourceTensor] = {}
@@ -229,7 +229,7 @@ class Source:
         if buffer.DataLength():
             raw = buffer.DataAsNumpy().tobytes()
         elif buffer.Size() > 1:  # constants beyond 2 GB formats: stored after the flatbuffer
-            raw = self._data[buffer.Offset() : buffer.Offset() + buffer.Size()]
+            raw = self.data[buffer.Offset() : buffer.Offset() + buffer.Size()]
         else:
             return None
         return np.frombuffer(raw, dtype).reshape(shape)

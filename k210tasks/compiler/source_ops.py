@@ -1,4 +1,4 @@
-"""The tensors and ops of a TFLite file as they stand there, before anything is made of them."""
+"""The tensors and ops of a model's file as they stand there, before anything is made of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class SourceTensor:
 
 @dataclass(slots=True)
 class SourceOp:
-    """An op of the file: name, index, version, options read into a dictionary."""
+    """An op of the file: name, index, version, options read into a dictionary. ``title``: what
+    the file itself calls it, where it does."""
 
     name: str
     index: int
@@ -39,11 +40,17 @@ class SourceOp:
     inputs: list[SourceTensor | None]
     outputs: list[SourceTensor]
     options: Attributes = field(default_factory=dict)
+    title: str = ""
+
+    @property
+    def place(self) -> str:
+        """Which one of its kind it is."""
+        return self.title or f"#{self.index}"
 
     @property
     def label(self) -> str:
         """As named in messages, e.g. ``CONV_2D #3``."""
-        return f"{self.name} #{self.index}"
+        return f"{self.name} {self.place}"
 
     def shape(self, i: int = 0) -> tuple[int, ...]:
         tensor = self.inputs[i]

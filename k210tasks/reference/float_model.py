@@ -7,18 +7,26 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler.constraints import violations
+from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.collect import collect
 from k210tasks.compiler.options import Fed
 from k210tasks.compiler.problems import BadModel
 from k210tasks.compiler.source import Source
+from k210tasks.reference import litert
 from k210tasks.reference.apart import Apart
-from k210tasks.reference.litert import FloatModel, loaded, measurable
+
+if TYPE_CHECKING:
+    from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+    from k210tasks.reference.onnx_model import OnnxFloatModel
+
+#: a ``.tflite``, or an ``.onnx`` taken apart
+Given: TypeAlias = "bytes | OnnxSource"
 
 _DOING = "running the float model"
 _FORKS = hasattr(os, "fork")  # elsewhere all run with us
@@ -27,7 +35,33 @@ _FORKS = hasattr(os, "fork")  # elsewhere all run with us
 MOST_VALUES = 32 << 20
 
 
-def understood(tflite: bytes) -> bool:
+def _load(model: Given) -> None:
+    """Import what the model is run by, which a process forked from now on has then."""
+    if isinstance(model, bytes):
+        litert.loaded()
+    else:
+        from k210tasks.reference import onnx_model
+
+        onnx_model.loaded()
+
+
+def _open(model: Given, *, keep_all: bool = False) -> litert.FloatModel | OnnxFloatModel:
+    if isinstance(model, bytes):
+        return litert.FloatModel(model, keep_all=keep_all)
+    from k210tasks.reference.onnx_model import OnnxFloatModel
+
+    return OnnxFloatModel(model)
+
+
+def _collected(model: Given, samples: Iterable[NDArray[np.float32]], **more: Any) -> Calibration:
+    if isinstance(model, bytes):
+        return collect(model, samples, litert.measurable, **more)
+    from k210tasks.reference.onnx_model import OnnxFloatModel
+
+    return collect(model.data, samples, lambda data: OnnxFloatModel(model), **more)
+
+
+def understood(model: Given) -> bool:
     """Whether every op of the file is one whose operands, settings and shapes we know to belong
     together, and all of it is small: nothing that could end LiteRT.
 
@@ -35,8 +69,10 @@ def understood(tflite: bytes) -> bool:
     3 to 30 % of its time (a fork, and the pages that are copied after it); to look at the ops
     costs 1 %.
     """
+    if not isinstance(model, bytes):  # its reader has followed every node
+        return sum(math.prod(t.shape) for t in model.tensors.values()) <= MOST_VALUES
     try:
-        source = Source(tflite)
+        source = Source(model)
     except BadModel:
         return False
     if source.rewritten or len(source.inputs) != 1 or any(violations(op) for op in source.ops):
@@ -46,23 +82,24 @@ def understood(tflite: bytes) -> bool:
 
 
 class Reference:
-    """The float model, real numbers in, real numbers out; a quantised ``.tflite`` too.
+    """The float model, real numbers in, real numbers out; a quantised one too.
 
     ``keep_all`` is for :meth:`tensors`. Raises :class:`~k210tasks.reference.litert.FloatModelError`
-    for what LiteRT refuses, :class:`~k210tasks.reference.apart.EndedApart` for what ends it.
+    for what LiteRT or onnxruntime refuses, :class:`~k210tasks.reference.apart.EndedApart` for what
+    ends it.
     """
 
-    def __init__(self, tflite: bytes, *, keep_all: bool = False) -> None:
+    def __init__(self, model: Given, *, keep_all: bool = False) -> None:
         def opened() -> _Answers:
-            return _Answers(FloatModel(tflite, keep_all=keep_all))
+            return _Answers(_open(model, keep_all=keep_all))
 
         def serve(inbox: Iterator[Any], reply: Callable[[Any], None]) -> None:
             answers = opened()
             for name, *args in inbox:
                 reply(getattr(answers, name)(*args))
 
-        loaded()
-        if _FORKS and not understood(tflite):
+        _load(model)
+        if _FORKS and not understood(model):
             apart = Apart(serve, _DOING)
             self._ask: Callable[..., Any] = lambda *item: apart.ask(item)
         else:
@@ -88,7 +125,7 @@ class Reference:
 class _Answers:
     """What a :class:`Reference` asks."""
 
-    def __init__(self, model: FloatModel) -> None:
+    def __init__(self, model: litert.FloatModel | OnnxFloatModel) -> None:
         self._model = model
 
     def signature(self) -> tuple[tuple[int, ...], list[str]]:
@@ -100,13 +137,12 @@ class _Answers:
     def tensors(
         self, tensor: NDArray[np.float32], wanted: Sequence[int]
     ) -> list[NDArray[np.float32]]:
-        self._model.invoke(tensor)
-        return [np.asarray(self._model.tensor(index), np.float32) for index in wanted]
+        return self._model.looked_at(tensor, wanted)
 
 
 def measure_to(
     path: Path,
-    tflite: bytes,
+    model: Given,
     samples: Iterable[NDArray[np.float32]],
     *,
     total: int = 0,
@@ -115,19 +151,18 @@ def measure_to(
 ) -> None:
     """Write to ``path`` what the samples tell of the model's tensors (``Calibration.to_npz``).
 
-    Where LiteRT runs apart, so does ``compiler.calibrate``, which looks at all that a model makes
+    Where it runs apart, so does ``compiler.calibrate``, which looks at all that a model makes
     of a sample, twenty times what the sample is; only samples cross.
     """
-    if not _FORKS or understood(tflite):
-        made = collect(tflite, samples, measurable, total=total, fed=fed, progress=progress)
-        made.to_npz(path)
+    if not _FORKS or understood(model):
+        _collected(model, samples, total=total, fed=fed, progress=progress).to_npz(path)
         return
 
     def measure(inbox: Iterator[Any], reply: Callable[[Any], None]) -> None:
-        collect(tflite, inbox, measurable, fed=fed).to_npz(path)
+        _collected(model, inbox, fed=fed).to_npz(path)
         reply(None)
 
-    loaded()
+    _load(model)
     with Apart(measure, _DOING) as apart:
         for number, sample in enumerate(samples, 1):
             if not apart.send(sample):

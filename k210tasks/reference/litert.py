@@ -168,9 +168,11 @@ class FloatModel:
             ops.append((names.get(number, "CUSTOM"), inputs, outputs))
         return ops
 
-    def tensor(self, index: int) -> NDArray[np.float32]:
-        """Any tensor of the last run in reals, by its index in the file; needs ``keep_all``."""
-        return _reals(self._interpreter.get_tensor(index), self._details[index])
+    def looked_at(self, x: NDArray[np.float32], wanted: Sequence[int]) -> list[NDArray[np.float32]]:
+        """What one input makes of the tensors ``wanted``, in reals; needs ``keep_all``."""
+        self.invoke(x)
+        reals = (_reals(self._interpreter.get_tensor(i), self._details[i]) for i in wanted)
+        return [np.asarray(y, np.float32) for y in reals]
 
 
 def measurable(tflite: bytes) -> FloatModel:

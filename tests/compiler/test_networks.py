@@ -10,8 +10,8 @@ import pytest
 from k210tasks import compiler
 from k210tasks.compiler.options import Options
 from k210tasks.compiler.passes.place import allocate
-from k210tasks.compiler.problems import NeedsKmodel4
-from k210tasks.compiler.reader import UnsupportedOps, load
+from k210tasks.compiler.problems import NeedsKmodel4, UnsupportedOps
+from k210tasks.compiler.reader import load
 from k210tasks.kmodel import parse
 from tests.compiler.helpers import Outcome, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from k210tasks.compiler import forms
-from k210tasks.compiler.problems import BadModel
-from k210tasks.compiler.reader import SeveralInputs, UnsupportedOps, load
+from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
+from k210tasks.compiler.reader import load
 from k210tasks.reference.litert import FloatModel
 from tests.compiler.helpers import fixture
 from tests.compiler.tflite_builder import Net

@@ -187,7 +187,7 @@ def test_apart_or_here_the_results_are_the_same(
     for sample in samples[:3]:
         np.testing.assert_array_equal(reference.run(sample)[0], model.run(sample)[0])
         (tensor,) = reference.tensors(sample, [3])
-        np.testing.assert_array_equal(tensor, model.tensor(3))
+        np.testing.assert_array_equal(tensor, model.looked_at(sample, [3])[0])
 
 
 def test_errors_of_samples_and_of_what_they_show(

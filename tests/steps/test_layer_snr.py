@@ -81,9 +81,9 @@ def test_every_row_says_where_its_tensor_is(
         seen, wanted = [], []
         for picture in pictures:
             simulator.run(np.ascontiguousarray(np.moveaxis(picture, -1, 0)), keep_layers=True)
-            model.run(scaled(picture))
+            (shown,) = model.looked_at(scaled(picture), [row.tensor])
             real = _real(simulator.layer_output(row.index), row)
-            both = _picked(real, planar(model.tensor(row.tensor)), row.at)
+            both = _picked(real, planar(shown), row.at)
             assert both is not None, row
             seen.append(both[0])
             wanted.append(both[1])

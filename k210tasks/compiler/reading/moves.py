@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from k210tasks.compiler import ops
-from k210tasks.compiler.ir import Tensor, nchw
+from k210tasks.compiler.ir import nchw
+from k210tasks.compiler.reading.pieces import (
+    blocks_to_channels,
+    mirrored,
+    picked,
+    repeated,
+    selected,
+)
 from k210tasks.compiler.reading.state import TO_NCHW, TO_NHWC, Handler, Reader, floats
 from k210tasks.compiler.source_ops import SourceOp
 
@@ -146,24 +153,8 @@ def _tile(r: Reader, op: SourceOp) -> None:
     assert const is not None
     for i, times in enumerate(const.tolist()):
         axis = r.axis(i, len(x.shape))
-        if times > 1:
-            shape = tuple(n * times if k == axis else n for k, n in enumerate(x.shape))
-            x = r.emit(ops.Concat([x] * times, axis=axis), shape)
+        x = repeated(r, x, axis, times)
     r.hold(op, x)
-
-
-def _picked(r: Reader, x: Tensor, axis: int, places: list[int]) -> list[Tensor]:
-    """The slices of ``x`` at ``places`` of an axis, neighbours in one."""
-    parts: list[Tensor] = []
-    start = 0
-    for i in range(1, len(places) + 1):
-        if i < len(places) and places[i] == places[i - 1] + 1:
-            continue
-        begin = tuple(places[start] if k == axis else 0 for k in range(len(x.shape)))
-        shape = tuple(i - start if k == axis else n for k, n in enumerate(x.shape))
-        parts.append(r.emit(ops.Slice([x], begin=begin, strides=(1,) * len(shape)), shape))
-        start = i
-    return parts
 
 
 def _gather(r: Reader, op: SourceOp) -> None:
@@ -174,39 +165,19 @@ def _gather(r: Reader, op: SourceOp) -> None:
     n = op.shape(0)[axis]
     at = [int(p) % n for p in places.ravel()]
     if len(x.shape) == 4 and axis == 3:
-        y = _selected(r, x, at)
+        y = selected(r, x, at)
     else:
         axis = r.axis(axis, len(x.shape))
         shape = tuple(len(at) if k == axis else m for k, m in enumerate(x.shape))
-        y = r.emit(ops.Concat(_picked(r, x, axis, at), axis=axis), shape)
+        y = r.emit(ops.Concat(picked(r, x, axis, at), axis=axis), shape)
     if y.shape == nchw(op.outputs[0].shape):
         r.hold(op, y)
     else:
         r.reshape_to(op, r.as_source(y))
 
 
-def _selection(x: Tensor, weights: ops.Floats, stride: ops.Pair = (1, 1)) -> ops.Conv:
-    """A convolution that only picks values: (O, I, h, w) of ones and zeros, no bias."""
-    return ops.Conv([x], weights=weights, bias=np.zeros(len(weights), np.float32), stride=stride)
-
-
-def _selected(r: Reader, x: Tensor, channels: list[int]) -> Tensor:
-    """Channels of a map in another order: a 1x1 convolution with weights of one."""
-    weights = np.zeros((len(channels), x.shape[1], 1, 1), np.float32)
-    weights[np.arange(len(channels)), channels] = 1
-    shape = (1, len(channels), *x.shape[2:])
-    return r.emit(_selection(x, weights), shape)
-
-
 def _space_to_depth(r: Reader, op: SourceOp) -> None:
-    x, block = r.get(op.inputs[0]), op.options["block"]
-    c = x.shape[1]
-    weights = np.zeros((block, block, c, c, block, block), np.float32)
-    for i in range(block):
-        for j in range(block):
-            weights[i, j, :, :, i, j] = np.eye(c)
-    kernels = weights.reshape(-1, c, block, block)
-    r.finish(op, _selection(x, kernels, (block, block)))
+    r.finish(op, blocks_to_channels(r.get(op.inputs[0]), op.options["block"]))
 
 
 def _depth_to_space(r: Reader, op: SourceOp) -> None:
@@ -225,13 +196,9 @@ def _mirror_pad(r: Reader, op: SourceOp) -> None:
     for i, (before, after) in enumerate(const.tolist()):
         axis = r.axis(i, len(x.shape))
         n = x.shape[axis]
-        if not before and not after:
-            continue
         low = [skip + k for k in reversed(range(before))]
         high = [n - 1 - skip - k for k in range(after)]
-        parts = [*_picked(r, x, axis, low), x, *_picked(r, x, axis, high)]
-        shape = tuple(m + before + after if k == axis else m for k, m in enumerate(x.shape))
-        x = r.emit(ops.Concat(parts, axis=axis), shape)
+        x = mirrored(r, x, axis, low, high)
     r.hold(op, x)
 
 

@@ -27,16 +27,30 @@ _FUSED: dict[str, Fn] = {
 }
 
 
-class Reader:
-    """The tensors read so far, by index in the file, and the ops that compute them.
-
-    ``label`` names the source op under way, for messages.
-    """
+class Builder:
+    """The ops of a graph under construction. ``label`` names the source op under way."""
 
     def __init__(self) -> None:
-        self.values: dict[int, Tensor] = {}
         self.ops: list[Op] = []
         self.label = ""
+
+    def write(self, op: Op, out: Tensor) -> Tensor:
+        """Append an op that puts out ``out``."""
+        op.outputs, op.origin = [out], (self.label,)
+        self.ops.append(op)
+        return out
+
+    def emit(self, op: Op, shape: tuple[int, ...]) -> Tensor:
+        """Append an op, and its output."""
+        return self.write(op, Tensor(f"{op.input.name}/{op.kind}", tuple(int(n) for n in shape)))
+
+
+class Reader(Builder):
+    """The tensors read so far, by index in the file, and the ops that compute them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[int, Tensor] = {}
 
     # -- tensors
 
@@ -58,20 +72,10 @@ class Reader:
             self.values[t.index] = Tensor(t.name, value.shape, value=value, source=t.index)
         return self.values[t.index]
 
-    def _write(self, op: Op, out: Tensor) -> Tensor:
-        op.outputs, op.origin = [out], (self.label,)
-        self.ops.append(op)
-        return out
-
-    def emit(self, op: Op, shape: tuple[int, ...]) -> Tensor:
-        """Append an op, and its output."""
-        out = Tensor(f"{op.input.name}/{op.kind}", tuple(int(n) for n in shape))
-        return self._write(op, out)
-
     def finish(self, source: SourceOp, op: Op, which: int = 0) -> None:
         """The last op of a source op: it writes the source op's output."""
         target = source.outputs[which]
-        self.values[target.index] = self._write(op, self.like(target))
+        self.values[target.index] = self.write(op, self.like(target))
 
     def hold(self, op: SourceOp, x: Tensor) -> None:
         """``x``, which some op already writes, as the output of a source op."""
