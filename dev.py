@@ -17,6 +17,19 @@ DOIT_CONFIG = {
     "dep_file": ".k210/dev.json",
 }
 
+#: a short run for each kind of file; the suite has a shorter one
+FUZZED = (
+    "tests.fuzz_tflite --cases 500",
+    "tests.fuzz_tflite --cases 100 --chain",
+    *(
+        f"tests.fuzz_files {kind} --cases 300"
+        for kind in ("samples", "calibration", "archive", "kfpkg")
+    ),
+    *(
+        f"tests.fuzz_texts {kind} --cases 500"
+        for kind in ("models.yaml", "contract", "lock", "record", "result", "history")
+    ),
+)
 #: name -> what it asks for, and the modules of Python that answer, each with its arguments
 CHECKS = {
     "style": ("no lint, and the one format", ("ruff check .", "ruff format --check .")),
@@ -29,7 +42,10 @@ CHECKS = {
         ),
     ),
     "tests": ("the suite", ("pytest",)),
-    "fuzz": ("damaged kmodels are run or refused", ("tests.fuzz_kmodel --cases 2000",)),
+    "fuzz": (
+        "damaged files are read or refused",
+        ("tests.fuzz_kmodel --cases 2000", *FUZZED),
+    ),
 }
 
 

@@ -2,21 +2,21 @@
 
 Each case is parsed under a memory limit (8 times the file's size and 16 MiB beyond what was
 there before), listed, prepared and run. Anything else than success or a ``KmodelError`` with
-offset and field, a case slower than ``SLOWEST`` seconds, or more memory is a failure and is
-written to a file.
+offset and field, or what the frame of all fuzz scripts counts as one, is a fault.
 
-    python tests/fuzz_kmodel.py [--cases 100000] [--seed 0] [--runtime all]
+    python tests/fuzz_kmodel.py [--cases 100000] [--seed 0] [--runtime all] [--keep FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
+import random
 import sys
-import tempfile
-import time
 import tracemalloc
-from collections import Counter
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,12 +27,12 @@ from k210tasks.kmodel.lint import lint
 from k210tasks.kmodel.listing import listing_text, summary
 from k210tasks.kmodel.runtimes import RUNTIMES
 from k210tasks.simulator import Simulator
+from tests import fuzzing
 from tests.kmodel import samples
 from tests.simulator import models
 
+T = TypeVar("T")
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
-#: Seconds one case may take on a busy machine.
-SLOWEST = 30.0
 #: Real files above this size are left out: one mutation in them costs many small ones.
 LARGEST_SEED = 450_000
 
@@ -57,8 +57,9 @@ def seeds() -> list[bytes]:
     return found
 
 
-def mutate(rng: np.random.Generator, data: bytes) -> bytes:
+def mutate(source: random.Random, data: bytes) -> bytes:
     """One damaged copy: bits, bytes, whole words, ranges, lengths."""
+    rng = np.random.default_rng(source.getrandbits(64))
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
         # Headers and field areas are hit more often than weights.
@@ -90,92 +91,54 @@ def mutate(rng: np.random.Generator, data: bytes) -> bytes:
             size = int(rng.integers(1, 64))
             out[at : at + size] = rng.bytes(len(out[at : at + size]))
         else:
-            source = int(rng.integers(0, reach - 4))
+            start = int(rng.integers(0, reach - 4))
             size = int(rng.integers(4, 200))
-            out[at : at + size] = out[source : source + size]
+            out[at : at + size] = out[start : start + size]
     return bytes(out)
 
 
-class Failed(Exception):
-    """A case that is neither run nor refused cleanly."""
-
-
 def check(data: bytes, runtime: str = "host") -> str:
-    """ "ran", "not prepared" or "not parsed"; raises :class:`Failed` for everything else."""
-    before = tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else 0
-    if tracemalloc.is_tracing():
-        tracemalloc.reset_peak()
-    try:
-        model = parse(data)
-    except KmodelError as error:
-        if error.offset is None or not error.field:
-            raise Failed(f"no offset or field: {error}") from error
-        return "not parsed"
-    finally:
-        if tracemalloc.is_tracing():
-            used, limit = tracemalloc.get_traced_memory()[1] - before, 8 * len(data) + (16 << 20)
-            if used > limit:
-                raise Failed(f"parsing took {used} bytes, {limit} are allowed")
-    listing_text(summary(model))
-    for finding in lint(model, runtime):
-        str(finding)
-    try:
-        simulator = Simulator(model, runtime)
-    except KmodelError as error:
-        if error.offset is None or not error.field:
-            raise Failed(f"no offset or field: {error}") from error
-        return "not prepared"
-    given = simulator.input
-    simulator.run(np.full(given.nbytes // np.dtype(given.dtype).itemsize, 77, given.dtype))
-    return "ran"
-
-
-def fuzz(cases: int, seed: int, report: bool = False, runtime: str = "host") -> Counter[str]:
-    """Run ``cases`` damaged files as ``runtime`` does ("all": each in turn); what became of them.
-
-    Raises :class:`Failed`.
-    """
-    runtimes = list(RUNTIMES) if runtime == "all" else [runtime]
-    rng = np.random.default_rng(seed)
-    originals = seeds()
-    outcomes: Counter[str] = Counter()
-    slowest, start = 0.0, time.monotonic()
+    """What is shown of a kmodel that runs. Raises ``KmodelError`` with offset and field."""
     tracemalloc.start()
     try:
-        for case in range(cases):
-            data = mutate(rng, originals[int(rng.integers(0, len(originals)))])
-            began = time.monotonic()
-            try:
-                outcomes[check(data, runtimes[case % len(runtimes)])] += 1
-            except Exception as error:
-                name = Path(tempfile.gettempdir(), f"fuzz_kmodel_{seed}_{case}.kmodel")
-                name.write_bytes(data)
-                raise Failed(f"case {case} of seed {seed}, kept as {name}: {error!r}") from error
-            took = time.monotonic() - began
-            slowest = max(slowest, took)
-            if took > SLOWEST:
-                raise Failed(f"case {case} of seed {seed} took {took:.1f} s")
-            if report and (case + 1) % 5000 == 0:
-                print(f"{case + 1} cases, slowest {slowest:.2f} s, {dict(outcomes)}", flush=True)
+        before = tracemalloc.get_traced_memory()[0]
+        model = _clean(parse, data)
+        used, limit = tracemalloc.get_traced_memory()[1] - before, 8 * len(data) + (16 << 20)
+        assert used <= limit, f"parsing took {used} bytes, {limit} are allowed"
     finally:
         tracemalloc.stop()
-    if report:
-        print(f"done in {time.monotonic() - start:.0f} s")
-    return outcomes
+    text = listing_text(summary(model))
+    text += "\n".join(map(str, lint(model, runtime)))
+    simulator = _clean(Simulator, model, runtime)
+    given = simulator.input
+    simulator.run(np.full(given.nbytes // np.dtype(given.dtype).itemsize, 77, given.dtype))
+    return text
+
+
+def _clean(make: Callable[..., T], *given: object) -> T:
+    """What ``make`` gives, or its error, which says where in the file and in which field."""
+    try:
+        return make(*given)
+    except KmodelError as error:
+        if error.offset is None or not error.field:
+            raise AssertionError(f"no offset or field: {error}") from error
+        raise
+
+
+def turning(runtime: str) -> fuzzing.Target:
+    """The target for a runtime; "all": for one after another, as the bytes of a file choose."""
+    if runtime != "all":
+        return functools.partial(check, runtime=runtime)
+    names = list(RUNTIMES)
+    return lambda data: check(data, names[zlib.crc32(data) % len(names)])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = fuzzing.arguments("kmodels", 100_000)
     parser.add_argument("--runtime", choices=[*RUNTIMES, "all"], default="host")
     args = parser.parse_args()
-    try:
-        print(dict(fuzz(args.cases, args.seed, report=True, runtime=args.runtime)))
-    except Failed as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    return 0
+    name = f"kmodel as {args.runtime} runs it"
+    return fuzzing.reported(name, turning(args.runtime), seeds(), mutate, args)
 
 
 if __name__ == "__main__":

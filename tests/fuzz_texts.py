@@ -216,7 +216,6 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    kind = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-    if kind not in TARGETS:
-        raise SystemExit(f"one of {', '.join(TARGETS)}")
-    sys.exit(fuzzing.main(kind, TARGETS[kind], SEEDS[kind], mutate))
+    kind = fuzzing.chosen(tuple(TARGETS))
+    given = fuzzing.arguments(kind, 3000).parse_args()
+    sys.exit(fuzzing.reported(kind, TARGETS[kind], SEEDS[kind], mutate, given))

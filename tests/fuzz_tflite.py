@@ -3,23 +3,18 @@
 A case changes what the parsed file says (shapes, indices, types, settings, constants, counts,
 whole ops), now and then bytes of it too. ``check`` is asked in the process itself, which must
 survive; with ``--chain`` the float model is measured, the model compiled, simulated and compared,
-as ``k210 convert`` would. A failure is anything but a result or a ``K210Error``: a traceback, an
-"internal error", raw control characters, more than ten seconds or a gigabyte. Its file is kept.
+as ``k210 convert`` would.
 
-    python -m tests.fuzz_tflite [--cases 20000] [--seed 0] [--chain]
+    python tests/fuzz_tflite.py [--cases 20000] [--seed 0] [--chain] [--keep FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
-import resource
+import random
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +22,17 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from k210tasks import compiler
 from k210tasks.compiler.options import Options
-from k210tasks.errors import K210Error
-from k210tasks.reference.apart import Apart, EndedApart
 from k210tasks.reference.float_model import Reference, measure_to
 from k210tasks.steps.signature import read_signature
+from tests import fuzzing
 from tests.compiler.chains import chain, pruned
 
-SLOWEST, MOST_BYTES = 10.0, 1 << 30
 WHOLE = (-(2**31), -1, 0, 1, 2, 3, 5, 7, 8, 64, 127, 1024, 65535, 65536, 2**20, 2**31 - 1)
 REAL = (float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 1e-30, 1e30, 3e38, 1e-45)
-
-
-class Failed(Exception):
-    """A case that is neither done nor refused in words."""
 
 
 def seeds() -> list[bytes]:
@@ -50,8 +41,9 @@ def seeds() -> list[bytes]:
     return [net.build(*net.outputs) for net in nets]
 
 
-def mutate(rng: np.random.Generator, data: bytes) -> bytes:
+def mutate(source: random.Random, data: bytes) -> bytes:
     """One damaged copy."""
+    rng = np.random.default_rng(source.getrandbits(64))
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     for _ in range(int(rng.integers(1, 4))):
         _change(rng, model)
@@ -153,13 +145,13 @@ def _constant(rng: np.random.Generator, buffer: Any) -> None:
 
 
 def checked(data: bytes) -> str:
-    """What ``check`` makes of a file, for both kmodels."""
-    outcome = "refused"
-    for kmodel in (3, 4):
-        report = compiler.check(data, kmodel)
-        _clean("\n".join((*report.problems, *(r for op in report.ops for r in op.reasons))))
-        outcome = "supported" if report.supported else outcome
-    return outcome
+    """What ``check`` says of a file, for both kmodels."""
+    reports = [compiler.check(data, kmodel) for kmodel in (3, 4)]
+    return "\n".join(
+        line
+        for report in reports
+        for line in (*report.problems, *(reason for op in report.ops for reason in op.reasons))
+    )
 
 
 def chained(data: bytes) -> str:
@@ -183,87 +175,13 @@ def chained(data: bytes) -> str:
     return "made"
 
 
-def _clean(text: str) -> None:
-    if "internal error" in text:
-        raise Failed(text)
-    bad = [c for c in text if ord(c) < 32 and c != "\n"]
-    if bad:
-        raise Failed(f"raw control characters {bad!r}")
-
-
-def outcome(data: bytes, *, whole: bool) -> str:
-    """One case. Raises :class:`Failed`."""
-    began = time.monotonic()
-    try:
-        found = chained(data) if whole else checked(data)
-    except K210Error as error:
-        _clean(str(error))
-        found = type(error).__name__
-    took = time.monotonic() - began
-    if took > SLOWEST:
-        raise Failed(f"took {took:.1f} s")
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    if peak << 10 > MOST_BYTES:
-        raise Failed(f"took {peak >> 10} MiB")
-    return found
-
-
-def fuzz(cases: int, seed: int, *, whole: bool = False, report: bool = False) -> Counter[str]:
-    """Outcomes of ``cases`` damaged files. Raises :class:`Failed` at the end, naming all."""
-    originals = seeds()
-    outcomes: Counter[str] = Counter()
-    failures: list[str] = []
-
-    def serve(inbox: Iterator[Any], reply: Any) -> None:
-        for data in inbox:
-            try:
-                reply(outcome(data, whole=whole))
-            except Exception as error:
-                reply(error if isinstance(error, Failed) else Failed(repr(error)))
-
-    child = Apart(serve, "fuzzing")
-    for case in range(cases):
-        rng = np.random.default_rng([seed, case])
-        data = mutate(rng, originals[int(rng.integers(0, len(originals)))])
-        try:
-            found = child.ask(data)
-        except EndedApart as error:
-            found, child = Failed(str(error)), Apart(serve, "fuzzing")
-        if isinstance(found, Failed):
-            name = Path(tempfile.gettempdir(), f"fuzz_tflite_{seed}_{case}.tflite")
-            name.write_bytes(data)
-            failures.append(f"case {case} of seed {seed}, kept as {name}: {found}")
-            outcomes["FAILED"] += 1
-            if report:
-                print(failures[-1][:600], flush=True)
-        else:
-            outcomes[found] += 1
-        if report and (case + 1) % 1000 == 0:
-            print(f"{case + 1} cases, {dict(outcomes)}", flush=True)
-    child.close()
-    if failures:
-        raise Failed("\n".join(failures))
-    return outcomes
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = fuzzing.arguments("models", 20_000)
     parser.add_argument("--chain", action="store_true", help="the whole chain, not only check")
     args = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        print(
-            f"seed {args.seed}:", dict(fuzz(args.cases, args.seed, whole=args.chain, report=True))
-        )
-    except Failed as failure:
-        print(len(str(failure).splitlines()), "failures", file=sys.stderr)
-        return 1
-    return 0
+    target, name = (chained, "chain") if args.chain else (checked, "check")
+    return fuzzing.reported(f"tflite {name}", target, seeds(), mutate, args)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@ bytes and returns what a user would be shown, or raises :class:`~k210tasks.error
 fault is any other exception, "internal error" or a raw control character in what is shown, a
 crash of the process, more than :data:`SLOWEST` seconds or :data:`MEMORY` bytes beyond the start.
 
-Cases run in child processes by the hundred, so that a crash is told with its case's number.
+Cases run in child processes by the hundred, so that a crash is told with its case's number, and
+so is one that hangs where no Python is run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -27,6 +30,8 @@ from k210tasks.errors import K210Error, visible
 
 SLOWEST = 10  # seconds
 MEMORY = 1 << 30
+SILENT = 60  # seconds after which a case hangs that even the alarm does not reach
+BACKSTOP = 4 * MEMORY  # where a case that runs away is stopped
 BATCH = 100
 
 Target = Callable[[bytes], str]
@@ -105,6 +110,7 @@ def tried(target: Target, data: bytes) -> tuple[str, str]:
 
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SLOWEST)
+    before = _peak_from_now()
     try:
         kind, text = "right", target(data)
     except K210Error as error:
@@ -122,7 +128,25 @@ def tried(target: Target, data: bytes) -> tuple[str, str]:
             kind = "internal error"
         elif text != visible(text):
             kind = "control character"
+        elif (took := max(_memory("VmHWM") - before, _of_children())) > MEMORY:
+            kind, text = "memory", f"{took >> 20} MiB; {text}"
     return kind, text
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+
+def _peak_from_now() -> int:
+    """The memory of this process, whose peak begins anew."""
+    with contextlib.suppress(OSError):  # where it may not: the peak stays the highest so far
+        Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _of_children() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
 
 
 def _batch(
@@ -130,7 +154,7 @@ def _batch(
     target: Target,
 ) -> None:  # fmt: skip
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + BACKSTOP, used + BACKSTOP))
     for number in numbers:
         pipe.send((number, "", ""))
         kind, text = tried(target, case(number, seed, seeds, mutate))
@@ -149,9 +173,13 @@ def run(
         child = fork.Process(target=_batch, args=(there, numbers, seed, seeds, mutate, target))
         child.start()
         there.close()
-        number, done = first, first - 1
+        number, done, ending = first, first - 1, "crash"
         try:
             while True:
+                if not here.poll(SILENT):
+                    ending = "hang"
+                    child.kill()
+                    break
                 number, kind, text = here.recv()
                 if kind:
                     done = number
@@ -159,30 +187,46 @@ def run(
                     if kind not in ("right", "refused"):
                         faults.append(Fault(number, kind, text))
         except EOFError:
-            child.join()
+            pass
+        child.join()
+        here.close()
         if done < number:
-            tally["crash"] += 1
-            faults.append(Fault(number, "crash", f"ended with {child.exitcode}"))
+            tally[ending] += 1
+            faults.append(Fault(number, ending, f"ended with {child.exitcode}"))
             done = number
         first = done + 1
     return tally, faults
 
 
-def main(name: str, target: Target, seeds: Sequence[bytes], mutate: Mutate) -> int:
-    """The command line of a fuzz script."""
-    parser = argparse.ArgumentParser(description=f"Fuzz {name}.")
-    parser.add_argument("--cases", type=int, default=3000)
+def arguments(name: str, cases: int) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=f"Damages {name}.")
+    parser.add_argument("--cases", type=int, default=cases)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="write the files of faults into this folder")
-    args = parser.parse_args()
+    return parser
+
+
+def reported(
+    name: str, target: Target, seeds: Sequence[bytes], mutate: Mutate, args: argparse.Namespace
+) -> int:
+    """Run and print as ``args`` of :func:`arguments` ask; the exit status."""
     began = time.monotonic()
     tally, faults = run(target, seeds, mutate, args.cases, args.seed)
     for fault in faults[:20]:
         print(f"case {fault.case}, {fault.kind}: {fault.text[-1500:]}")
-        if args.keep is not None:
-            args.keep.mkdir(parents=True, exist_ok=True)
-            data = case(fault.case, args.seed, seeds, mutate)
-            (args.keep / f"{name.replace(' ', '_')}_{fault.case}").write_bytes(data)
+    for fault in faults if args.keep is not None else ():
+        args.keep.mkdir(parents=True, exist_ok=True)
+        data = case(fault.case, args.seed, seeds, mutate)
+        (args.keep / f"{name.replace(' ', '_')}_{args.seed}_{fault.case}").write_bytes(data)
     took = time.monotonic() - began
     print(f"{name}, seed {args.seed}, {args.cases} cases: {dict(tally)} in {took:.0f} s")
     return int(bool(faults))
+
+
+def chosen(kinds: Sequence[str]) -> str:
+    """The kind that the command line names first."""
+    kind = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if kind not in kinds:
+        raise SystemExit(f"one of {', '.join(kinds)}")
+    return kind

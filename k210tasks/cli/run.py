@@ -231,18 +231,14 @@ def unused(args: argparse.Namespace, options: tuple[str, ...], why: str) -> None
 def read_npy(path: str, index: int | None = None) -> NDArray[Any]:
     """A numpy array file without pickled objects, or one of those along its first axis; raises
     :class:`CannotRead`."""
-    import io
+    from k210tasks.npz import BadArrays, mapped
 
-    import numpy as np
-
-    data = read_bytes(path)
     try:
-        x = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # headers are read as Python, renamed archives unpacked
-        why = (str(error).splitlines() or ["damaged"])[0]
-        raise CannotRead(path, f"it is no plain .npy array ({why})") from error
-    if not isinstance(x, np.ndarray):
-        raise CannotRead(path, "it holds several arrays (.npz); give one .npy")
+        x = mapped(Path(path))
+    except OSError as error:
+        raise CannotRead(path, error.strerror or str(error)) from error
+    except BadArrays as error:
+        raise CannotRead(path, f"it is no plain .npy array ({error})") from error
     if index is None:
         return x
     if x.ndim == 0 or index >= len(x):

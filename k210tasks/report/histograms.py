@@ -6,7 +6,6 @@ Only the small members of the ``.npz`` are read; the kept samples, which may be 
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,23 +55,17 @@ def _chosen(row: CompiledLayer) -> tuple[float, float] | None:
 
 def _read(path: Path, wanted: Mapping[int, Any]) -> dict[int, Histogram]:
     """Tensor -> what was counted of it."""
-    import numpy as np
-
     from k210tasks.compiler.numerics.calibration import CalibrationError, header_of
+    from k210tasks.npz import read
 
     drawn: dict[int, Histogram] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if "meta" not in file.files or "counts" not in file.files:
-                return {}
-            header, counts = header_of(file["meta"]), file["counts"]
+        arrays = read(path, ("meta", "counts"))
+        header, counts = header_of(arrays["meta"]), arrays["counts"]
         for i, tensor in enumerate(header.tensors):
             if tensor.index in wanted:
                 drawn[tensor.index] = _drawn(tensor.name, counts[i], tensor.exponent)
-    except (
-        CalibrationError, OSError, ValueError, KeyError, IndexError, TypeError, EOFError,
-        zipfile.BadZipFile,
-    ):  # fmt: skip
+    except (CalibrationError, OSError, ValueError, IndexError, TypeError, OverflowError):
         return {}
     return drawn
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.npz import BadArrays, mapped
 from k210tasks.samples.folder import index_of, indexed
 from k210tasks.samples.refusals import (
     SampleError,
@@ -82,18 +83,10 @@ def _read_npy(
 
 
 def _map(path: Path, shown: str) -> NDArray[Any]:
-    """The array of an ``.npy``, mapped, so that a header that lies about the size allocates
-    nothing."""
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # headers are read as Python, renamed archives unpacked
-        raise TensorUnreadable(shown, (str(error).splitlines() or ["damaged"])[0]) from error
-    if not isinstance(stored, np.ndarray):  # a renamed .npz
-        stored.close()
-        raise TensorUnreadable(shown, "it is an archive of arrays")
-    return stored
+        return mapped(path)
+    except BadArrays as error:
+        raise TensorUnreadable(shown, str(error)) from error
 
 
 def _one(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from k210tasks.artifacts.measurement import Simulated
 from k210tasks.engine.job import StepFailed
+from k210tasks.npz import BadArrays, read
 
 
 class NoSimulator(StepFailed):
@@ -20,6 +21,11 @@ class NoSimulator(StepFailed):
             f"kmodel {kmodel} cannot be run here: kmodel 3 and 4 run in the project's own "
             "simulator, kmodel 5 in that of nncase-1.9.0"
         )
+
+
+class BadOutputs(StepFailed):
+    def __init__(self, tool: str, why: str) -> None:
+        super().__init__(f"the outputs that {tool} wrote cannot be read: {why}; run doit again")
 
 
 class ProjectSimulator:
@@ -58,8 +64,11 @@ class NncaseSimulator:
             nncase.simulate(
                 self._toolchain, kmodel=self._kmodel, inputs=fed, out=got, log=self._log
             )
-            with np.load(got, allow_pickle=False) as file:
-                arrays = [file[f"output_{i}"] for i in range(len(file.files))]
+            try:
+                found = read(got)
+                arrays = [found[f"output_{i}"] for i in range(len(found))]
+            except (OSError, BadArrays, KeyError) as error:
+                raise BadOutputs(self.name, str(error)) from error
         return [[array[n] for array in arrays] for n in range(len(inputs))]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.engine.job import Job, StepFailed
-from k210tasks.npz import extract
+from k210tasks.npz import BadArrays, extract, mapped
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.made import Made, in_shape, model_input, model_outputs, read_kmodel
@@ -129,17 +128,18 @@ def _extract(job: Job, to: Path) -> None:
     shown = job.file("calibration").as_posix()
     try:
         extract(job.file("calibration"), "samples", to)
-    except (KeyError, OSError, zipfile.BadZipFile) as error:
+        mapped(to)
+    except (BadArrays, OSError) as error:
         raise BadCalibration(shown, str(error)) from error
 
 
 def _is_pixels(samples: Path) -> bool:
-    return bool(np.load(samples, mmap_mode="r").dtype == np.uint8)
+    return bool(mapped(samples).dtype == np.uint8)
 
 
 def _normalise(samples: Path, preprocess: Preprocess, shape: tuple[int, ...]) -> None:
     """Replace raw pixels by what the float model is fed, in a model's own shape."""
-    raw: NDArray[np.uint8] = np.load(samples)
+    raw: NDArray[np.uint8] = np.array(mapped(samples))
     mean, std = preprocess.effective_mean, preprocess.effective_std
     table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
     np.save(samples, table[raw].reshape(len(raw), *shape))

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from k210tasks.npz import mapped
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.fit_for_vendor import require_float
@@ -169,7 +170,7 @@ def write_samples(samples: Path, folder: Path) -> bool:
     """
     import numpy as np
 
-    array = np.load(samples, mmap_mode="r", allow_pickle=False)
+    array = mapped(samples)
     raw = array.dtype == np.float32
     if not raw and (array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3)):
         raise BadRequest(

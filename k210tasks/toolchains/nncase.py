@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from k210tasks.npz import BadArrays, mapped
 from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed
 from k210tasks.toolchains.fit_for_vendor import input_shape, require_float
@@ -128,8 +129,8 @@ def _check_samples(samples: Path, shape: list[int], model: str) -> None:
     import numpy as np
 
     try:
-        array = np.load(samples, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = mapped(samples)
+    except (OSError, BadArrays) as error:
         raise BadRequest(f"the calibration samples {samples} cannot be read: {error}") from error
     if len(shape) == 4:
         wanted: tuple[int, ...] = (shape[3], shape[1], shape[2])

@@ -93,7 +93,8 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
          "hwc.npy: the model takes uint8 3x12x20 (CHW); the array is 12x20x3: whole planes are fed "
          "one after the other; of height, width, channels make x.transpose(2, 0, 1)\n"),
         (["net.kmodel", "--input", "folder"], "folder cannot be read: it is a folder\n"),
-        (["net.kmodel", "--input", "two.npz"], "it holds several arrays (.npz); give one .npy\n"),
+        (["net.kmodel", "--input", "two.npz"],
+         "it is no plain .npy array (it is an archive of arrays)\n"),
         (["net.kmodel", "--input", "x.npy", "--output", "net.kmodel/o.npz"],
          "net.kmodel/o.npz cannot be written: Not a directory"),
     ],

@@ -44,6 +44,10 @@ NOT_RUN = {
     "doit -f dev.py": "likewise",
     "tests/all_pythons.sh": "is this suite, once for every Python",
     "python tests/fuzz_kmodel.py --cases 100000": "takes the better part of an hour",
+    "python tests/fuzz_tflite.py --cases 20000 && "
+    "python tests/fuzz_tflite.py --cases 3000 --chain": "takes half an hour",
+    'for kind in samples calibration archive kfpkg; do python tests/fuzz_files.py "$kind" --cases '
+    "3000; done": "takes some minutes",
     "python -m tests.compiler.random_networks --count 5000 --kmodel 3 --seed 1 --runtime maixpy "
     "-j 2": "takes some ten minutes",
     "python -m tests.compiler.random_networks --count 5000 --kmodel 4 --seed 1 --runtime maixpy "

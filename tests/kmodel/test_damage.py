@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k210tasks.kmodel import parse, v3_layers, v4_ops, write
+from k210tasks.kmodel import KmodelError, parse, v3_layers, v4_ops, write
 from k210tasks.kmodel.codec import MAIN, MemoryRange
 from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
@@ -29,13 +30,15 @@ def test_overwritten_and_cut_files_run_or_are_refused(
     damaged = bytearray(data)
     for at, new in edits:
         damaged[at : at + len(new)] = new
-    fuzz_kmodel.check(bytes(damaged[:length]))
+    with contextlib.suppress(KmodelError):
+        fuzz_kmodel.check(bytes(damaged[:length]))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\x03\0\0\0", b"LDMK\x04\0\0\0"]))
 def test_noise_is_refused_or_runs(noise: bytes, head: bytes) -> None:
-    fuzz_kmodel.check(head + noise)
+    with contextlib.suppress(KmodelError):
+        fuzz_kmodel.check(head + noise)
 
 
 def many_layers() -> list[tuple[str, bytes]]:

@@ -13,7 +13,6 @@ from k210tasks.kmodel.v3 import KmodelV3
 from k210tasks.kmodel.v4 import KmodelV4
 from k210tasks.kpu.layout import read_map
 from k210tasks.simulator import InputError, Simulator
-from tests.fuzz_kmodel import fuzz
 from tests.simulator import models
 
 
@@ -235,10 +234,3 @@ def test_memory_is_refused_before_it_is_allocated() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize("runtime", ["host", "all"])
-def test_damaged_files_run_or_are_refused(runtime: str) -> None:
-    outcomes = fuzz(600, seed=7, runtime=runtime)
-    assert sum(outcomes.values()) == 600
-    assert min(outcomes["ran"], outcomes["not prepared"], outcomes["not parsed"]) > 50

@@ -7,7 +7,6 @@ change of the method nor of any compiler setting runs the model again.
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +18,7 @@ from k210tasks.compiler.numerics.histogram import HALF, Histogram
 from k210tasks.compiler.options import Fed
 from k210tasks.errors import K210Error
 from k210tasks.jsondata import loads, plain
-from k210tasks.npz import NpzWriter
+from k210tasks.npz import NpzWriter, read
 
 FORMAT = 3
 
@@ -159,10 +158,9 @@ class Calibration:
     def from_npz(cls, source: Path | IO[bytes]) -> Calibration:
         """Read the file; raises :class:`CalibrationError` for anything else."""
         try:
-            with np.load(source, allow_pickle=False) as file:
-                data = {name: file[name] for name in file.files}
+            data = read(source)
             return cls._build(header_of(data["meta"]), data)
-        except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, IndexError, OverflowError, TypeError) as error:
             raise CalibrationError(
                 f"not calibration data of the built-in compiler ({error}): calibrate again"
             ) from error
