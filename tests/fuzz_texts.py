@@ -1,5 +1,5 @@
 """Damages the texts that k210tasks reads: models.yaml, contracts, k210.lock, records, results,
-the kept manifest, stamps, history and doit's bookkeeping.
+the kept manifest, stamps, history, doit's bookkeeping and answers of workers.
 
     python tests/fuzz_texts.py KIND [--cases 3000] [--seed 0]
 """
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from doit.dependency import JSONCodec
 
 from k210tasks import manifest
+from k210tasks.errors import K210Error
 from k210tasks.firmware import c_header
 from k210tasks.firmware.contract import Contract
 from k210tasks.manifest import kept
@@ -30,7 +31,7 @@ from k210tasks.store.checked import HEAD, checked
 from k210tasks.store.history import History
 from k210tasks.store.records import TaskStates, written
 from k210tasks.store.results import Result, Store
-from k210tasks.toolchains import lockfile
+from k210tasks.toolchains import lockfile, worker
 from tests import fuzzing
 from tests.firmware.test_contract import FACES
 
@@ -156,6 +157,13 @@ def bookkeeping(data: bytes) -> str:
     return err.getvalue()
 
 
+def worker_answer(data: bytes) -> str:
+    try:
+        return str(worker.understood(data.decode("utf-8", "replace"), 7).id)
+    except worker._Broken as broken:
+        raise K210Error(broken.how) from None
+
+
 def _seeds() -> dict[str, list[bytes]]:
     done = {
         "outcome": "done", "version": 3, "settings": {"a": [1, None]}, "key": "ab" * 32,
@@ -165,6 +173,10 @@ def _seeds() -> dict[str, list[bytes]]:
     told = Result(key="abc", outputs=outputs, task="kmodel:one", project="/p")
     entry = {"sha256": "ab" * 32, "size": 100, "url": "https://example.org/a.tar.gz"}
     locked = {"version": 1, "archives": {"nncase-1.9.0": {"linux-x86_64": entry}}}
+    answers = (
+        {"id": 7, "progress": [1, 2, "reading"]}, {"id": 7, "ok": True, "result": {"a": [1]}},
+        {"id": 7, "ok": False, "kind": "refused", "message": "no"},
+    )  # fmt: skip
     line = {"run": "r", "time": 1.5, "task": "kmodel:one", "did": "computed", "ok": True}
     return {
         "models.yaml": [YAML.encode()],
@@ -180,6 +192,7 @@ def _seeds() -> dict[str, list[bytes]]:
         ],
         "history": [b"\n".join([json.dumps(line).encode()] * 4) + b"\n"],
         "bookkeeping": [json.dumps({"kmodel:one": {"x": 1}, "b": {"y": [1]}}).encode()],
+        "worker answer": [json.dumps(answer).encode() + b"\n" for answer in answers],
     }
 
 
@@ -198,6 +211,7 @@ TARGETS: dict[str, Callable[[bytes], str]] = {
     "kept manifest": kept_manifest,
     "history": history,
     "bookkeeping": bookkeeping,
+    "worker answer": worker_answer,
 }
 SEEDS = _seeds()
 

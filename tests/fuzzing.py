@@ -151,8 +151,9 @@ def _of_children() -> int:
 
 def _batch(
     pipe: Connection, numbers: range, seed: int, seeds: Sequence[bytes], mutate: Mutate,
-    target: Target,
+    target: Target, prepare: Callable[[], object],
 ) -> None:  # fmt: skip
+    prepare()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BACKSTOP, used + BACKSTOP))
     for number in numbers:
@@ -162,15 +163,18 @@ def _batch(
 
 
 def run(
-    target: Target, seeds: Sequence[bytes], mutate: Mutate, cases: int, seed: int = 0
-) -> tuple[Counter[str], list[Fault]]:
-    """Try that many cases; what became of them, and the faults."""
+    target: Target, seeds: Sequence[bytes], mutate: Mutate, cases: int, seed: int = 0,
+    prepare: Callable[[], object] = lambda: None,
+) -> tuple[Counter[str], list[Fault]]:  # fmt: skip
+    """Try that many cases; what became of them, and the faults. ``prepare`` is called in each
+    child before its cases."""
     tally, faults, first = Counter[str](), list[Fault](), 0
     fork = get_context("fork")
     while first < cases:
         here, there = fork.Pipe(duplex=False)
         numbers = range(first, min(first + BATCH, cases))
-        child = fork.Process(target=_batch, args=(there, numbers, seed, seeds, mutate, target))
+        given = (there, numbers, seed, seeds, mutate, target, prepare)
+        child = fork.Process(target=_batch, args=given)
         child.start()
         there.close()
         number, done, ending = first, first - 1, "crash"
@@ -208,11 +212,12 @@ def arguments(name: str, cases: int) -> argparse.ArgumentParser:
 
 
 def reported(
-    name: str, target: Target, seeds: Sequence[bytes], mutate: Mutate, args: argparse.Namespace
-) -> int:
+    name: str, target: Target, seeds: Sequence[bytes], mutate: Mutate, args: argparse.Namespace,
+    prepare: Callable[[], object] = lambda: None,
+) -> int:  # fmt: skip
     """Run and print as ``args`` of :func:`arguments` ask; the exit status."""
     began = time.monotonic()
-    tally, faults = run(target, seeds, mutate, args.cases, args.seed)
+    tally, faults = run(target, seeds, mutate, args.cases, args.seed, prepare)
     for fault in faults[:20]:
         print(f"case {fault.case}, {fault.kind}: {fault.text[-1500:]}")
     for fault in faults if args.keep is not None else ():

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from k210tasks import toolchains
 from k210tasks.errors import K210Error
-from tests import fuzz_files, fuzz_kmodel, fuzz_texts, fuzz_tflite, fuzzing
+from tests import fuzz_files, fuzz_graphs, fuzz_kmodel, fuzz_texts, fuzz_tflite, fuzzing
 
 
 @pytest.mark.parametrize("kind", fuzz_texts.TARGETS)
@@ -51,6 +52,16 @@ def test_damaged_models_go_through_the_chain_or_are_refused() -> None:
     tally, faults = fuzzing.run(fuzz_tflite.chained, seeds, fuzz_tflite.mutate, 60, seed=12)
     assert faults == [], tally
     assert min(tally["right"], tally["refused"]) > 3
+
+
+@pytest.mark.toolchain
+def test_damaged_graphs_are_converted_or_refused() -> None:
+    if not toolchains.get("tensorflow").installed():
+        pytest.skip("TensorFlow is not installed")
+    target, made, warm_up = fuzz_graphs.converted, fuzz_graphs.seeds(), fuzz_graphs.warm_up
+    tally, faults = fuzzing.run(target, made, fuzz_graphs.mutate, 60, 4, warm_up)
+    assert faults == [], tally
+    assert min(tally["right"], tally["refused"]) > 5
 
 
 def _as_told(data: bytes) -> str:

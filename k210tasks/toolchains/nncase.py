@@ -84,7 +84,7 @@ def compile(
             f"it wrote no kmodel 5: the file starts with {start.hex(' ') or 'nothing'}",
             log_name,
         )
-    return {"bytes": result["bytes"], **read_summary(result["printed"])}
+    return {"bytes": out.stat().st_size, **read_summary(result["printed"])}
 
 
 def simulate(

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from k210tasks.jsondata import Misfit, read
 from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import OperationFailed
 from k210tasks.toolchains.toolchain import PythonToolchain, Toolchain
 from k210tasks.toolchains.worker import Json
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What :func:`convert` returns."""
+
+    inputs: dict[str, list[int]]
+    outputs: list[str]
+    bytes: int
 
 
 def convert(
@@ -46,6 +57,13 @@ def convert(
         progress=progress,
     )
     result.pop("printed")
+    try:
+        read(_Used, result)
+    except Misfit as misfit:
+        what = f"TensorFlow's worker answered with a {misfit.where} that is {misfit.found!r}"
+        raise OperationFailed(
+            toolchain.name, f"converting {source.name}", what, getattr(log, "name", None)
+        ) from None
     start = b""
     if out.exists():
         with out.open("rb") as file:

@@ -15,9 +15,11 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, Literal, TextIO
 
+from k210tasks.jsondata import loads, spelled
 from k210tasks.progress import Progress
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.messages import explain
@@ -71,14 +73,13 @@ class Worker:
                 self._forget()
                 raise
             printed = self._printed(start, log)
-        if answer["ok"]:
-            return {**answer["result"], "printed": printed}
-        message = str(answer["message"])
+        if isinstance(answer, Done):
+            return {**answer.result, "printed": printed}
         if log is not None:
-            log.write(message + "\n")
-        if answer["kind"] == "refused":
-            raise BadRequest(f"{doing}: {message}")
-        raise OperationFailed(self.name, doing, explain(printed, message), _log_name(log))
+            log.write(answer.message + "\n")
+        if answer.why == "refused":
+            raise BadRequest(f"{doing}: {answer.message}")
+        raise OperationFailed(self.name, doing, explain(printed, answer.message), _log_name(log))
 
     def close(self) -> None:
         """End the process, if it runs."""
@@ -104,7 +105,7 @@ class Worker:
 
     def _exchange(
         self, process: subprocess.Popen[str], request: Json, progress: Progress | None
-    ) -> Json:
+    ) -> Done | NotDone:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -112,18 +113,12 @@ class Worker:
             process.stdin.flush()
         except OSError:
             raise _Broken from None
-        for line in process.stdout:
-            try:
-                answer = json.loads(line)
-                matches = answer["id"] == request["id"]
-            except (ValueError, TypeError, KeyError):
-                raise _Broken(f"answered something unintelligible ({line[:60]!r})") from None
-            if not matches:
-                raise _Broken(f"answered another request ({line[:60]!r})")
-            if "progress" not in answer:
-                return dict(answer)
+        while line := process.stdout.readline(_LONGEST):
+            answer = understood(line, request["id"])
+            if not isinstance(answer, Progressed):
+                return answer
             if progress is not None:
-                progress(*answer["progress"])
+                progress(*answer.progress)
         raise _Broken
 
     def _ending(self) -> str:
@@ -179,6 +174,51 @@ class Worker:
             if raw is not None:
                 with contextlib.suppress(OSError):
                     raw.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The first answers to a request: how far it is."""
+
+    id: int
+    progress: tuple[int, int, str]  # done, total, what
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last answer, with what the operation gave back."""
+
+    id: int
+    ok: Literal[True]
+    result: Json
+
+
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """The last answer; "refused": the user's files are at fault."""
+
+    id: int
+    ok: Literal[False]
+    message: str
+    why: Literal["refused", "failed"] = spelled("kind")
+
+
+#: characters of an answer
+_LONGEST = 16 << 20
+
+
+def understood(line: str, number: int) -> Progressed | Done | NotDone:
+    """The answer to request ``number`` in a line of a worker. Raises :class:`_Broken`."""
+    try:
+        answer: Progressed | Done | NotDone = loads(_ANSWER, line)
+    except ValueError:
+        raise _Broken(f"answered something unintelligible ({line[:60]!r})") from None
+    if answer.id != number:
+        raise _Broken(f"answered another request ({line[:60]!r})")
+    return answer
+
+
+_ANSWER: Any = Progressed | Done | NotDone
 
 
 class _Broken(Exception):
