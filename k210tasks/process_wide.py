@@ -6,6 +6,7 @@ by itself, the second would save changed and put back changed, after the first h
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,8 +21,14 @@ class WhileUsed:
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
         self._change = change
-        self._lock = threading.Lock()
         self._users = 0
+        self._new_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._new_lock)
+
+    def _new_lock(self) -> None:
+        """In a forked child, too: the thread that held the lock is not there to give it back."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> None:
         with self._lock:

@@ -111,7 +111,7 @@ def judge(done: Ended) -> None:
     assert done.seconds < SECONDS, f"{done.seconds} s of processor time"
     assert done.peak < BYTES
     assert done.text
-    for bad in ("Traceback", "internal error", "unexpected", "[Errno"):
+    for bad in ("Traceback", "internal error", "unexpected", "[Errno", "INFO:"):
         assert bad not in done.text, done.text
     assert done.text == visible(done.text)
 

@@ -70,6 +70,8 @@ class Apart:
         os.close(inbox[0])
         os.close(outbox[1])
         self._pid = pid
+        self._silent = False
+        os.set_blocking(inbox[1], False)
         self._to: IO[bytes] = os.fdopen(inbox[1], "wb", buffering=0)
         self._from: IO[bytes] = os.fdopen(outbox[0], "rb")
         self.close = weakref.finalize(
@@ -84,8 +86,12 @@ class Apart:
 
     def send(self, item: Any) -> bool:
         """Hand ``item`` over; False where the child takes no more, as :meth:`receive` will say."""
+        rest = memoryview(pickle.dumps(item, protocol=5))
         try:
-            pickle.dump(item, self._to, protocol=5)
+            while rest:
+                if not self._ready(self._to, select.POLLOUT):
+                    return False
+                rest = rest[os.write(self._to.fileno(), rest) :]
         except BrokenPipeError:
             return False
         return True
@@ -96,13 +102,11 @@ class Apart:
 
     def receive(self) -> Any:
         """The next reply. Raises what ``body`` raised, or :class:`EndedApart`."""
-        ready, _, _ = select.select([self._from], [], [], SILENCE)
-        if not ready:
-            os.kill(self._pid, signal.SIGKILL)
+        self._ready(self._from, select.POLLIN)
         try:
             kind, value = pickle.load(self._from)
         except (EOFError, pickle.UnpicklingError):
-            self._ended(silent=not ready)
+            self._ended()
         if kind == "raised":
             raise _rebuilt(*value)
         return value
@@ -112,7 +116,16 @@ class Apart:
         self.send(item)
         return self.receive()
 
-    def _ended(self, *, silent: bool) -> NoReturn:
+    def _ready(self, stream: IO[bytes], how: int) -> bool:
+        """Wait for the child to take or to give something; where it does not, it is ended."""
+        poll = select.poll()
+        poll.register(stream, how)
+        if not poll.poll(SILENCE * 1000):
+            self._silent = True
+            os.kill(self._pid, signal.SIGKILL)
+        return not self._silent
+
+    def _ended(self) -> NoReturn:
         _, status = os.waitpid(self._pid, 0)
         self._said.seek(0)
         said = self._said.read()[-4096:].decode("utf-8", "replace")
@@ -121,7 +134,7 @@ class Apart:
         if detach is not None:
             for stream in detach[2][2]:
                 stream.close()
-        raise EndedApart(self._doing, _how(status, silent=silent), lines[-1] if lines else "")
+        raise EndedApart(self._doing, _how(status, silent=self._silent), lines[-1] if lines else "")
 
 
 def _pipe() -> tuple[int, int]:

@@ -18,6 +18,7 @@ from k210tasks import tflite_schema
 from k210tasks.compiler.float_protocol import FloatTensor
 from k210tasks.errors import K210Error
 from k210tasks.process_wide import unwarned
+from k210tasks.reference.remarks import unremarked
 from k210tasks.tflite_verifier import verify
 
 #: Ops that only move values.
@@ -63,7 +64,7 @@ class FloatModel:
 
         verify(tflite)  # LiteRT looks at nothing
         try:
-            with unwarned:  # that keep_all costs memory we know
+            with unremarked, unwarned:  # that keep_all costs memory we know
                 self._interpreter = Interpreter(
                     model_content=tflite,
                     num_threads=threads,

@@ -230,3 +230,31 @@ def test_only_what_is_known_in_full_runs_with_us() -> None:
     net.op("RELU", [net.input], (1, 8, 8, 4))
     assert not understood(net.build())
     assert not understood(b"TFL3")
+
+
+def deaf(inbox: Iterator[Any], reply: Reply) -> None:
+    time.sleep(60)
+
+
+def dumb(inbox: Iterator[Any], reply: Reply) -> None:
+    for _ in inbox:
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("body", [deaf, dumb])
+def test_a_child_that_takes_or_gives_nothing_is_given_up(
+    body: Callable[[Iterator[Any], Reply], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.3)
+    apart = Apart(body, "reading")
+    taken = apart.send(b"x" * (8 << 20))
+    assert taken == (body is dumb)
+    with pytest.raises(EndedApart) as caught:
+        apart.receive()
+    assert str(caught.value).startswith("reading did not come back within 0.3 s: the model is dam")
+
+
+def test_more_than_a_pipe_holds_arrives() -> None:
+    with Apart(echo, "reading") as apart:
+        given = np.random.default_rng(0).bytes(8 << 20)
+        assert apart.ask(given) == given
