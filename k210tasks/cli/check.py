@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from k210tasks.cli.contract_args import add_small_maps
+from k210tasks.cli.contract_args import add_sizes, add_small_maps
 from k210tasks.cli.given import read_bytes
 from k210tasks.errors import K210Error
 
@@ -32,25 +32,31 @@ class NoBuiltin(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE.tflite", help="the model to look at")
+    parser.add_argument("file", metavar="FILE", help="the model to look at, a .tflite or .onnx")
     parser.add_argument(
         "--kmodel", type=int, choices=(3, 4), help="only this version of the format (default: both)"
     )
     parser.add_argument("--firmware", metavar="PROFILE", help="only what this firmware loads")
     add_small_maps(parser)
+    add_sizes(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only verdicts and reasons")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the model can be compiled for one of the versions asked for, else 1."""
-    tflite = read_bytes(args.file)
+    data = read_bytes(args.file)
     versions = _versions(args)
     runtime = _runtime(args)
     from k210tasks.compiler.checking import check
     from k210tasks.compiler.problems import CompileError
+    from k210tasks.compiler.reader import opened
+    from k210tasks.steps.signature import beside
 
     try:
-        reports = [check(tflite, version, args.small_maps, runtime) for version in versions]
+        reports = []
+        for version in versions:  # each takes the model apart anew
+            model = opened(data, args.inputs, beside(args.file))
+            reports.append(check(model, version, args.small_maps, runtime))
     except CompileError as error:
         raise CannotCheck(args.file, str(error)) from error
     for report in reports:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.cli import contracts
-from k210tasks.cli.contract_args import add_contract, count, preprocess
+from k210tasks.cli.contract_args import add_contract, add_sizes, count, preprocess
 from k210tasks.cli.given import UnreadableKmodel, read_bytes
 from k210tasks.cli.output import wrapped
 from k210tasks.cli.runtime_args import add_runtime, chosen_runtime
@@ -31,7 +31,7 @@ EXAMPLE = (
 
 class Swapped(K210Error):
     def __init__(self, model: str) -> None:
-        super().__init__(f"{model} is a kmodel: the float model, a .tflite, comes first")
+        super().__init__(f"{model} is a kmodel: the float model, a .tflite or .onnx, comes first")
 
 
 class OtherModel(K210Error):
@@ -68,7 +68,9 @@ class OtherContract(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL.tflite", help="the float model", type=Path)
+    parser.add_argument(
+        "model", metavar="MODEL", help="the float model, a .tflite or .onnx", type=Path
+    )
     parser.add_argument(
         "kmodel", metavar="FILE.kmodel", help="what a compiler made of it", type=Path
     )
@@ -95,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="contract.json of the kmodel: how its input and outputs are quantised, and its "
         "mean, std, colours and labels (default: FILE.kmodel.contract.json, or the one in build/)",
     )
+    add_sizes(parser)
     add_contract(parser)
     add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -121,12 +124,11 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.steps.doubtful import of_layers
     from k210tasks.steps.judge import weak_proof
     from k210tasks.steps.measure import measure
-    from k210tasks.steps.signature import read_signature
+    from k210tasks.steps.signature import read_model
     from k210tasks.steps.table import table
 
-    tflite = read_bytes(str(args.model))
-    _refuse_kmodel(str(args.model), tflite)
-    signature = read_signature(tflite, str(args.model))
+    _refuse_kmodel(str(args.model), read_bytes(str(args.model)))
+    model, signature = read_model(args.model, str(args.model), args.inputs)
     found = scan(args.images)
     kmodel = read_bytes(str(args.kmodel))
     contract = _given_contract(args, kmodel)
@@ -138,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
     named = tuple(args.labels.split(",")) if args.labels else given_labels
     labels = named or class_folders(found.files)
     with shown(f"compare {args.kmodel.name}", quiet=args.json) as progress:
-        reference = Reference(tflite)
-        loader = Loader(reference.shape, asked)
+        reference = Reference(model)
+        loader = Loader(reference.shape, asked, signature.input.planar)
         result = measure(
             reference,
             _engine(args, contract, signature, progress),

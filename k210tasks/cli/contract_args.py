@@ -1,4 +1,4 @@
-"""What several verbs ask: the contract of pictures, and how a model is compiled."""
+"""What several verbs ask: the contract of pictures, how a model is compiled, its sizes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ def add_small_maps(parser: argparse.ArgumentParser) -> None:
         choices=("padded", "kpu"),
         help="maps below 4x4: computed as part of larger ones (default), or put out by KPU layers",
     )
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """``--inputs``."""
+    parser.add_argument(
+        "--inputs",
+        metavar="NAME=1,C,H,W",
+        type=_sizes,
+        help="size of the input of an .onnx that leaves it open, in the order of the file",
+    )
+
+
+def _sizes(text: str) -> dict[str, tuple[int, ...]]:
+    name, _, numbers = text.rpartition("=")
+    if not name or not all(n.isascii() and n.isdigit() for n in numbers.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1,3,240,320")
+    return {name: tuple(int(n) for n in numbers.split(","))}
 
 
 def preprocess(args: argparse.Namespace) -> Preprocess:

@@ -1,4 +1,4 @@
-"""``k210 convert``: one ``.tflite`` to one ``.kmodel``, without a models.yaml."""
+"""``k210 convert``: one ``.tflite`` or ``.onnx`` to one ``.kmodel``, without a models.yaml."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from k210tasks.cli import contracts
-from k210tasks.cli.contract_args import add_contract, add_small_maps, count, preprocess
+from k210tasks.cli.contract_args import add_contract, add_sizes, add_small_maps, count, preprocess
 from k210tasks.cli.given import CannotWrite, is_kmodel, refuse_foreign
 from k210tasks.errors import K210Error
 
 if TYPE_CHECKING:
     from k210tasks.engine.job import Folder
     from k210tasks.manifest.compilers import Compiler
-    from k210tasks.manifest.model import Model
+    from k210tasks.manifest.model import Model, SourceKind
 
 EXAMPLE = "k210 convert workspace/nn_xo.tflite --images images/nn_xo/calibration --mean 0 --std 1"
 
@@ -28,7 +28,7 @@ _GRAPHS = (".pb", ".pbtxt", ".keras", ".h5")
 class NotATflite(K210Error):
     def __init__(self, shown: str) -> None:
         super().__init__(
-            f"{shown} is no .tflite; TensorFlow and Keras models go through the chain: "
+            f"{shown} is no .tflite or .onnx; TensorFlow and Keras models go through the chain: "
             "k210 init lists them in a models.yaml, then doit converts them"
         )
 
@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from k210tasks.manifest.compilers import COMPILERS
     from k210tasks.profiles import PROFILES
 
-    parser.add_argument("file", metavar="FILE.tflite", type=Path, help="the float model")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="the float model, a .tflite or .onnx"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -106,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the built-in compiler (default normal)",
     )
     add_small_maps(parser)
+    add_sizes(parser)
     add_contract(parser)
 
 
@@ -131,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.manifest.model import Calibrate, Model
     from k210tasks.profiles import PROFILES
     from k210tasks.steps.signature import read_model
+    from k210tasks.steps.vendor import NoOnnx
 
     source: Path = args.file
     out: Path = args.output or source.with_suffix(".kmodel")
@@ -147,7 +151,10 @@ def run(args: argparse.Namespace) -> int:
         raise WrongVersion(compiler.name, kmodel, compiler.kmodels)
     if args.method not in compiler.methods:
         raise NoSuchMethod(compiler.name, args.method, list(compiler.methods))
-    _, signature = read_model(source, str(source))
+    given, signature = read_model(source, str(source), args.inputs)
+    kind: SourceKind = "tflite" if isinstance(given, bytes) else "onnx"
+    if kind not in compiler.in_place:
+        raise NoOnnx(compiler.name, str(source))
     if args.images is None and (compiler.family == "vendor" or signature.is_float):
         raise ImagesNeeded(compiler.name)
     folder = _folder(args.images, args.samples) if args.images is not None else None
@@ -156,7 +163,8 @@ def run(args: argparse.Namespace) -> int:
     model = Model(
         name=source.stem,
         source=str(source),
-        source_kind="tflite",
+        source_kind=kind,
+        inputs=None if args.inputs is None else tuple(args.inputs.items()),
         compiler=compiler.name,
         firmware=args.firmware,
         kmodel=kmodel,

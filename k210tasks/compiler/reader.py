@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from k210tasks.compiler.constraints import violations
+from k210tasks.compiler.formats import is_onnx
 from k210tasks.compiler.ir import Graph
 from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
 from k210tasks.compiler.reading import elementwise, layers, moves
@@ -23,12 +24,6 @@ HANDLERS: dict[str, Handler] = {
     **elementwise.HANDLERS,
     **moves.HANDLERS,
 }
-
-
-def is_onnx(data: bytes) -> bool:
-    """Whether bytes are those of an ONNX model, if they are a model at all: protobuf begins with
-    the field of the version, FlatBuffers have a name at the fourth byte."""
-    return data[:1] == b"\x08" and data[4:8] != b"TFL3"
 
 
 def opened(

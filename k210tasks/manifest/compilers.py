@@ -17,6 +17,12 @@ class Compiler:
     kmodels: tuple[int, ...]  # versions it can write, the preferred one first
     toolchain: str | None  # name in toolchains.catalogue; None: nothing to fetch
     methods: dict[str, str]  # calibrate.method -> the compiler's own name for it
+    in_place: tuple[str, ...] = ("tflite",)  # kinds of sources that it reads as they are
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Kinds of sources: those that need a conversion too, as every compiler reads .tflite."""
+        return (*self.in_place, "pb", "pbtxt", "savedmodel", "keras", "h5")
 
 
 COMPILERS: dict[str, Compiler] = {
@@ -28,6 +34,7 @@ COMPILERS: dict[str, Compiler] = {
             (3, 4),
             None,
             {"minmax": "minmax", "percentile": "percentile", "mse": "mse", "kl": "kl"},
+            ("tflite", "onnx"),
         ),
         Compiler(
             "nncase-1.9.0",
@@ -35,6 +42,7 @@ COMPILERS: dict[str, Compiler] = {
             (5,),
             "nncase-1.9.0",
             {"minmax": "no_clip", "mse": "l2", "kl": "kld_m2", "percentile": "cdf"},
+            ("tflite", "onnx"),
         ),
         Compiler(
             "ncc-0.2.0-beta4",

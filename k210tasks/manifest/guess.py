@@ -57,7 +57,7 @@ def models_in(root: Path) -> list[Guess]:
     found: dict[str, str] = {}
     for source in _sources(root):
         name = name_for(source)
-        # Of two files of one name the first is taken: a .tflite needs no conversion.
+        # Of two files of one name the first is taken: .tflite and .onnx need no conversion.
         found.setdefault(names.folded(name), source)
     return [_with_samples(name_for(source), source, root) for source in found.values()][:_MOST]
 
@@ -79,7 +79,7 @@ def name_for(source: str) -> str:
 
 def _sources(root: Path) -> Iterator[str]:
     """Paths of sources, of each folder those that need no conversion first."""
-    order = (".tflite", ".pb", ".pbtxt", ".keras", ".h5")
+    order = (".tflite", ".onnx", ".pb", ".pbtxt", ".keras", ".h5")
     for folder in _SOURCES_IN:
         try:
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)

@@ -14,7 +14,11 @@ from typing import Literal
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.toolchains.catalogue import ToolchainOverride
 
-SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite"]
+SourceKind = Literal["pb", "pbtxt", "savedmodel", "keras", "h5", "tflite", "onnx"]
+#: kinds that compilers read as they are, without a conversion
+IN_PLACE: tuple[SourceKind, ...] = ("tflite", "onnx")
+#: what the name of an .onnx becomes for the file beside it that holds its values
+EXTERNAL = ".data"
 Method = Literal["minmax", "percentile", "mse", "kl"]
 
 #: What a models.yaml that says neither means. All other defaults are those of the fields below.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from k210tasks.manifest.model import SourceKind
+from k210tasks.manifest.model import IN_PLACE, SourceKind
 from k210tasks.manifest.names import folded
 
 #: Suffix of a source -> its kind. A path with another suffix is a SavedModel folder.
@@ -15,19 +15,26 @@ SOURCE_KINDS: dict[str, SourceKind] = {
     ".keras": "keras",
     ".h5": "h5",
     ".tflite": "tflite",
+    ".onnx": "onnx",
 }
+_EXPORT = "export it to .onnx first: docs/how-to/pytorch.md"
 SOURCES_ALLOWED = f"allowed: {', '.join(SOURCE_KINDS)} or a SavedModel folder"
 
 #: Suffixes of other tools' models -> what to do with one.
 FOREIGN: dict[str, str] = {
-    ".onnx": "convert it to .tflite first",
-    ".pt": "export it to .tflite first",
-    ".pth": "export it to .tflite first",
+    ".pt": _EXPORT,
+    ".pth": _EXPORT,
+    ".pdmodel": _EXPORT,
+    ".pdparams": _EXPORT,
+    ".weights": _EXPORT,
+    ".cfg": _EXPORT,
+    ".mlmodel": _EXPORT,
+    ".safetensors": _EXPORT,
     ".hdf5": "rename it to .h5",
     ".ckpt": "freeze it to a .pb first",
     ".meta": "freeze the checkpoint to a .pb first",
-    ".caffemodel": "convert it to .tflite first",
-    ".prototxt": "convert the Caffe model to .tflite first",
+    ".caffemodel": _EXPORT,
+    ".prototxt": _EXPORT,
     ".kmodel": "a kmodel is what doit writes; give the model it was made from",
     ".zip": "unpack it",
     ".json": "give the model itself",
@@ -57,7 +64,7 @@ def suffix(path: str) -> str:
 
 def model_files(name: str, kind: SourceKind) -> Iterator[tuple[str, str]]:
     """What doit writes for a model: path and the task that does; folders end in ``/``."""
-    if kind != "tflite":
+    if kind not in IN_PLACE:
         yield f"workspace/{name}.tflite", f"convert:{name}"
     yield f"workspace/{name}.kmodel", f"kmodel:{name}"
     yield f"build/{name}/", f"model:{name}"

@@ -12,6 +12,7 @@ from k210tasks.manifest.kinds import listed
 from k210tasks.manifest.model import (
     DEFAULT_COMPILER,
     DEFAULT_PROFILE,
+    IN_PLACE,
     Calibrate,
     Model,
     Verify,
@@ -112,6 +113,9 @@ def model(
     profile = PROFILES[e.value("firmware", DEFAULT_PROFILE)]
     kmodel = _kmodel(e, compiler, profile.name, found)
     _compiler(e, compiler, kmodel, found)
+    if kind not in compiler.reads and not e.broken("source", "compiler"):
+        others = listed(c.name for c in COMPILERS.values() if kind in c.reads)
+        found.add((*e.path, "source"), f"{compiler.name} reads no .{kind}", f"use {others}")
     images = _path(e.get("images")[0], root)
     verify = _verify(e, root)
     skip = e.broken("images", "source", "compiler", "verify") or found.document.damaged(e.path)
@@ -119,14 +123,15 @@ def model(
         images is None
         and not skip
         and not (
-            compiler.name == "builtin" and kind == "tflite" and (verify is None or verify.images)
+            compiler.name == "builtin" and kind in IN_PLACE and (verify is None or verify.images)
         )
     ):
         found.add(
             e.path,
             "images is missing",
             "allowed: a folder of pictures or tensors to calibrate with; only a quantised .tflite "
-            "for the built-in compiler needs none, with verify: off or verify: {images: …}",
+            "or .onnx for the built-in compiler needs none, with "
+            "verify: off or verify: {images: …}",
             at_key=True,
         )
     made_by, place = e.get("made_by")
@@ -160,10 +165,11 @@ def _inputs(
     e: _Entry, entry: schema.Model, kind: str, found: Findings
 ) -> tuple[tuple[str, tuple[int, ...]], ...] | None:
     for key in ("inputs", "outputs"):
-        if kind == "tflite" and not e.broken("source") and e.own(key):
+        itself = kind == "tflite" or (kind == "onnx" and key == "outputs")
+        if itself and not e.broken("source") and e.own(key):
             found.add(
                 (*e.path, key),
-                f"a .tflite has its {key} in itself",
+                f"a .{kind} has its {key} in itself",
                 "leave the key out; it is for graphs",
                 at_key=True,
             )

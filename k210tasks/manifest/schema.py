@@ -177,14 +177,18 @@ class Model(Defaults):
     """One model."""
 
     source: Annotated[
-        str, kinds.path(".pb, .pbtxt, .keras, .h5, .tflite or a SavedModel folder")
-    ] = Field(description="The trained model: .pb, .pbtxt, .keras, .h5, .tflite, or a SavedModel.")
+        str, kinds.path(".pb, .pbtxt, .keras, .h5, .tflite, .onnx or a SavedModel folder")
+    ] = Field(
+        description="The trained model: .pb, .pbtxt, .keras, .h5, .tflite, .onnx, or a SavedModel."
+    )
     inputs: dict[str, Annotated[tuple[int, ...], kinds.shape()]] = _key(
-        "Name and shape of the graph's input, batch first. Not for a .tflite.",
+        "Name and shape of the input, batch first and in the order of the file: for a graph, and "
+        "for an .onnx that leaves sizes open. Not for a .tflite.",
         "inferred where there is no choice",
     )
     outputs: Annotated[tuple[str, ...], kinds.texts("names of tensors of the graph")] = _key(
-        "Names of the graph's outputs. Not for a .tflite.", "inferred where there is no choice"
+        "Names of the graph's outputs. Not for a .tflite or .onnx.",
+        "inferred where there is no choice",
     )
 
 

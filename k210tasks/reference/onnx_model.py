@@ -104,7 +104,8 @@ class OnnxFloatModel:
                 names = tuple(tensors[n].name for n in group if n)
                 given = dict(zip((n for n in group if n), self._run(names, x), strict=True))
                 for number in group:  # number 0 is the input itself
-                    found[number] = tensors[number].of_file(given[number]) if number else x
+                    seen = given[number] if number else self._given.to_file(x)
+                    found[number] = tensors[number].of_file(seen)
             yield found
 
     def _groups(self, wanted: Collection[int]) -> list[list[int]]:

@@ -72,14 +72,21 @@ class Sample:
 class Loader:
     """Reads samples for one model.
 
-    ``shape`` is the input of the ``.tflite`` with its batch of 1: ``(1, H, W, C)`` for
+    ``shape`` is the input of the model with its batch of 1: ``(1, H, W, C)`` for
     pictures, C 1 or 3 (grey also :func:`as <picture_shape>` ``(1, H, W)`` and ``(1, N * N)``),
-    anything for tensors.
+    anything for tensors. ``planar``: the shape of tensor files, ``(1, C, …)``, where they have
+    channels first.
     """
 
-    def __init__(self, shape: tuple[int, ...], preprocess: Preprocess) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        preprocess: Preprocess,
+        planar: tuple[int, ...] | None = None,
+    ) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.preprocess = preprocess
+        self._stored = self.shape if planar is None else planar
 
     def names(self, folder: Path, files: Sequence[str]) -> tuple[str, ...]:
         """The samples in ``files`` of ``folder``: an ``.npy`` that holds N of them becomes the
@@ -88,7 +95,7 @@ class Loader:
         Reads no more than the heads of the files. One that cannot be read keeps its name:
         loading it will say what is wrong.
         """
-        return tuple(name for file in files for name in samples_in(folder, file, self.shape))
+        return tuple(name for file in files for name in samples_in(folder, file, self._stored))
 
     def load(self, path: Path, shown: str | None = None) -> Sample:
         """Read one sample; ``shown`` is its name in errors and in the result.
@@ -98,7 +105,10 @@ class Loader:
         """
         shown = str(path) if shown is None else shown
         if kind_of_sample(path.name) == "tensors":
-            return Sample(shown, None, read_tensor(path, shown, self.shape))
+            tensor = read_tensor(path, shown, self._stored)
+            if self._stored != self.shape:
+                tensor = np.ascontiguousarray(np.moveaxis(tensor, 1, -1)).reshape(self.shape)
+            return Sample(shown, None, tensor)
         pixels = self.pixels(path, shown)
         mean, std = self.preprocess.effective_mean, self.preprocess.effective_std
         return Sample(shown, pixels, normalise(pixels, mean, std).reshape(self.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from k210tasks import compiler
 from k210tasks.engine.job import Job
@@ -14,13 +15,16 @@ from k210tasks.steps.made import Made, in_shape, model_input, read_kmodel
 from k210tasks.steps.settings import BuiltinSettings
 from k210tasks.steps.signature import Signature
 
+if TYPE_CHECKING:
+    from k210tasks.reference.float_model import Given
+
 NO_PICTURES = (
     "compiled without samples, the model is fed with codes of its file's own scale; if these are "
     "to be raw pixels, state preprocess.mean and preprocess.std"
 )
 
 
-def compile(job: Job, signature: Signature) -> Made:
+def compile(job: Job, model: Given, signature: Signature) -> Made:
     """kmodel 3 or 4. The calibration may be missing only where the model needs none."""
     asked = job.told(BuiltinSettings)
     preprocess = asked.preprocess
@@ -39,9 +43,7 @@ def compile(job: Job, signature: Signature) -> Made:
         std=preprocess.std,
         runtime=asked.runtime,
     )
-    result = compiler.compile(
-        job.file("tflite").read_bytes(), calibration, options, progress=job.progress
-    )
+    result = compiler.compile(model, calibration, options, progress=job.progress)
     job.outputs["kmodel"].write_bytes(result.kmodel)
     read_kmodel(job)
     taken_for_codes = calibration is None and result.fed == "tensors"

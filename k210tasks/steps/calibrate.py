@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,19 @@ from k210tasks.samples.seen import Seen
 from k210tasks.steps.settings import CalibrateSettings
 from k210tasks.steps.signature import read_model
 
+if TYPE_CHECKING:
+    from k210tasks.reference.float_model import Given
+
 
 def run(job: Job) -> None:
     """Inputs: tflite, images. Settings: CalibrateSettings. Outputs: calibration, seen."""
     asked = job.told(CalibrateSettings)
-    tflite, signature = read_model(job.file("tflite"), job.file("tflite").as_posix())
+    path = job.file("tflite")
+    model, signature = read_model(path, path.as_posix(), asked.inputs)
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")
-    loader = Loader(signature.input.shape, asked.preprocess)
+    loader = Loader(signature.input.shape, asked.preprocess, signature.input.planar)
     folder = each_sample(folder, loader, asked.samples)
     job.log.write(f"{len(folder.files)} samples of {folder.path.as_posix()}\n")
     if folder.ignored:
@@ -41,7 +45,7 @@ def run(job: Job) -> None:
     seen = Seen()
     samples = seen.each(_samples(loader, folder))
     if asked.family == "builtin":
-        _measure(job, tflite, folder, samples)
+        _measure(job, model, folder, samples)
     else:
         _collect(job, loader, folder, samples)
     job.outputs["seen"].write_text(seen.to_json(), "utf-8")
@@ -88,13 +92,13 @@ def _collect(job: Job, loader: Loader, folder: Folder, samples: Iterator[Sample]
         writer.array("files", np.array(folder.files))
 
 
-def _measure(job: Job, tflite: bytes, folder: Folder, samples: Iterator[Sample]) -> None:
+def _measure(job: Job, model: Given, folder: Folder, samples: Iterator[Sample]) -> None:
     """Let the built-in compiler run the float model on every sample."""
     from k210tasks.reference.float_model import measure_to
 
     measure_to(
         job.outputs["calibration"],
-        tflite,
+        model,
         (sample.tensor for sample in samples),
         total=len(folder.files),
         fed="pixels" if folder_kind(folder) == "images" else "tensors",

@@ -1,10 +1,12 @@
 """From what models.yaml says to the plans of every step of the chain, in order.
 
-Knows file names, roles and settings; knows nothing of doit and opens no file.
+Knows file names, roles and settings; knows nothing of doit and opens no file. The role of the
+float model is "tflite" in all keys, also where it is an ``.onnx``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +21,7 @@ from k210tasks.engine.plan import (
 )
 from k210tasks.jsondata import plain
 from k210tasks.manifest.compilers import COMPILERS
-from k210tasks.manifest.model import Manifest, Model
+from k210tasks.manifest.model import EXTERNAL, IN_PLACE, Manifest, Model
 from k210tasks.profiles import PROFILES
 from k210tasks.steps.chain_firmware import addresses, firmware_plan, vectors_plan
 from k210tasks.steps.settings import (
@@ -28,13 +30,16 @@ from k210tasks.steps.settings import (
     ConvertSettings,
     JudgeSettings,
     KmodelSettings,
+    Sizes,
     VerifySettings,
+    told,
 )
 from k210tasks.steps.versions import VERSIONS
 
 #: distributions whose versions shape what a step writes
 _PICTURES = ("numpy", "Pillow")
-_FLOAT_REFERENCE = "ai-edge-litert"
+_FLOAT_REFERENCE = ("ai-edge-litert",)
+_ONNX_REFERENCE = ("onnxruntime",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ class Chain:
 
 def chain_of(manifest: Manifest, prefix: str = "") -> Chain:
     """The plans of a manifest. ``prefix`` stands before every task's name."""
-    models = {model.name: tuple(model_plans(model, prefix)) for model in manifest.models}
+    models = {
+        model.name: tuple(model_plans(model, prefix, manifest.root)) for model in manifest.models
+    }
     by_name = {model.name: model for model in manifest.models}
     places = addresses(manifest)
     beyond = [vectors_plan(model, places[model.name], prefix) for model in manifest.models]
@@ -64,8 +71,9 @@ def chain_of(manifest: Manifest, prefix: str = "") -> Chain:
     return replace(chain, toolchains=tuple(sorted(tools)))
 
 
-def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
-    """convert, calibrate, kmodel, verify, as far as the model has them."""
+def model_plans(model: Model, prefix: str = "", root: str = "") -> Iterator[StepPlan]:
+    """convert, calibrate, kmodel, verify, as far as the model has them. ``root``: what its paths
+    start from."""
     name = model.name
     build = f"build/{name}"
     compiler = COMPILERS[model.compiler]
@@ -79,7 +87,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             step=step,
             subject=name,
             version=VERSIONS[version],
-            settings={} if settings is None else plain(settings),
+            settings={} if settings is None else told(settings),
             log=f"{build}/{step}.log",
             optional=model.optional,
             made_by=model.made_by,
@@ -89,7 +97,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
 
     tflite = model.source
     upstream: list[str] = []
-    if model.source_kind != "tflite":
+    if model.source_kind not in IN_PLACE:
         tflite = f"workspace/{name}.tflite"
         source: Input = FileInput(model.source)
         if model.source_kind == "savedmodel":
@@ -110,7 +118,13 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         )
         upstream.append("convert")
 
-    kmodel_inputs: dict[str, Input] = {"tflite": FileInput(tflite)}
+    onnx = model.source_kind == "onnx"
+    sizes = dict(model.inputs) if onnx and model.inputs is not None else None
+    reference = _ONNX_REFERENCE if onnx else _FLOAT_REFERENCE
+    float_model: dict[str, Input] = {"tflite": FileInput(tflite)}
+    if onnx and os.path.exists(os.path.join(root, tflite + EXTERNAL)):
+        float_model["external"] = FileInput(tflite + EXTERNAL)
+    kmodel_inputs = dict(float_model)
     if model.images is not None:
         calibration = f"{build}/calibration.npz"
         yield plan(
@@ -118,13 +132,13 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             f"calibrate:{compiler.family}",
             after=upstream,
             run="k210tasks.steps.calibrate:run",
-            settings=CalibrateSettings(compiler.family, effective, model.calibrate.samples),
+            settings=CalibrateSettings(compiler.family, effective, model.calibrate.samples, sizes),
             inputs={
-                "tflite": FileInput(tflite),
+                **float_model,
                 "images": SamplesInput(model.images, model.calibrate.samples),
             },
             outputs={"calibration": calibration, "seen": f"{build}/calibration.json"},
-            libraries=(*_PICTURES, _FLOAT_REFERENCE) if compiler.family == "builtin" else _PICTURES,
+            libraries=(*_PICTURES, *reference) if compiler.family == "builtin" else _PICTURES,
             doc=f"{model.images} → {calibration}",
         )
         kmodel_inputs["calibration"] = FileInput(calibration)
@@ -138,7 +152,7 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
         f"kmodel:{model.compiler}",
         after=upstream,
         run="k210tasks.steps.kmodel:run",
-        settings=_kmodel_settings(model),
+        settings=_kmodel_settings(model, sizes),
         inputs=kmodel_inputs,
         outputs={
             "kmodel": kmodel,
@@ -189,21 +203,22 @@ def model_plans(model: Model, prefix: str = "") -> Iterator[StepPlan]:
             None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
             model.labels,
             samples,
+            sizes,
         ),
         inputs={
             **made,
-            "tflite": FileInput(tflite),
+            **float_model,
             "images": SamplesInput(images, samples),
         },
         outputs={"measurement": f"{build}/measurement.json"},
         tools=("nncase-1.9.0",) if model.kmodel == 5 else (),
-        libraries=(*_PICTURES, _FLOAT_REFERENCE),
+        libraries=(*_PICTURES, *reference),
         judge=judge,
         doc=f"{kmodel} against {tflite} on {images}",
     )
 
 
-def _kmodel_settings(model: Model) -> KmodelSettings:
+def _kmodel_settings(model: Model, sizes: Sizes | None) -> KmodelSettings:
     compiler = COMPILERS[model.compiler]
     settings = KmodelSettings(
         model=model.name,
@@ -214,6 +229,7 @@ def _kmodel_settings(model: Model) -> KmodelSettings:
         input=model.input,
         firmware=model.firmware,
         labels=model.labels,
+        inputs=sizes,
     )
     if compiler.family != "builtin":
         return settings

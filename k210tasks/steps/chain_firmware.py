@@ -13,6 +13,7 @@ from k210tasks.steps.settings import (
     FirmwareSettings,
     PartSettings,
     VectorsSettings,
+    told,
 )
 from k210tasks.steps.versions import VERSIONS
 
@@ -36,13 +37,14 @@ def vectors_plan(model: Model, address: int, prefix: str) -> StepPlan:
         subject=model.name,
         version=VERSIONS["vectors"],
         run="k210tasks.steps.vectors:run",
-        settings=plain(
+        settings=told(
             VectorsSettings(
                 model.preprocess.effective,
                 model.firmware,
                 None if model.kmodel == 5 else PROFILES[model.firmware].runtime,
                 address,
                 VECTORS,
+                channels_first=model.source_kind == "onnx",
             )
         ),
         inputs=inputs,

@@ -19,7 +19,7 @@ def run(job: Job) -> None:
     Raises:
         ToolchainError: TensorFlow refuses the model; names and shapes that do not fit it
             are answered with the graph's own candidates.
-        UnusableTflite: the result has several inputs, an open shape or is not float.
+        UnusableModel: the result has several inputs, an open shape or is not float.
     """
     from k210tasks.toolchains import tensorflow
 

@@ -1,4 +1,4 @@
-"""``kmodel``: a float ``.tflite`` and its calibration to a ``.kmodel``.
+"""``kmodel``: a float model and its calibration to a ``.kmodel``.
 
 Whichever compiler does it, the step succeeds only with a file whose magic and version are
 right, and writes beside it what is known of it: the layers, the listing for people, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from k210tasks.artifacts.doubts import MODELS_YAML, Words, sentences
 from k210tasks.artifacts.layer_table import LayerTable
@@ -21,6 +22,9 @@ from k210tasks.steps.made import Made, memory_lines, read_kmodel
 from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Signature, read_model
 
+if TYPE_CHECKING:
+    from k210tasks.reference.float_model import Given
+
 
 def run(job: Job, words: Words = MODELS_YAML) -> None:
     """Inputs: tflite, calibration, seen. Outputs: kmodel, layers, listing, contract.
@@ -30,8 +34,8 @@ def run(job: Job, words: Words = MODELS_YAML) -> None:
     """
     asked = job.told(KmodelSettings)
     tflite = job.file("tflite")
-    _, signature = read_model(tflite, tflite.as_posix())
-    made = _compiler(asked.compiler)(job, signature)
+    model, signature = read_model(tflite, tflite.as_posix(), asked.inputs)
+    made = _compiler(asked.compiler)(job, model, signature)
     data = read_kmodel(job)
 
     seen = loads(Seen, job.file("seen").read_bytes()) if "seen" in job.inputs else None
@@ -72,7 +76,7 @@ def run(job: Job, words: Words = MODELS_YAML) -> None:
     job.outputs["listing"].write_text(listing, "utf-8")
 
 
-def _compiler(name: str) -> Callable[[Job, Signature], Made]:
+def _compiler(name: str) -> Callable[[Job, Given, Signature], Made]:
     """The function that compiles with ``name``; its module is imported only now."""
     if name == "builtin":
         from k210tasks.steps import builtin

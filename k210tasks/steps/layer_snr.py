@@ -1,6 +1,6 @@
 """Where the error comes from: each KPU layer of a kmodel against the float model's tensor.
 
-The built-in compiler says in layers.json which tensor of the ``.tflite`` a layer computes
+The built-in compiler says in layers.json which tensor of the float model a layer computes
 and what its codes mean. Vendors' files do not tell, so for them the table is empty.
 """
 
@@ -17,7 +17,7 @@ from k210tasks.artifacts.measurement import LayerFigures
 from k210tasks.compiler.options import CompiledLayer, Place
 from k210tasks.engine.job import Folder
 from k210tasks.firmware.contract import Contract
-from k210tasks.reference.float_model import Reference
+from k210tasks.reference.float_model import Given, Reference
 from k210tasks.reference.metrics import Tally
 from k210tasks.samples.folder import evenly_spaced
 from k210tasks.samples.loading import Loader, planar
@@ -35,7 +35,7 @@ def comparable(table: LayerTable) -> list[CompiledLayer]:
 
 
 def layer_errors(
-    tflite: bytes,
+    model: Given,
     engine: ProjectSimulator,
     rows: Sequence[CompiledLayer],
     contract: Contract,
@@ -48,13 +48,13 @@ def layer_errors(
     """
     if not rows:
         return ()
-    model = Reference(tflite, keep_all=True)
+    reference = Reference(model, keep_all=True)
     indices = [row.tensor for row in rows if row.tensor is not None]
     tallies = [Tally() for _ in rows]
     for name in evenly_spaced(folder.files, SAMPLES):
         sample = loader.load(folder.path / name, f"{folder.path.as_posix()}/{name}")
         engine.simulator.run(feed(contract.input, sample), keep_layers=True)
-        tensors = model.tensors(sample.tensor, indices)
+        tensors = reference.tensors(sample.tensor, indices)
         for row, tally, tensor in zip(rows, tallies, tensors, strict=True):
             assert row.at is not None
             wanted = planar(tensor)

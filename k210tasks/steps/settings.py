@@ -8,9 +8,28 @@ they cost it a third of what others would.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from k210tasks.jsondata import plain
 from k210tasks.samples.preprocess import Preprocess
+
+#: shapes of inputs whose sizes an .onnx leaves open, by name
+Sizes = dict[str, tuple[int, ...]]
+
+
+#: fields that only ONNX models have, and what they are for the others
+_ONNX_ONLY = {"inputs": None, "channels_first": False}
+
+
+def told(settings: object) -> dict[str, Any]:
+    """Settings as a plan has them. What only ONNX models have is left out for the others, whose
+    results it does not concern."""
+    values: dict[str, Any] = plain(settings)
+    if not isinstance(settings, ConvertSettings):
+        for name, absent in _ONNX_ONLY.items():
+            if values.get(name, ()) == absent:
+                del values[name]
+    return values
 
 
 @dataclass(repr=False, eq=False)
@@ -29,6 +48,7 @@ class CalibrateSettings:
     family: Literal["builtin", "vendor"]
     preprocess: Preprocess = Preprocess()
     samples: int | None = None
+    inputs: Sizes | None = None
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -44,6 +64,7 @@ class KmodelSettings:
     input: Literal["uint8", "float"] | None = None
     firmware: str = ""
     labels: tuple[str, ...] | None = None
+    inputs: Sizes | None = None
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -67,6 +88,7 @@ class VerifySettings:
     runtime: str | None = None
     labels: tuple[str, ...] | None = None
     samples: int | None = None
+    inputs: Sizes | None = None
 
 
 @dataclass(repr=False, eq=False)
@@ -83,13 +105,15 @@ class JudgeSettings:
 
 @dataclass(repr=False, eq=False)
 class VectorsSettings:
-    """``address``: where the model lies in flash. ``samples``: how many at most."""
+    """``address``: where the model lies in flash. ``samples``: how many at most.
+    ``channels_first``: whether tensors of maps are, as those of ONNX models."""
 
     preprocess: Preprocess
     firmware: str
     runtime: str | None = None
     address: int = 0
     samples: int | None = None
+    channels_first: bool = False
 
 
 @dataclass(repr=False, eq=False)

@@ -1,17 +1,25 @@
-"""What a ``.tflite`` takes and gives, read from its header without running anything."""
+"""What a float model takes and gives, read from its file without running anything."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from k210tasks.compiler.formats import is_onnx
 from k210tasks.errors import K210Error
+from k210tasks.manifest.model import EXTERNAL
 from k210tasks.tflite_verifier import DamagedTflite, verify
 
+if TYPE_CHECKING:
+    from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+    from k210tasks.reference.float_model import Given
+    from k210tasks.steps.settings import Sizes
 
-class UnusableTflite(K210Error):
-    """A ``.tflite`` that no step can work with."""
+
+class UnusableModel(K210Error):
+    """A float model that no step can work with."""
 
     def __init__(self, shown: str, why: str) -> None:
         super().__init__(f"{shown}: {why}")
@@ -19,11 +27,13 @@ class UnusableTflite(K210Error):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output: ``shape`` as the file declares it, batch first, channels last."""
+    """An input or output: ``shape`` batch first, channels last. ``planar``: that of the file,
+    where it has channels first."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str  # in TFLite's words, in lower case: "float32", "int8", …
+    planar: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +54,32 @@ def read_signature(tflite: bytes, shown: str) -> Signature:
     ``shown`` names the file in errors.
 
     Raises:
-        UnusableTflite: no TFLite file, damaged, several inputs, an open shape, a batch.
+        UnusableModel: no TFLite file, damaged, several inputs, an open shape, a batch.
     """
     try:
         verify(tflite)
     except DamagedTflite as error:
-        raise UnusableTflite(shown, str(error)) from None
+        raise UnusableModel(shown, str(error)) from None
     inputs, outputs = _ports(tflite)
     if len(inputs) != 1:
         names = ", ".join(p.name for p in inputs) or "none"
-        raise UnusableTflite(
+        raise UnusableModel(
             shown,
             f"the model has {len(inputs)} inputs ({names}); K210 runtimes feed exactly one: "
             "join them into one tensor and split it in the model",
         )
     if not outputs:
-        raise UnusableTflite(shown, "the model has no output")
+        raise UnusableModel(shown, "the model has no output")
     for port in (*inputs, *outputs):
         if any(n <= 0 for n in port.shape):
             sizes = ", ".join("?" if n < 0 else str(n) for n in port.shape)
-            raise UnusableTflite(
+            raise UnusableModel(
                 shown,
                 f"tensor {port.name} has no fixed shape: [{sizes}]; convert the model with one",
             )
     shape = inputs[0].shape
     if len(shape) > 1 and shape[0] != 1:
-        raise UnusableTflite(
+        raise UnusableModel(
             shown,
             f"input {inputs[0].name} has a batch of {shape[0]}: {list(shape)}; a K210 runs one "
             "sample at a time, convert the model with a batch of 1",
@@ -81,20 +91,53 @@ def require_float(signature: Signature, shown: str, compiler: str) -> None:
     """Refuse a quantised model where the compiler quantises by itself."""
     for port in (signature.input, *signature.outputs):
         if port.dtype != "float32":
-            raise UnusableTflite(
+            raise UnusableModel(
                 shown,
                 f"tensor {port.name} is {port.dtype}; {compiler} quantises by itself, "
                 "give the float model",
             )
 
 
-def read_model(path: Path, shown: str) -> tuple[bytes, Signature]:
-    """The file's bytes and its signature."""
+def read_model(path: Path, shown: str, sizes: Sizes | None = None) -> tuple[Given, Signature]:
+    """The float model, as compiler and reference take it, and its signature.
+
+    ``sizes``: of an ONNX model, where it leaves some open. Its values may lie in a file of the
+    same name with ``.data`` behind it.
+    """
     try:
-        tflite = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise UnusableTflite(shown, error.strerror or str(error)) from None
-    return tflite, read_signature(tflite, shown)
+        raise UnusableModel(shown, error.strerror or str(error)) from None
+    if not is_onnx(data):
+        return data, read_signature(data, shown)
+    from k210tasks.compiler.problems import CompileError
+    from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+
+    try:
+        source = OnnxSource(data, sizes, beside(path))
+        source.require()
+    except CompileError as error:
+        raise UnusableModel(shown, str(error)) from error
+    return source, _of_onnx(source)
+
+
+def beside(path: str | Path) -> Callable[[str], bytes]:
+    """What reads the values of an ONNX model that lie in the file beside it."""
+
+    def external(location: str) -> bytes:
+        if location != Path(path).name + EXTERNAL:
+            raise FileNotFoundError(location)
+        return Path(path).with_name(location).read_bytes()
+
+    return external
+
+
+def _of_onnx(source: OnnxSource) -> Signature:
+    given, *_ = source.inputs
+    planar = source.file.shape if source.channels_first else None
+    kind = "float32" if not source.codes else "int8"
+    outputs = tuple(Port(p.name, p.shape, kind) for p in source.outputs)
+    return Signature(Port(given.name, given.shape, kind, planar), outputs)
 
 
 def _ports(data: bytes) -> tuple[list[Port], list[Port]]:

@@ -55,7 +55,9 @@ def run(job: Job) -> None:
     rounded = selfcheck.feeds_rgb565(contract, profile)
     vectors: list[Vector] = []
     if "images" in job.inputs and (folder := job.folder("images")).files:
-        loader = Loader((1, *contract.input.tensor_shape), asked.preprocess)
+        shape = (1, *contract.input.tensor_shape)
+        planar = (1, *contract.input.shape) if asked.channels_first and len(shape) == 4 else None
+        loader = Loader(shape, asked.preprocess, planar)
         folder = each_sample(folder, loader, asked.samples)
         inputs = np.stack(
             [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
 
+if TYPE_CHECKING:
+    from k210tasks.reference.float_model import Given
+
 
 class WithoutSamples(StepFailed):
     def __init__(self, compiler: str, model: str) -> None:
@@ -26,12 +30,19 @@ class WithoutSamples(StepFailed):
         )
 
 
+class NoOnnx(StepFailed):
+    def __init__(self, compiler: str, shown: str) -> None:
+        super().__init__(
+            f"{compiler} reads no ONNX: {shown}; the built-in compiler and nncase-1.9.0 do"
+        )
+
+
 class BadCalibration(StepFailed):
     def __init__(self, shown: str, why: str) -> None:
         super().__init__(f"{shown} does not hold samples for a vendor's compiler: {why}")
 
 
-def compile_nncase(job: Job, signature: Signature) -> Made:
+def compile_nncase(job: Job, model: Given, signature: Signature) -> Made:
     """kmodel 5; its listing is nncase's own summary, since the format tells no layers."""
     from k210tasks.toolchains import nncase
 
@@ -50,7 +61,8 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
             pixels = False
         told = nncase.compile(
             toolchain(job, name),
-            tflite=job.file("tflite"),
+            model=job.file("tflite"),
+            onnx_shape=None if isinstance(model, bytes) else signature.input.shape,
             samples=samples,
             method=asked.method,
             mean=preprocess.effective_mean,
@@ -69,12 +81,14 @@ def compile_nncase(job: Job, signature: Signature) -> Made:
     )
 
 
-def compile_ncc(job: Job, signature: Signature) -> Made:
+def compile_ncc(job: Job, model: Given, signature: Signature) -> Made:
     """kmodel 3 or 4; the samples are handed over as files, one each."""
     from k210tasks.toolchains import ncc
 
     asked = job.told(KmodelSettings)
     name = asked.compiler
+    if not isinstance(model, bytes):
+        raise NoOnnx(name, job.file("tflite").as_posix())
     require_float(signature, job.file("tflite").as_posix(), name)
     preprocess = asked.preprocess
     with tempfile.TemporaryDirectory() as scratch:

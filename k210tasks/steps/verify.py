@@ -19,6 +19,7 @@ from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.layer_snr import comparable, layer_errors
 from k210tasks.steps.measure import measure
 from k210tasks.steps.settings import VerifySettings
+from k210tasks.steps.signature import read_model
 from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 
@@ -33,9 +34,10 @@ def run(job: Job) -> None:
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to verify with")
-    tflite = job.file("tflite").read_bytes()
-    reference = Reference(tflite)
-    loader = Loader(reference.shape, asked.preprocess)
+    path = job.file("tflite")
+    model, signature = read_model(path, path.as_posix(), asked.inputs)
+    reference = Reference(model)
+    loader = Loader(reference.shape, asked.preprocess, signature.input.planar)
     folder = each_sample(folder, loader, asked.samples)
     engine = engine_for(
         contract.kmodel,
@@ -55,7 +57,7 @@ def run(job: Job) -> None:
     )
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):
         rows = comparable(loads(LayerTable, job.file("layers").read_bytes()))
-        layers = layer_errors(tflite, engine, rows, contract, loader, folder)
+        layers = layer_errors(model, engine, rows, contract, loader, folder)
         result = replace(result, layers=layers)
     job.log.writelines(f"{line}\n" for line in (*table(result), *details(result)))
     job.outputs["measurement"].write_text(pretty(result), "utf-8")

@@ -33,7 +33,8 @@ MAGIC = b"LDMK\x05\x00\x00\x00"
 def compile(
     toolchain: Toolchain,
     *,
-    tflite: Path,
+    model: Path,
+    onnx_shape: Sequence[int] | None = None,
     samples: Path,
     method: str,
     mean: float | Sequence[float],
@@ -42,7 +43,9 @@ def compile(
     log: TextIO | None = None,
     progress: Progress | None = None,
 ) -> Json:
-    """Write the kmodel 5 of a float ``.tflite`` to ``out``.
+    """Write the kmodel 5 of a float ``.tflite``, or of an ``.onnx``, to ``out``.
+
+    ``onnx_shape``: of the input of an ``.onnx``, with its batch, maps channels last.
 
     ``samples`` is an .npy of the calibration samples, (N, C, H, W) uint8 pixels or float32
     model inputs (for a model without image shape: (N, …) float32). Returns ``{"bytes",
@@ -50,9 +53,12 @@ def compile(
     bytes}, "listing": str}``, as nncase reports them.
     """
     assert isinstance(toolchain, PythonToolchain)
-    shape = input_shape(tflite)
-    require_float(tflite)
-    _check_samples(samples, shape, tflite.name)
+    if onnx_shape is None:
+        shape = input_shape(model)
+        require_float(model)
+    else:
+        shape = list(onnx_shape)
+    _check_samples(samples, shape, model.name)
     if method not in METHODS:
         raise BadRequest(
             f"nncase has no calibration method {method!r}; it has: {', '.join(METHODS)}"
@@ -63,7 +69,8 @@ def compile(
     result = toolchain.worker().call(
         "compile",
         {
-            "tflite": str(tflite.absolute()),
+            "model": str(model.absolute()),
+            "onnx": onnx_shape is not None,
             "samples": str(samples.absolute()),
             "method": method,
             "mean": _per_channel(mean, channels),
@@ -71,7 +78,7 @@ def compile(
             "input_shape": shape,
             "out": str(out.absolute()),
         },
-        doing=f"compiling {tflite.name}",
+        doing=f"compiling {model.name}",
         log=log,
         progress=progress,
     )
@@ -80,7 +87,7 @@ def compile(
         log_name = getattr(log, "name", None)
         raise OperationFailed(
             toolchain.name,
-            f"compiling {tflite.name}",
+            f"compiling {model.name}",
             f"it wrote no kmodel 5: the file starts with {start.hex(' ') or 'nothing'}",
             log_name,
         )

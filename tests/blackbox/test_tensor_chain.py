@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from k210tasks.firmware.contract import Contract
+from tests.blackbox.projects import Project
 from tests.cli.sensors import digits_network, grey_pictures, sensor_network, windows
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = """\
 defaults: {firmware: maixpy, effort: fast}
 models:
@@ -33,19 +30,12 @@ models:
 firmware:
   demo: {parts: [{model: har}, {model: floats}]}
 """
-DODO = """\
-import k210tasks
-DOIT_CONFIG = k210tasks.doit_config("models.yaml")
-models = k210tasks.tasks_from("models.yaml")
-"""
 VERB = "from k210tasks.cli import main; exit(main())"
 
 
-class Project:
+class Sensors(Project):
     def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "models.yaml").write_text(MANIFEST)
-        (root / "dodo.py").write_text(DODO)
+        super().__init__(root, MANIFEST)
         (root / "har.tflite").write_bytes(sensor_network())
         (root / "digits.tflite").write_bytes(digits_network())
         (root / "folder").mkdir()
@@ -54,45 +44,11 @@ class Project:
         np.save(root / "folder/all.npy", windows(30))
         grey_pictures(root / "pictures")
 
-    def call(self, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("K210_STORE", "DOIT_"))}
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=self.root,
-            env={**env, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    def doit(self, *tasks: str, status: int = 0) -> tuple[list[str], str]:
-        """What was computed, sorted, and what was said."""
-        before = len(self.history())
-        said = self.call("-m", "doit", *tasks, status=status).stderr
-        rows = self.history()[before:]
-        return sorted(row["task"] for row in rows if row["did"] == "computed"), said
-
-    def history(self) -> list[dict[str, Any]]:
-        path = self.root / ".k210/history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def read(self, path: str) -> str:
-        return (self.root / path).read_text("utf-8")
-
-    def edit(self, old: str, new: str) -> None:
-        text = self.read("models.yaml")
-        assert old in text
-        (self.root / "models.yaml").write_text(text.replace(old, new))
-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """Everything built once; what was said of it."""
-    project = Project(tmp_path_factory.mktemp("tensors"))
+    project = Sensors(tmp_path_factory.mktemp("tensors"))
     _, said = project.doit()
     project.doit("vectors:har", "vectors:floats")
     return project, said

@@ -113,7 +113,7 @@ def test_refusals(
         "it was not made of this model\n"
     )
     assert refused([kmodel, iris, *FACES], capsys) == (
-        f"k210 compare: {kmodel} is a kmodel: the float model, a .tflite, comes first\n"
+        f"k210 compare: {kmodel} is a kmodel: the float model, a .tflite or .onnx, comes first\n"
     )
     assert refused([str(tmp_path), kmodel, *FACES], capsys) == (
         f"k210 compare: {tmp_path} cannot be read: it is a folder\n"

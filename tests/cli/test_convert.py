@@ -129,8 +129,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (
             ["workspace/a.pb", "--images", "images"],
-            "workspace/a.pb is no .tflite; TensorFlow and Keras models go through the chain: "
-            "k210 init lists them in a models.yaml, then doit converts them",
+            "workspace/a.pb is no .tflite or .onnx; TensorFlow and Keras models go through the "
+            "chain: k210 init lists them in a models.yaml, then doit converts them",
         ),
         (
             ["m.tflite", "--images", "images", *NNCASE, "--kmodel", "3"],

@@ -15,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from k210tasks.compiler import check, executor, forms, ops
+from k210tasks.compiler.formats import is_onnx
 from k210tasks.compiler.ir import Graph
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.problems import BadModel, CompileError, SeveralInputs
-from k210tasks.compiler.reader import is_onnx, load, opened
+from k210tasks.compiler.reader import load, opened
 from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
 
 Node = tuple[Any, ...]
@@ -68,7 +69,7 @@ def agrees(data: bytes, external: Any = None) -> tuple[OnnxSource, Graph]:
     x = floats(*source.file.shape)
     wanted = session.run(None, {source.file.input: x})
     given = source.of_port(source.inputs[0]).of_file(x)
-    given = given.transpose(0, 3, 1, 2) if given.ndim == 4 else given
+    given = given.transpose(0, 3, 1, 2) if given.ndim == 4 else given.reshape(graph.input.shape)
     for each in (graph, simplify(source.graph())):
         for y, port, real in zip(
             executor.outputs(each, given), source.outputs, wanted, strict=True

@@ -43,7 +43,8 @@ def fed(model: Any, arrays: list[np.ndarray], wanted: list[np.ndarray], which: i
         return str(error)
     forms.check(graph, "read", forms.FLOAT)
     given = source.of_port(source.inputs[0]).of_file(x)
-    got = executor.outputs(graph, given.transpose(0, 3, 1, 2) if given.ndim == 4 else given)
+    given = given.transpose(0, 3, 1, 2) if given.ndim == 4 else given.reshape(graph.input.shape)
+    got = executor.outputs(graph, given)
     for y, port, real in zip(got, source.outputs, wanted, strict=True):
         shown = y.transpose(0, 2, 3, 1) if y.ndim == 4 else y
         mine = source.of_port(port).to_file(shown).reshape(real.shape)

@@ -11,7 +11,7 @@ import pytest
 import tflite
 
 from k210tasks.steps import convert
-from k210tasks.steps.signature import UnusableTflite
+from k210tasks.steps.signature import UnusableModel
 from k210tasks.toolchains import tensorflow
 from k210tasks.toolchains.catalogue import ToolchainOverride
 from tests.steps.jobs import job
@@ -54,7 +54,7 @@ def test_asks_with_the_settings_and_the_override(
 
 
 def test_several_inputs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         run(tmp_path, monkeypatch, ports(a=[1, 2], b=[1, 2]))
     assert str(caught.value) == (
         "workspace/m.pb, converted: the model has 2 inputs (a, b); K210 runtimes feed exactly "
@@ -67,7 +67,7 @@ def test_a_result_that_is_not_float_is_refused(
 ) -> None:
     tiny = Tiny()
     x = tiny.tensor("x", [1, 2], dtype=tflite.TensorType.INT32)
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         run(tmp_path, monkeypatch, tiny.bytes([x], [x]))
     assert str(caught.value) == (
         "workspace/m.pb, converted: tensor x is int32; the compiler quantises by itself, "

@@ -16,7 +16,7 @@ from k210tasks.npz import NpzWriter
 from k210tasks.steps import kmodel
 from k210tasks.steps import vendor as vendor_step
 from k210tasks.steps.made import WrongKmodel
-from k210tasks.steps.signature import UnusableTflite
+from k210tasks.steps.signature import UnusableModel
 from k210tasks.toolchains import ncc, nncase
 from tests.steps.jobs import job
 from tests.steps.tiny import Tiny, dense, relu
@@ -198,7 +198,7 @@ def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:
 
     tiny = Tiny()
     x = tiny.tensor("x", [1, 4], dtype=tflite.TensorType.INT8, quantised=(0.5, 3))
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         run(tiny.bytes([x], [x]), PIXELS)
     assert str(caught.value).endswith(
         "m.tflite: tensor x is int8; nncase-1.9.0 quantises by itself, give the float model"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from k210tasks.steps.signature import (
     Port,
     Signature,
-    UnusableTflite,
+    UnusableModel,
     read_model,
     read_signature,
     require_float,
@@ -22,7 +22,7 @@ from tests.steps.tiny import Tiny, dense, ports
 
 
 def refusal(data: bytes) -> str:
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         read_signature(data, "m.tflite")
     return str(caught.value)
 
@@ -74,7 +74,7 @@ def test_quantised() -> None:
     x = tiny.tensor("x", [1, 4], dtype=tflite.TensorType.INT8, quantised=(0.5, 3))
     found = read_signature(tiny.bytes([x], [x]), "m.tflite")
     assert not found.is_float
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         require_float(found, "m.tflite", "nncase-1.9.0")
     assert str(caught.value) == (
         "m.tflite: tensor x is int8; nncase-1.9.0 quantises by itself, give the float model"
@@ -86,7 +86,7 @@ def test_no_tflite_at_all(tmp_path: Path) -> None:
         "m.tflite: not a usable TensorFlow Lite model: it does not carry the identifier TFL3 at "
         "byte 4"
     )
-    with pytest.raises(UnusableTflite) as caught:
+    with pytest.raises(UnusableModel) as caught:
         read_model(tmp_path / "gone.tflite", "gone.tflite")
     assert str(caught.value) == "gone.tflite: No such file or directory"
 
@@ -101,6 +101,6 @@ def test_damage_is_read_or_refused(data: st.DataObject) -> None:
     text = ""
     try:
         read_signature(bytes(damaged), "m.tflite")
-    except UnusableTflite as error:
+    except UnusableModel as error:
         text = str(error)
     assert text == "" or text.startswith("m.tflite: ")

@@ -38,7 +38,7 @@ def compile(
     with (folder / "kmodel.log").open("w") as log:
         return nncase.compile(
             tool,
-            tflite=tflite,
+            model=tflite,
             samples=folder / "samples.npy",
             out=folder / "m.kmodel",
             log=log,

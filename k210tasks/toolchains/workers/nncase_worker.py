@@ -32,7 +32,8 @@ def _version() -> str:
 
 def compile(
     say: Say,
-    tflite: str,
+    model: str,
+    onnx: bool,
     samples: str,
     method: str,
     mean: list[float],
@@ -42,7 +43,7 @@ def compile(
 ) -> object:
     """Write a kmodel 5; see ``k210tasks.toolchains.nncase`` for the contract it has.
 
-    ``input_shape`` is the model's own (NHWC where it has four dimensions).
+    ``input_shape`` is the model's (NHWC where it has four dimensions, also that of an ONNX).
     """
     data = np.load(samples, mmap_mode="r")
     options = nncase.CompileOptions()
@@ -63,12 +64,13 @@ def compile(
         options.mean = mean if pixels else [0.0] * channels
         options.std = std if pixels else [1.0] * channels
     say(0, 3, "reading")
-    with open(tflite, "rb") as file:
-        model = file.read()
+    with open(model, "rb") as file:
+        content = file.read()
     with tempfile.TemporaryDirectory() as scratch:
         options.dump_dir = scratch
         compiler = nncase.Compiler(options)
-        compiler.import_tflite(model, nncase.ImportOptions())
+        take = compiler.import_onnx if onnx else compiler.import_tflite
+        take(content, nncase.ImportOptions())
         calibration = nncase.PTQTensorOptions()
         calibration.calibrate_method = method
         calibration.samples_count = len(data)

@@ -73,8 +73,8 @@ class NoExternalData(CompileError):
     def __init__(self, tensor: str, location: str):
         super().__init__(
             f"the values of {tensor!r} are in the file {location!r}, which must lie beside the "
-            "model; copy it there, or export with all weights in one file "
-            "(torch.onnx.export: external_data=False)"
+            "model and be called as it is, with .data behind: MODEL.onnx.data; or export with all "
+            "weights in one file (torch.onnx.export: external_data=False)"
         )
 
 

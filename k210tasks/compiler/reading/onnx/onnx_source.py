@@ -90,7 +90,8 @@ class OnnxSource:
         self.tensors: dict[int, Presented] = {}
         if not self.found and not others:
             self._graph = self._built(r)
-            self.inputs = [self._port(self.file.input, self._graph.input.shape)]
+            if len(self.file.shape) == 4:
+                self.inputs = [self._port(self.file.input, self._graph.input.shape)]
             ends = zip(self.file.outputs, self._graph.outputs, strict=True)
             self.outputs = [self._port(name, t.shape) for name, t in ends]
             self.tensors = self._presented(self._graph)
@@ -101,12 +102,21 @@ class OnnxSource:
         Raises :class:`UnsupportedOps` naming all nodes that are not taken, or
         :class:`SeveralInputs`.
         """
+        self.require()
+        graph, self._graph = self._graph, None  # the first is there
+        return graph or self._built(self._read())
+
+    def require(self) -> None:
+        """Raise what :meth:`graph` would."""
         if self.file.others:
             raise SeveralInputs([t.name for t in self.inputs])
         if self.found:
             raise UnsupportedOps(self.found)
-        graph, self._graph = self._graph, None  # the first is there
-        return graph or self._built(self._read())
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the file has channels first in its input, which is counted channels last."""
+        return len(nchw(self.inputs[0].shape)) == 4 and self.file.input not in self._last
 
     def _port(self, name: str, inner: tuple[int, ...]) -> SourceTensor:
         """An input or output whose tensor of the graph has the shape ``inner``."""
