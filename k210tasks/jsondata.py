@@ -243,7 +243,12 @@ def _literal(allowed: tuple[Any, ...]) -> _Reader:
 
 
 def _union(args: tuple[Any, ...], lenient: bool) -> _Reader:
-    others = [arg for arg in args if arg is not NoneType]
+    # Lists first, whatever the order: unions compare equal in any, so that one reader serves all,
+    # and of what is neither list nor number the number is asked for.
+    others = sorted(
+        (arg for arg in args if arg is not NoneType),
+        key=lambda arg: not _is_list(arg),
+    )
     optional = len(others) < len(args)
     readers = [_reader(arg, lenient) for arg in others]
     tags = [_tag(arg) for arg in others]
@@ -271,6 +276,10 @@ def _union(args: tuple[Any, ...], lenient: bool) -> _Reader:
             raise
 
     return read_optional if optional else read_one
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) in (tuple, list)
 
 
 def _tag(kind: Any) -> str:

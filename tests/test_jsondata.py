@@ -110,7 +110,7 @@ def test_what_is_left_out() -> None:
         ({"shapes": [{"r": "0"}]}, "shapes[0].r is '0'; it must be above zero"),
         ({"shapes": {}}, "shapes is {}; it must be a list"),
         ({"sizes": {"a": [1]}}, "sizes.a is [1]; it must be a list of 2"),
-        ({"steps": float("inf")}, "steps is inf; it must be a list"),
+        ({"steps": float("inf")}, "steps is inf; it must be a finite number"),
         ({"open": 1}, "open is 1; it must be \"off\""),
         ({"names": "abc"}, "names is 'abc'; it must be a list"),
     ],

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from k210tasks.samples.preprocess import PerChannel, numbers
 from k210tasks.wording import share as percent
 
 #: Fewer samples prove little, and calibrate badly.
@@ -28,10 +29,16 @@ class Words:
     verification: str  # what to do for other verify samples
     options: bool = False
 
-    def pair(self, mean: float, std: float) -> str:
+    def pair(self, mean: PerChannel, std: PerChannel) -> str:
         """A mean and a std as they are written."""
         dash = "--" if self.options else ""
-        return f"{dash}mean {number(mean)} {dash}std {number(std)}"
+        return f"{dash}mean {self._each(mean)} {dash}std {self._each(std)}"
+
+    def _each(self, value: PerChannel) -> str:
+        texts = [number(v) for v in numbers(value)]
+        if not isinstance(value, tuple):
+            return texts[0]
+        return ",".join(texts) if self.options else f"[{', '.join(texts)}]"
 
     def color(self, color: str) -> str:
         return f"--color {color}" if self.options else f"color {color}"
@@ -300,8 +307,8 @@ class Hint(Doubt):
 
     stated: float  # accuracy as it is, on the samples tried
     accuracy: float
-    mean: float | None = None
-    std: float | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     color: str | None = None
     labels: tuple[str, ...] | None = None
 
@@ -342,13 +349,14 @@ MAX_STD = 2.0
 MIN_STD = 1 / 512
 
 
-def of_pair(mean: float | None, std: float | None) -> list[AnyDoubt]:
-    """What is to be said of a mean and a std that pictures are fed with; None: not stated."""
+def of_pair(mean: PerChannel | None, std: PerChannel | None) -> list[AnyDoubt]:
+    """What is to be said of a mean and a std that pictures are fed with; None: not stated.
+    Of one number a channel the first strange one is named."""
     found: list[AnyDoubt] = [] if mean is not None and std is not None else [Unstated()]
-    if mean is not None and not 0 <= mean <= 1:
-        found.append(StrangeMean(mean))
-    if std is not None and not MIN_STD <= abs(std) <= MAX_STD:
-        found.append(StrangeStd(std))
+    means = () if mean is None else numbers(mean)
+    stds = () if std is None else numbers(std)
+    found += [StrangeMean(m) for m in means if not 0 <= m <= 1][:1]
+    found += [StrangeStd(s) for s in stds if not MIN_STD <= abs(s) <= MAX_STD][:1]
     return found
 
 

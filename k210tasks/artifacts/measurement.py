@@ -8,6 +8,7 @@ from typing import Literal
 from k210tasks.artifacts.doubts import AnyDoubt
 from k210tasks.jsondata import sparse, spelled
 from k210tasks.samples.folder import Kind, noun_of
+from k210tasks.samples.preprocess import PerChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Accuracy:
     float_model: float = spelled("float")
     kmodel: float
     labels: tuple[str, ...] = ()
-    mean: float = 0.0
-    std: float = 1.0
+    mean: PerChannel = 0.0
+    std: PerChannel = 1.0
 
 
 @dataclass(frozen=True, slots=True)

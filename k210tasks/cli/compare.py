@@ -15,6 +15,7 @@ from k210tasks.cli.given import UnreadableKmodel, read_bytes
 from k210tasks.cli.output import wrapped
 from k210tasks.cli.runtime_args import add_runtime, chosen_runtime
 from k210tasks.errors import K210Error
+from k210tasks.samples.preprocess import PerChannel, as_text
 
 if TYPE_CHECKING:
     from k210tasks.firmware.contract import Contract, ContractError
@@ -45,8 +46,8 @@ class OtherModel(K210Error):
 class CodesUnknown(K210Error):
     """Tensors for a kmodel that takes codes, whose scale neither it nor a contract tells."""
 
-    def __init__(self, kmodel: str, zero_point: float | None) -> None:
-        told = "" if zero_point is None else f"; it tells only that {zero_point:g} means 0"
+    def __init__(self, kmodel: str, zero_point: PerChannel | None) -> None:
+        told = "" if zero_point is None else f"; it tells only that {as_text(zero_point)} means 0"
         super().__init__(
             f"{kmodel} takes uint8 codes, and what a step of them is worth does not stand in the "
             f"file{told}: give the contract that was written with it, --contract JSON or "

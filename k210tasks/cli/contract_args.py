@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 
-from k210tasks.samples.preprocess import Preprocess
+from k210tasks.samples.preprocess import PerChannel, Preprocess
 
 
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """``--mean``, ``--std``, ``--color``, ``--resize``."""
-    group = parser.add_argument_group("what a picture becomes: (pixel/255 - mean)/std")
-    group.add_argument("--mean", type=finite, metavar="M", help="default 0, with a warning")
-    group.add_argument("--std", type=nonzero, metavar="S", help="default 1, with a warning")
+    group = parser.add_argument_group(
+        "what a picture becomes: (pixel/255 - mean)/std, of all channels or each"
+    )
+    group.add_argument(
+        "--mean", type=finite_each, metavar="M[,M,M]", help="default 0, with a warning"
+    )
+    group.add_argument(
+        "--std", type=nonzero_each, metavar="S[,S,S]", help="default 1, with a warning"
+    )
     group.add_argument(
         "--color",
         choices=("rgb", "bgr", "gray"),
@@ -73,6 +80,24 @@ def nonzero(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError("std divides, so it cannot be 0")
     return value
+
+
+def finite_each(text: str) -> PerChannel:
+    return _each(text, finite)
+
+
+def nonzero_each(text: str) -> PerChannel:
+    return _each(text, nonzero)
+
+
+def _each(text: str, one: Callable[[str], float]) -> PerChannel:
+    """A number, or as many as a picture has channels, with commas between; equal ones are one."""
+    found = tuple(one(part) for part in text.split(","))
+    if len(found) not in (1, 3):
+        raise argparse.ArgumentTypeError(
+            f"{text} holds {len(found)} numbers; pictures have 1 channel or 3"
+        )
+    return found[0] if len(set(found)) == 1 else found
 
 
 def count(text: str) -> int:

@@ -117,6 +117,8 @@ def with_contract(found: Summary, contract: Contract) -> Summary:
     given = contract.input
     if len(found.inputs) != 1 or given.scale is None or given.zero_point is None:
         return found
+    if isinstance(given.scale, tuple) or isinstance(given.zero_point, tuple):
+        return found  # of pixels, a scale for each channel
     port = replace(found.inputs[0], scale=given.scale, zero_point=given.zero_point)
     return replace(found, inputs=(port,))
 

@@ -45,7 +45,7 @@ class NoPicture(K210Error):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from k210tasks.cli.contract_args import finite, nonzero
+    from k210tasks.cli.contract_args import finite_each, nonzero_each
     from k210tasks.cli.inspect import offset
     from k210tasks.cli.runtime_args import add_runtime
 
@@ -75,14 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mean",
-        type=finite,
-        metavar="M",
+        type=finite_each,
+        metavar="M[,M,M]",
         help="of a picture given to a model with float input (default 0)",
     )
     parser.add_argument(
         "--std",
-        type=nonzero,
-        metavar="S",
+        type=nonzero_each,
+        metavar="S[,S,S]",
         help="likewise; (x/255 - mean)/std is fed (default 1)",
     )
     add_runtime(parser)

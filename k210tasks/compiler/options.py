@@ -17,13 +17,13 @@ Fed = Literal["pixels", "tensors"]
 class Options:
     """Everything besides model and calibration that shapes the bytes of a kmodel.
 
-    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``; None:
-    0 and 1. ``fed``: what the model is fed with; None: what the calibration samples were, and
-    where that is not told either, pixels if ``mean`` or ``std`` are given. ``input``: "uint8"
-    or "float"; None: uint8 for pixels and for kmodel 3, else float32. ``weights``: bits, 16
-    with kmodel 3 only. ``opcodes``: "beta4" also allows what only the last runtimes of kmodel 4
-    know, tables for functions beside the KPU. ``small_maps``: "padded" computes maps below 4x4
-    as part of larger ones; "kpu" lets KPU layers put them out.
+    ``mean``, ``std``: the board's raw pixel 0..255 means ``(pixel / 255 - mean) / std``, one
+    number or one a channel; None: 0 and 1. ``fed``: what the model is fed with; None: what the
+    calibration samples were, and where that is not told either, pixels if ``mean`` or ``std``
+    are given. ``input``: "uint8" or "float"; None: uint8 for pixels and for kmodel 3, else
+    float32. ``weights``: bits, 16 with kmodel 3 only. ``opcodes``: "beta4" also allows what only
+    the last runtimes of kmodel 4 know, tables for functions beside the KPU. ``small_maps``:
+    "padded" computes maps below 4x4 as part of larger ones; "kpu" lets KPU layers put them out.
     ``runtime``: what is to run the file, a name of ``kmodel.runtimes.RUNTIMES``; None: any that
     has all layers. It changes the bytes only where a form that all of them run would cost
     something.
@@ -35,8 +35,8 @@ class Options:
     weights: int = 8
     opcodes: Literal["beta1", "beta4"] = "beta1"
     input: Literal["uint8", "float"] | None = None
-    mean: float | None = None
-    std: float | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: float | tuple[float, ...] | None = None
     fed: Fed | None = None
     small_maps: SmallMaps = "padded"
     runtime: str | None = None
@@ -78,13 +78,13 @@ class CompiledLayer:
 @dataclass(frozen=True, slots=True)
 class Port:
     """An input or output: ``shape`` without the batch, maps C, H, W; scale and zero point of
-    codes."""
+    codes, of pixels also one a channel."""
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32"] = "float32"
-    scale: float | None = None
-    zero_point: float | None = None
+    scale: float | tuple[float, ...] | None = None
+    zero_point: float | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from k210tasks.compiler.passes.clamps import hold_clamps
 from k210tasks.compiler.passes.kpu_binary import balance_products
 from k210tasks.compiler.passes.legalise import allowed, legalise
 from k210tasks.compiler.passes.offsets import exact_offsets
+from k210tasks.compiler.passes.pixels import Pixels, meaning, pad_each_channel, scale_channels
 from k210tasks.compiler.passes.place import allocate
 from k210tasks.compiler.passes.quantise import quantise
 from k210tasks.compiler.passes.ranges import Ranges
@@ -72,12 +73,18 @@ def lowered(
     small_maps: SmallMaps = "padded",
     runtime: Runtime = RUNTIMES["host"],
     refused: list[CompileError] | None = None,
+    pixels: Pixels | None = None,
 ) -> Graph:
     """Read, simplify and legalise, with the checker after each; ``refused`` as in
-    :func:`legalise`: where it was filled the graph is of no use."""
+    :func:`legalise`: where it was filled the graph is of no use. ``pixels``: the factors and
+    offsets that its channels are fed with."""
     graph = load(model)
     forms.check(graph, "read", forms.FLOAT)
+    if pixels is not None:
+        scale_channels(graph, pixels)
     graph = simplify(graph)
+    if pixels is not None:
+        pad_each_channel(graph, pixels)
     forms.check(graph, "simplify", forms.FLOAT)
     graph = legalise(
         graph,
@@ -115,10 +122,11 @@ def prepared(
         small_maps=options.small_maps,
         runtime=runtime_of(options.runtime or "host"),
         refused=refused,
+        pixels=None if float_input else _channels(source, calibration, options),
     )
     if graph.input.dtype != "uint8":
         return graph, None
-    return graph, _meaning(options) if pixels else stated(source)
+    return graph, _meaning(options).quant if pixels else stated(source)
 
 
 #: passes before scales are chosen, and those after by version of the kmodel
@@ -200,11 +208,16 @@ def compile(
     say(0, STEPS, "reading")
     graph, contract = prepared(source, calibration, options)
     say(1, STEPS, "quantising")
+    channels = _channels(source, calibration, options)
+    if calibration is not None and channels is not None and contract is not None:
+        calibration = replace(calibration, kept=channels.common(calibration.kept))
     made = finished(graph, Ranges(calibration, options.method), contract, options, say)
     if made.too_large is not None:
         raise made.too_large
     say(STEPS, STEPS, "done")
-    return _described(made, source, _fed(calibration, options))
+    fed = _fed(calibration, options)
+    described = _described(made, source, fed)
+    return described if channels is None or contract is None else _of_channels(described, options)
 
 
 def _check(options: Options) -> None:
@@ -219,8 +232,11 @@ def _check(options: Options) -> None:
     if options.weights == 16 and options.kmodel == 4:
         raise BadOptions("kmodel 4 has no 16-bit weights: use weights: 8 or kmodel: 3")
     mean, std = _scaling(options)
-    if not std > 0 or not np.isfinite([mean, std]).all():
-        raise BadOptions(f"std must be above zero, it is {std:g}")
+    for value in std if isinstance(std, tuple) else (std,):
+        if not value > 0:
+            raise BadOptions(f"std must be above zero, it is {value:g}")
+    if not np.isfinite(np.append(mean, std)).all():
+        raise BadOptions("mean and std must be finite numbers")
     if options.input == "float" and options.kmodel == 3:
         raise BadOptions("a kmodel 3 is fed with uint8: use input: uint8 or kmodel: 4")
 
@@ -233,16 +249,32 @@ def _fed(calibration: Calibration | None, options: Options) -> Fed:
     return told
 
 
-def _scaling(options: Options) -> tuple[float, float]:
+def _scaling(options: Options) -> tuple[float | tuple[float, ...], float | tuple[float, ...]]:
     """Mean and std of pixels."""
     mean, std = options.mean, options.std
     return 0.0 if mean is None else mean, 1.0 if std is None else std
 
 
-def _meaning(options: Options) -> Quant:
+def _meaning(options: Options) -> Pixels:
     """What pixels mean under the preprocessing contract."""
-    mean, std = _scaling(options)
-    return Quant(1 / (255 * std), 255 * mean)
+    return meaning(*_scaling(options))
+
+
+def _channels(source: Model, calibration: Calibration | None, options: Options) -> Pixels | None:
+    """What pixels mean where that differs from channel to channel."""
+    if _fed(calibration, options) != "pixels":
+        return None
+    pixels = _meaning(options)
+    if pixels.factor is None:
+        return None
+    shape = source.inputs[0].shape
+    channels = shape[-1] if len(shape) == 4 else 1
+    if len(pixels.factor) != channels:
+        raise BadOptions(
+            f"mean and std have {len(pixels.factor)} numbers, one a channel, but the model's input "
+            f"{source.inputs[0].name!r} has {channels} channel{'s'[: channels != 1]}"
+        )
+    return pixels
 
 
 def stated(source: Model) -> Quant | None:
@@ -302,6 +334,15 @@ def _described(made: Finished, source: Model, fed: Fed) -> Compiled:
         kpu_bytes=listed.kpu_bytes,
         main_bytes=listed.main_bytes,
     )
+
+
+def _of_channels(made: Compiled, options: Options) -> Compiled:
+    """With what the codes of each channel mean to the model, not to its first layer."""
+    both = (np.asarray(v, np.float64) for v in _scaling(options))
+    mean, std = np.broadcast_arrays(*both)
+    scale, zero = tuple(1 / (255 * std)), tuple(255 * mean)
+    port = replace(made.input, scale=tuple(map(float, scale)), zero_point=tuple(map(float, zero)))
+    return replace(made, input=port)
 
 
 def _without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:

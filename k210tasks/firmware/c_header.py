@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from k210tasks.firmware.contract import Contract, Input
+from k210tasks.samples.preprocess import PerChannel
 
 
 def c_header(contract: Contract) -> str:
@@ -84,16 +85,21 @@ def _c_float(value: float) -> str:
     return f"{float(value)!r}f"
 
 
+def _c_floats(value: PerChannel) -> str:
+    """A number, or an initialiser of one a channel."""
+    return _braces(map(_c_float, value)) if isinstance(value, tuple) else _c_float(value)
+
+
 def _c_scaling(given: Input) -> list[tuple[str, str]]:
-    return [("INPUT_MEAN", _c_float(given.mean)), ("INPUT_STD", _c_float(given.std))]
+    return [("INPUT_MEAN", _c_floats(given.mean)), ("INPUT_STD", _c_floats(given.std))]
 
 
 def _c_quantised(
-    prefix: str, scale: float | None, zero_point: float | None
+    prefix: str, scale: PerChannel | None, zero_point: PerChannel | None
 ) -> list[tuple[str, str]]:
     if scale is None or zero_point is None:
         return []
-    return [(f"{prefix}_SCALE", _c_float(scale)), (f"{prefix}_ZERO_POINT", _c_float(zero_point))]
+    return [(f"{prefix}_SCALE", _c_floats(scale)), (f"{prefix}_ZERO_POINT", _c_floats(zero_point))]
 
 
 def _braces(items: Iterable[str]) -> str:

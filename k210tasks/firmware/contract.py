@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from k210tasks.errors import K210Error
 from k210tasks.jsondata import Misfit, Rule, plain, read
 from k210tasks.samples.folder import Kind
-from k210tasks.samples.preprocess import Color
+from k210tasks.samples.preprocess import Color, PerChannel, as_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,12 +79,13 @@ class Input:
     rank has layout "flat": row-major, without the batch.
     ``kind`` "images": the model is fed with pictures. ``dtype`` "uint8" then is raw pixels
     0..255, which the firmware must not scale; the model itself computes
-    ``(pixel / 255 - mean) / std``. "float32": numbers scaled that way already. ``stated``:
+    ``(pixel / 255 - mean) / std``, each one number or one a channel in the order of ``shape``.
+    "float32": numbers scaled that way already. ``stated``:
     whether the user wrote mean and std down, or the defaults were used.
     ``kind`` "tensors": with the float model's own numbers, as "uint8" in :meth:`codes`;
     ``mean``, ``std``, ``stated`` and ``color`` mean nothing then and are null in the JSON.
-    ``scale``, ``zero_point``: real value = ``scale * (q - zero_point)`` of a uint8 input; None
-    for float32, and where the compiler does not tell.
+    ``scale``, ``zero_point``: real value = ``scale * (q - zero_point)`` of a uint8 input, of
+    pixels also one a channel; None for float32, and where the compiler does not tell.
     ``model_shape``: the float model's input without its batch, channels last; None where it
     follows from ``shape``. Where its values are fewer than those of ``shape``, they come first,
     and what is fed for the rest does not matter.
@@ -92,11 +94,11 @@ class Input:
     shape: tuple[int, ...]
     layout: Layout = "planar"
     dtype: Dtype = "uint8"
-    mean: float = 0.0
-    std: float = 1.0
+    mean: PerChannel = 0.0
+    std: PerChannel = 1.0
     stated: bool = True
-    scale: float | None = None
-    zero_point: float | None = None
+    scale: PerChannel | None = None
+    zero_point: PerChannel | None = None
     color: Color | None = None
     name: str = "input"
     kind: Kind = "images"
@@ -126,18 +128,25 @@ class Input:
 
     def of_pixels(self) -> Input:
         """With the scale and zero point of raw pixels, where none are told."""
-        scale = 1 / (255 * self.std) if self.scale is None else self.scale
-        zero = 255 * self.mean if self.zero_point is None else self.zero_point
-        return replace(self, scale=scale, zero_point=zero)
+        scale = of_each(lambda std: 1 / (255 * std), self.std)
+        zero = of_each(lambda mean: 255 * mean, self.mean)
+        return replace(
+            self,
+            scale=scale if self.scale is None else self.scale,
+            zero_point=zero if self.zero_point is None else self.zero_point,
+        )
 
     @property
     def formula(self) -> str | None:
         """What a uint8 input of real numbers is fed with, as :meth:`codes` computes it; None
         for pictures and float32, and where the compiler does not tell."""
-        if self.kind == "images" or self.scale is None or self.zero_point is None:
+        scale, zero = self.scale, self.zero_point
+        if self.kind == "images" or scale is None or zero is None:
             return None
-        sign = "-" if self.zero_point < 0 else "+"
-        return f"code = round(x / {number(self.scale)}) {sign} {number(abs(self.zero_point))}"
+        if isinstance(scale, tuple) or isinstance(zero, tuple):
+            return None  # of pixels alone
+        sign = "-" if zero < 0 else "+"
+        return f"code = round(x / {number(scale)}) {sign} {number(abs(zero))}"
 
     @property
     def sentence(self) -> str:
@@ -154,7 +163,7 @@ class Input:
         if self.kind == "images":
             if self.dtype == "uint8":
                 return "raw pixels 0..255, not scaled"
-            return f"(pixel / 255 - {self.mean:g}) / {self.std:g}"
+            return f"(pixel / 255 - {as_text(self.mean)}) / {as_text(self.std)}"
         if self.dtype == "float32":
             return "the tensor's own numbers x, not scaled"
         told = "codes of the tensor's numbers, whose scale the compiler does not tell"
@@ -183,10 +192,14 @@ class Input:
 
         if self.scale is None or self.zero_point is None:
             raise ScaleUnknown(self)
-        whole = round(self.zero_point)  # of pixels, mean * 255 need not be whole
-        flat = real.astype(np.float64).ravel() / self.scale + (self.zero_point - whole)
-        codes = np.clip(np.rint(flat) + whole, 0, 255)
-        filled = np.full(math.prod(self.shape), min(max(whole, 0), 255), np.uint8)
+        # One a channel, or one for all; of pixels, mean * 255 need not be whole.
+        scale, zero = (
+            np.asarray(v, np.float64).reshape(-1, 1) for v in (self.scale, self.zero_point)
+        )
+        whole = np.rint(zero)
+        rows = real.astype(np.float64).reshape(np.broadcast(scale, zero).size, -1)
+        codes = np.clip(np.rint(rows / scale + (zero - whole)) + whole, 0, 255).ravel()
+        filled = np.full(math.prod(self.shape), np.clip(whole.flat[0], 0, 255), np.uint8)
         filled[: len(codes)] = codes
         return filled
 
@@ -216,6 +229,10 @@ _Shape = Annotated[
     tuple[int, ...], Rule("a list of sizes, each 1 or more", lambda s: all(n > 0 for n in s))
 ]
 _Texts = Annotated[tuple[str, ...], Rule("a list of strings", lambda texts: True)]
+
+
+#: mean, std and whether they are stated, where no picture is fed
+_UNSCALED: tuple[PerChannel, PerChannel, bool] = (0.0, 1.0, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,20 +270,26 @@ class InputFile:
     model_shape: _Shape
     fed: str = ""
     color: Color | None
-    mean: float | None
-    std: float | None
+    mean: PerChannel | None
+    std: PerChannel | None
     stated: bool | None
-    scale: float | None
-    zero_point: float | None
+    scale: PerChannel | None
+    zero_point: PerChannel | None
 
     @property
     def input(self) -> Input:
         if self.kind == "tensors":
-            mean, std, stated = 0.0, 1.0, True
+            mean, std, stated = _UNSCALED
         elif self.mean is None or self.std is None or self.stated is None:
             raise Misfit(None, "given for pictures", "input.mean, input.std or input.stated")
         else:
             mean, std, stated = self.mean, self.std, self.stated
+        channels = self.shape[0] if self.layout == "planar" else 1
+        for key in ("mean", "std", "scale", "zero_point"):
+            value = getattr(self, key)
+            if isinstance(value, tuple) and len(value) != channels:
+                one = f"a number, or one for each of the {channels} channels"
+                raise Misfit(list(value), one, f"input.{key}")
         return Input(
             self.shape, self.layout, self.dtype, mean, std, stated, self.scale, self.zero_point,
             self.color, self.name, self.kind, self.model_shape,
@@ -354,11 +377,11 @@ class Contract:
                 model_shape=given.tensor_shape,
                 fed=given.sentence,
                 color=given.color if pictures else None,
-                mean=float(given.mean) if pictures else None,
-                std=float(given.std) if pictures else None,
+                mean=of_each(float, given.mean) if pictures else None,
+                std=of_each(float, given.std) if pictures else None,
                 stated=given.stated if pictures else None,
-                scale=_optional_float(given.scale),
-                zero_point=_optional_float(given.zero_point),
+                scale=None if given.scale is None else of_each(float, given.scale),
+                zero_point=None if given.zero_point is None else of_each(float, given.zero_point),
             ),
             outputs=tuple(
                 OutputFile(
@@ -393,6 +416,11 @@ class Contract:
         except Misfit as misfit:
             where = misfit.where or "the file"
             raise ContractError(where, misfit.found, misfit.allowed) from None
+
+
+def of_each(function: Callable[[float], float], value: PerChannel) -> PerChannel:
+    """A function of one number, or of each channel's."""
+    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
 
 
 def number(value: float) -> str:

@@ -14,6 +14,7 @@ from k210tasks.firmware.c_header import c_string
 from k210tasks.firmware.contract import number
 from k210tasks.firmware.entry import Entry, Snippet, suffix_of
 from k210tasks.profiles import Profile
+from k210tasks.samples.preprocess import numbers
 
 
 def c_snippet(image: str, profile: Profile, entries: Sequence[Entry]) -> Snippet:
@@ -61,13 +62,14 @@ def _constants(entry: Entry) -> str:
 def _code(entry: Entry) -> str:
     """The function that makes the code of a number, where the input is codes of numbers."""
     given = entry.contract.input
-    if given.formula is None or given.scale is None or given.zero_point is None:
+    scale, zero = given.scale, given.zero_point
+    if given.formula is None or scale is None or zero is None:
         return ""
-    scale, zero = (f"{float(number(v))!r}f" for v in (given.scale, given.zero_point))
+    step, at = (f"{float(number(v))!r}f" for v in numbers(scale) + numbers(zero))
     return (
         f"/* {given.formula}, clamped to 0..255 */\n"
         f"static inline uint8_t {_name(entry)}_code(float x)\n{{\n"
-        f"    float code = rintf(x / {scale}) + {zero};\n"
+        f"    float code = rintf(x / {step}) + {at};\n"
         "    return (uint8_t)(code > 0.0f ? (code < 255.0f ? code : 255.0f) : 0.0f);\n}\n"
     )
 

@@ -148,10 +148,8 @@ def whole(low: int, high: int, what: str = "a whole number") -> Kind:
     return Kind(f"allowed: {allowed}", check, {"type": "integer", "minimum": low, "maximum": high})
 
 
-def number(
-    low: float = -math.inf, high: float = math.inf, *, above_zero: bool = False, note: str = ""
-) -> Kind:
-    """A finite number within limits, both included. ``note``: why a list is refused."""
+def number(low: float = -math.inf, high: float = math.inf, *, above_zero: bool = False) -> Kind:
+    """A finite number within limits, both included."""
     allowed = "a number"
     json: JsonSchema = {"type": "number"}
     if above_zero:
@@ -162,8 +160,6 @@ def number(
         json |= {"minimum": low, "maximum": high}
 
     def check(value: Any) -> float:
-        if isinstance(value, list) and note:
-            raise Refused(note)
         if not isinstance(value, (int, float)):
             raise wrong(value, "a number")
         found = float(value)
@@ -172,6 +168,33 @@ def number(
         return found
 
     return Kind(f"allowed: {allowed}", check, json)
+
+
+def per_channel(kind: Kind) -> Kind:
+    """A number, or a list of one or three, one a channel; equal ones are as one."""
+
+    def check(value: Any) -> float | tuple[float, ...]:
+        if not isinstance(value, list):
+            one: float = kind.check(value)
+            return one
+        if len(value) not in (1, 3):
+            raise Refused(f"holds {len(value)} numbers; pictures have 1 channel or 3")
+        found = tuple(float(_entry(kind, i, v)) for i, v in enumerate(value, 1))
+        return found[0] if len(set(found)) == 1 else found
+
+    return Kind(
+        f"{kind.allowed}, or a list of one a channel",
+        check,
+        {
+            "anyOf": [
+                kind.json,
+                *(
+                    {"type": "array", "items": kind.json, "minItems": n, "maxItems": n}
+                    for n in (1, 3)
+                ),
+            ]
+        },
+    )
 
 
 def flag() -> Kind:

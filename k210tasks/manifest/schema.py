@@ -26,11 +26,6 @@ _UNSET: Any = None
 ENVIRONMENTS = ("nncase-1.9.0", "tensorflow")
 ARCHIVES = ("ncc-0.1.0-rc5", "ncc-0.2.0-beta4")
 
-_PER_CHANNEL = (
-    "a list, one number per channel, is not possible: the K210 takes raw pixels with one scale "
-    "for all channels; fold the difference into the model's first convolution"
-)
-
 
 def _key(description: str, default: str = "") -> Any:
     """An optional key; ``default`` is what its absence means, in words."""
@@ -54,12 +49,13 @@ class Preprocess(_Map):
     color: Annotated[str, kinds.choice("rgb", "bgr", "gray")] = _key(
         "Order of the channels a picture is fed in.", "gray for one input channel, rgb for three"
     )
-    mean: Annotated[float, kinds.number(note=_PER_CHANNEL)] = _key(
-        "Subtracted from a pixel scaled to 0..1; one number for all channels.",
+    mean: Annotated[preprocess.PerChannel, kinds.per_channel(kinds.number())] = _key(
+        "Subtracted from a pixel scaled to 0..1: one number for all channels, or one a channel "
+        "in the order of `color`.",
         "0, with a warning: a wrong pair of mean and std is the commonest fault",
     )
-    std: Annotated[float, kinds.number(above_zero=True, note=_PER_CHANNEL)] = _key(
-        "Divides afterwards; one number for all channels.", "1, with a warning"
+    std: Annotated[preprocess.PerChannel, kinds.per_channel(kinds.number(above_zero=True))] = _key(
+        "Divides afterwards: one number, or one a channel.", "1, with a warning"
     )
     resize: Annotated[str, kinds.choice("stretch", "exact")] = _key(
         "What happens to a picture of another size than the model's input: scaled, or refused.",

@@ -23,6 +23,7 @@ from k210tasks.report.histograms import histograms
 from k210tasks.report.past import Previous
 from k210tasks.report.recorded import StepRecord, digest_of, read_bytes
 from k210tasks.report.samples import samples
+from k210tasks.samples.preprocess import PerChannel, as_text
 from k210tasks.wording import count, plain, shape
 
 STEPS = ("convert", "calibrate", "kmodel", "verify")
@@ -173,13 +174,12 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
         rows.append(("values", given.numbers))
     elif given.layout == "planar":
         stated = "" if given.stated else " (not stated in models.yaml: the defaults)"
-        meaning = f"(pixel / 255 − {given.mean:g}) / {given.std:g}{stated}"
+        meaning = f"(pixel / 255 − {as_text(given.mean)}) / {as_text(given.std)}{stated}"
         feed = "raw pixels 0..255; the model computes" if given.dtype == "uint8" else "floats:"
         rows.append(("values", f"{feed} {meaning}"))
     if given.scale is not None:
-        rows.append(
-            ("quantised", f"real = {plain(given.scale, 6)} × (code − {plain(given.zero_point, 6)})")
-        )
+        scale, zero = (_plain_each(v) for v in (given.scale, given.zero_point))
+        rows.append(("quantised", f"real = {scale} × (code − {zero})"))
     for i, out in enumerate(contract.outputs):
         text = f"{out.name}: {out.dtype} {shape(out.shape)}"
         if out.scale is not None:
@@ -190,6 +190,12 @@ def _contract_rows(contract: Contract | None) -> tuple[tuple[str, str], ...]:
     if contract.sha256:
         rows.append(("sha256", contract.sha256))
     return tuple(rows)
+
+
+def _plain_each(value: PerChannel | None) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(plain(v, 6) for v in value)}]"
+    return plain(value, 6)
 
 
 def _snippet(
@@ -230,7 +236,7 @@ def _settings(model: Model, contract: Contract | None) -> tuple[tuple[str, str],
     ]
     if not tensors:  # of these nothing is asked of pictures
         stated = "" if pre.stated else " (not stated)"
-        scaling = f"mean {pre.effective_mean:g}, std {pre.effective_std:g}"
+        scaling = f"mean {as_text(pre.effective_mean)}, std {as_text(pre.effective_std)}"
         rows.append(("preprocess", f"{scaling}{stated}, {pre.resize}"))
     if model.compiler == "builtin":
         rows.append(("effort", model.effort))

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from k210tasks.process_wide import unwarned
 from k210tasks.samples.folder import Samples, evenly_spaced, kind_of_sample, scan
-from k210tasks.samples.preprocess import Color, Preprocess
+from k210tasks.samples.preprocess import Color, PerChannel, Preprocess
 from k210tasks.samples.refusals import (
     MAX_PIXELS,
     NotForPictures,
@@ -31,6 +31,7 @@ from k210tasks.samples.refusals import (
     PictureWrongSize,
     SampleError,
     WrongColor,
+    WrongNumbers,
 )
 from k210tasks.samples.tensor_files import read_tensor, samples_in
 
@@ -120,6 +121,9 @@ class Loader:
         color = self.preprocess.color or ("gray" if channels == 1 else "rgb")
         if (color == "gray") != (channels == 1):
             raise WrongColor(shown, self.shape, color)
+        misfit = self.preprocess.misfits(channels)
+        if misfit is not None:
+            raise WrongNumbers(shown, self.shape, channels, misfit)
         picture = _decode(path, shown, color)
         found = (picture.shape[1], picture.shape[0])
         if found != (width, height):
@@ -161,10 +165,15 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | str:
     return shape[1], shape[2], shape[3]
 
 
-def normalise(pixels: NDArray[np.uint8], mean: float, std: float) -> NDArray[np.float32]:
-    """``(pixel / 255 - mean) / std`` of pixels (C, H, W), as float32 (1, H, W, C)."""
-    table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
-    return table[pixels.transpose(1, 2, 0)][None]
+def normalise(pixels: NDArray[np.uint8], mean: PerChannel, std: PerChannel) -> NDArray[np.float32]:
+    """``(pixel / 255 - mean) / std`` of pixels (..., C, H, W), as float32 (1, ..., H, W, C)."""
+    last = np.moveaxis(pixels, -3, -1)
+    if not isinstance(mean, tuple) and not isinstance(std, tuple):
+        table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
+        return table[last][None]
+    means, stds = np.broadcast_arrays(mean, std)
+    tables = ((np.arange(256) / 255 - means[:, None]) / stds[:, None]).astype(np.float32)
+    return np.ascontiguousarray(tables[np.arange(len(tables)), last])[None]
 
 
 def planar(tensor: NDArray[Any]) -> NDArray[Any]:

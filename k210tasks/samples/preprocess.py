@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: one number, or one a channel in the order that the model is fed them in
+PerChannel = float | tuple[float, ...]
+
 Color = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "exact"]
 
@@ -17,6 +20,7 @@ Resize = Literal["stretch", "exact"]
 class Preprocess:
     """A raw pixel 0..255 enters the model as ``(pixel / 255 - mean) / std``.
 
+    ``mean`` and ``std`` are one number, or one a channel, in the order of ``color``.
     ``color`` None means: grey for a model with one input channel, RGB for three.
     ``mean`` and ``std`` None means: not stated by the user; 0 and 1 are used and every
     place that shows results warns, since a wrong pair is the commonest fault.
@@ -24,8 +28,8 @@ class Preprocess:
     """
 
     color: Color | None = None
-    mean: float | None = None
-    std: float | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     resize: Resize = "stretch"
 
     @property
@@ -34,14 +38,31 @@ class Preprocess:
         return self.mean is not None and self.std is not None
 
     @property
-    def effective_mean(self) -> float:
+    def effective_mean(self) -> PerChannel:
         return 0.0 if self.mean is None else self.mean
 
     @property
-    def effective_std(self) -> float:
+    def effective_std(self) -> PerChannel:
         return 1.0 if self.std is None else self.std
 
     @property
     def effective(self) -> Preprocess:
         """With ``mean`` and ``std`` as they are used: stating a default changes no result."""
         return Preprocess(self.color, self.effective_mean, self.effective_std, self.resize)
+
+    def misfits(self, channels: int) -> str | None:
+        """Which of mean and std has not one number for each of ``channels``, in words."""
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if isinstance(value, tuple) and len(value) != channels:
+                return f"{name} has {len(value)} numbers, one a channel"
+        return None
+
+
+def as_text(value: PerChannel) -> str:
+    """``0.5``, or ``[0.485, 0.456, 0.406]``, for people."""
+    return f"[{', '.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else f"{value:g}"
+
+
+def numbers(value: PerChannel) -> tuple[float, ...]:
+    """Every number of it."""
+    return value if isinstance(value, tuple) else (value,)

@@ -85,6 +85,18 @@ class WrongColor(SampleError):
         )
 
 
+class WrongNumbers(SampleError):
+    """mean or std one a channel, of other channels than there are."""
+
+    def __init__(self, file: str, shape: tuple[int, ...], channels: int, misfit: str) -> None:
+        plural, each = ("s", f", or {channels}") if channels > 1 else ("", "")
+        super().__init__(
+            file,
+            f"{file} is a picture, and preprocess.{misfit}, but the model's input {times(shape)} "
+            f"has {channels} channel{plural}; write one number{each}",
+        )
+
+
 class TensorUnreadable(SampleError):
     def __init__(self, file: str, why: str) -> None:
         super().__init__(file, f"{file} cannot be read as a tensor: {why}; replace or remove it")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from k210tasks import compiler
 from k210tasks.engine.job import Job
-from k210tasks.firmware.contract import Input, Output
+from k210tasks.firmware.contract import Input, Output, of_each
 from k210tasks.samples.folder import Kind
 from k210tasks.samples.loading import picture_shape
 from k210tasks.samples.preprocess import Preprocess
@@ -50,9 +50,7 @@ def compile(job: Job, model: Given, signature: Signature) -> Made:
     doubtful = taken_for_codes and not isinstance(picture_shape(signature.input.shape), str)
     return Made(
         input=_input(result, signature, preprocess),
-        outputs=tuple(
-            Output(p.name, p.shape, p.dtype, p.scale, p.zero_point) for p in result.outputs
-        ),
+        outputs=tuple(Output(p.name, p.shape, p.dtype) for p in result.outputs),
         layers=result.layers,
         listing=result.listing,
         kpu_bytes=result.kpu_bytes,
@@ -69,7 +67,7 @@ def _input(made: compiler.Compiled, signature: Signature, preprocess: Preprocess
     if given.dtype == "float32":
         return given
     scale, zero = made.input.scale, made.input.zero_point
-    given = replace(given, scale=scale, zero_point=None if zero is None else float(zero))
+    given = replace(given, scale=scale, zero_point=None if zero is None else of_each(float, zero))
     if kind == "images":
         return given
     return in_shape(given, made.input.shape)

@@ -24,6 +24,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.samples.preprocess import PerChannel
+
 #: How probable the evidence may be at most if there were nothing in it.
 ALPHA = 0.01
 #: Evidence of what keeps a simpler explanation from being named, though no proof itself.
@@ -37,13 +39,13 @@ LUCK = 0.05
 AS_GOOD = 0.5
 #: Weights of the pairs of mean and std, for what is seen more often is believed on less;
 #: their sum is 1.
-PAIRS: dict[tuple[float, float], float] = {
+PAIRS: dict[tuple[PerChannel, PerChannel], float] = {
     (0.0, 1.0): 0.3,
     (0.5, 0.5): 0.3,
     (0.0, 1 / 255): 0.1,
     (0.5, 1 / 255): 0.1,
     (0.5, 1.0): 0.1,
-    (0.449, 0.226): 0.1,
+    (0.449, 0.226): 0.1,  # those of ImageNet, all channels as one
 }
 #: Of a model with three channels; grey pictures have three equal ones.
 COLORS = ("rgb", "bgr", "gray")
@@ -53,8 +55,8 @@ COLORS = ("rgb", "bgr", "gray")
 class Setting:
     """How pictures are fed; ``color`` None where the model knows but one."""
 
-    mean: float
-    std: float
+    mean: PerChannel
+    std: PerChannel
     color: str | None = None
 
 

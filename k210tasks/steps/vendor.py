@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from k210tasks.engine.job import Job, StepFailed
 from k210tasks.npz import BadArrays, extract, mapped
 from k210tasks.samples.folder import Kind
+from k210tasks.samples.loading import normalise
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.steps.made import Made, in_shape, model_input, model_outputs, read_kmodel
 from k210tasks.steps.settings import KmodelSettings
@@ -154,6 +155,5 @@ def _is_pixels(samples: Path) -> bool:
 def _normalise(samples: Path, preprocess: Preprocess, shape: tuple[int, ...]) -> None:
     """Replace raw pixels by what the float model is fed, in a model's own shape."""
     raw: NDArray[np.uint8] = np.array(mapped(samples))
-    mean, std = preprocess.effective_mean, preprocess.effective_std
-    table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
-    np.save(samples, table[raw].reshape(len(raw), *shape))
+    real = normalise(raw, preprocess.effective_mean, preprocess.effective_std)
+    np.save(samples, real.reshape(len(raw), *shape))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from k210tasks.npz import mapped
+from k210tasks.samples.preprocess import PerChannel, as_text
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.fit_for_vendor import require_float
@@ -49,8 +50,8 @@ def compile(
     samples_dir: Path,
     raw: bool,
     method: str,
-    mean: float,
-    std: float,
+    mean: PerChannel,
+    std: PerChannel,
     out: Path,
     log: TextIO | None = None,
 ) -> Json:
@@ -69,6 +70,12 @@ def compile(
         raise BadRequest(
             f"{toolchain.name} has no calibration method {method!r}; it has: "
             + ", ".join(METHODS[cli])
+        )
+    if isinstance(mean, tuple) or isinstance(std, tuple):
+        raise BadRequest(
+            f"{toolchain.name} knows one mean and one std for all channels, not mean "
+            f"{as_text(mean)} with std {as_text(std)}. Use compiler: builtin or nncase-1.9.0, or "
+            "build the normalisation into the model"
         )
     if std == 0:
         raise BadRequest("std is what pixels are divided by; it must not be 0")

@@ -32,6 +32,7 @@ from k210tasks.artifacts.doubts import (
     of_pair,
 )
 from k210tasks.jsondata import plain, read
+from k210tasks.samples.preprocess import PerChannel
 
 FITS = "values that do not occur in them are cut off; 10 are the least, about 100 that look like"
 SAID: list[tuple[Doubt, str, str | None]] = [
@@ -256,10 +257,14 @@ def test_json_keeps_every_kind() -> None:
         (None, None, ["unstated"]), (0.5, None, ["unstated"]),
         (127.5, 127.5, ["strange_mean", "strange_std"]), (127.5, 0.5, ["strange_mean"]),
         (0.5, 128.0, ["strange_std"]), (-0.1, 1.0, ["strange_mean"]), (0.0, 0.0, ["strange_std"]),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), []),
+        ((123.7, 116.3, 103.5), (0.2, 300.0, 0.0), ["strange_mean", "strange_std"]),
         (127.5, None, ["unstated", "strange_mean"]), (0.0, 1e-5, ["strange_std"]),
     ],
 )  # fmt: skip
-def test_pairs_that_can_be_meant(mean: float | None, std: float | None, kinds: list[str]) -> None:
+def test_pairs_that_can_be_meant(
+    mean: PerChannel | None, std: PerChannel | None, kinds: list[str]
+) -> None:
     assert [doubt.kind for doubt in of_pair(mean, std)] == kinds
 
 

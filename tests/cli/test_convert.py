@@ -189,6 +189,8 @@ def test_the_log_stays_where_something_failed(
     [
         (["--std", "0"], "std divides, so it cannot be 0"),
         (["--mean", "inf"], "inf is not a finite number"),
+        (["--mean", "1,2"], "1,2 holds 2 numbers; pictures have 1 channel or 3"),
+        (["--std", "1,0,1"], "std divides, so it cannot be 0"),
         (["--samples", "0"], "0 is less than 1"),
     ],
 )
@@ -217,6 +219,39 @@ def test_with_the_real_nncase(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert float(lines[1].split()[2]) > 0.99
     assert float(lines[1].split()[3]) < 100  # quantised, so not exact
     assert lines[2].startswith("12 samples, worst images/")
+
+
+def test_mean_and_std_of_each_channel(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The contract beside the kmodel tells them to compare and run."""
+    net = Net((1, 8, 8, 3))
+    net.conv(net.input, 8)
+    Path("net.tflite").write_bytes(net.build())
+    rng = np.random.default_rng(1)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(f"images/{i:02}.png")
+    scaling = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+    assert main(["convert", "net.tflite", "--images", "images", *scaling]) == 0
+    assert main(["compare", "net.tflite", "net.kmodel", "--images", "images"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: mean and std" not in out
+    rows = out.splitlines()
+    [head] = [i for i, line in enumerate(rows) if "SNR" in line and "cosine" in line]
+    assert float(rows[head + 1].split()[3]) > 35
+    assert main(["run", "net.kmodel", "--input", "images/00.png", "--output", "a.npz"]) == 0
+    from k210tasks.samples.loading import Loader
+    from k210tasks.samples.preprocess import Preprocess
+
+    asked = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    np.save("real.npy", Loader((1, 8, 8, 3), asked).tensor(Path("images/00.png")))
+    assert main(["run", "net.kmodel", "--input", "real.npy", "--output", "b.npz"]) == 0
+    # The floats of the pixels become the pixels' codes again.
+    np.testing.assert_array_equal(np.load("a.npz")["output_0"], np.load("b.npz")["output_0"])
+
+
+def test_nncase_is_told_them_as_they_are(place: Path, vendor: dict[str, Any]) -> None:
+    scaling = ["--mean", "0.485,0.456,0.406", "--std", "0.5,0.5,0.5"]
+    assert main(["convert", "m.tflite", "--images", "images", *scaling, *NNCASE]) == 0
+    assert (vendor["mean"], vendor["std"]) == ((0.485, 0.456, 0.406), 0.5)
 
 
 def test_every_compiler_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

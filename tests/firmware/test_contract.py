@@ -47,6 +47,43 @@ def test_json_is_stable_and_reads_back() -> None:
     assert Contract.from_json(shuffled).to_json() == text
 
 
+EACH = Input((3, 2, 2), color="rgb", mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 0.25)).of_pixels()
+
+
+def test_mean_and_std_may_be_of_each_channel() -> None:
+    contract = dataclasses.replace(FACES, input=EACH)
+    read = Contract.from_json(contract.to_json())
+    assert read == contract
+    assert read.input.scale == (1 / 127.5, 1 / 255, 1 / 63.75)
+    assert read.input.zero_point == (127.5, 63.75, 0)
+    floats = dataclasses.replace(EACH, dtype="float32")
+    assert floats.numbers == "(pixel / 255 - [0.5, 0.25, 0]) / [0.5, 1, 0.25]"
+
+
+def test_numbers_of_each_channel_are_its_pixels_codes() -> None:
+    pixels = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 2, 2)
+    mean, std = (np.reshape(v, (3, 1, 1)) for v in (EACH.mean, EACH.std))
+    real = ((pixels / 255 - mean) / std).astype(np.float32)
+    np.testing.assert_array_equal(EACH.codes(real), pixels.ravel())
+
+
+def test_as_many_numbers_as_channels() -> None:
+    value = json.loads(dataclasses.replace(FACES, input=EACH).to_json())
+    value["input"]["std"] = [1, 1]
+    with pytest.raises(ContractError) as caught:
+        Contract.from_json(json.dumps(value))
+    assert str(caught.value) == (
+        "contract.json: input.std is [1, 1]; it must be a number, or one for each of the 3 channels"
+    )
+
+
+def test_the_header_has_one_number_a_channel() -> None:
+    header = c_header(dataclasses.replace(FACES, model="m", input=EACH))
+    assert "#define K210_M_INPUT_MEAN {0.5f, 0.25f, 0.0f}\n" in header
+    assert "#define K210_M_INPUT_STD {0.5f, 1.0f, 0.25f}\n" in header
+    assert "#define K210_M_INPUT_ZERO_POINT {127.5f, 63.75f, 0.0f}\n" in header
+
+
 def test_bytes_are_counted_from_shape_and_dtype() -> None:
     assert FACES.input.nbytes == 3 * 240 * 320
     assert [out.nbytes for out in FACES.outputs] == [4 * 30 * 15 * 20, 4]

@@ -30,6 +30,7 @@ from k210tasks.samples.refusals import (
     TensorWrongShape,
     TensorWrongType,
     WrongColor,
+    WrongNumbers,
 )
 
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)  # (H, W, C)
@@ -78,6 +79,17 @@ class TestPictures:
         tensor = rgb_loader(mean=0.5, std=0.25).tensor(save(tmp_path / "a.png", RGB))
         assert tensor.dtype == np.float32
         assert np.array_equal(tensor, ((RGB / 255 - 0.5) / 0.25).astype(np.float32)[None])
+
+    def test_mean_and_std_may_be_of_each_channel_in_the_order_it_is_fed(
+        self, tmp_path: Path
+    ) -> None:
+        loader = rgb_loader(color="bgr", mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+        sample = loader.load(save(tmp_path / "a.png", RGB))
+        for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 1.0), (0.3, 2.0)]):
+            wanted = (RGB[:, :, 2 - channel] / 255 - mean) / std
+            np.testing.assert_array_equal(sample.tensor[0, :, :, channel], np.float32(wanted))
+        one = rgb_loader(mean=0.1, std=(0.5, 1.0, 2.0)).tensor(tmp_path / "a.png")
+        np.testing.assert_array_equal(one[0, :, :, 2], np.float32((RGB[:, :, 2] / 255 - 0.1) / 2))
 
     def test_exif_orientation_is_obeyed(self, tmp_path: Path) -> None:
         exif = Image.Exif()
@@ -241,6 +253,15 @@ class TestRefusedPictures:
         assert self.refuse(loader, save(tmp_path / "a.png", RGB), NotForPictures) == (
             f"images/a.png is a picture, but the model's input {times} {why}; "
             "give .npy or raw float32 .bin tensors"
+        )
+
+    def test_numbers_of_channels_the_input_has_not(self, tmp_path: Path) -> None:
+        loader = Loader((1, 8, 8, 1), Preprocess(mean=(0.1, 0.2, 0.3)))
+        with pytest.raises(WrongNumbers) as caught:
+            loader.pixels(tmp_path / "a.png", "images/a.png")
+        assert str(caught.value) == (
+            "images/a.png is a picture, and preprocess.mean has 3 numbers, one a channel, but the "
+            "model's input 1x8x8x1 has 1 channel; write one number"
         )
 
     @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from k210tasks.samples.folder import evenly_spaced
+from k210tasks.samples.preprocess import PerChannel
 from k210tasks.steps.explain import (
     PAIRS,
     Explanation,
@@ -104,7 +105,9 @@ def pictures(name: str) -> Data:
     return Data(x[:half], label[:half], x[half:], label[half:], len(named))
 
 
-def normalised(pixels: Array, mean: float, std: float) -> Array:
+def normalised(pixels: Array, mean: PerChannel, std: PerChannel) -> Array:
+    assert not isinstance(mean, tuple)
+    assert not isinstance(std, tuple)
     return (pixels / 255 - mean) / std
 
 
@@ -186,7 +189,7 @@ def make(mistake: str, seed: int) -> Case | None:
     meant = Setting(*pairs[rng.integers(len(pairs))], color)
     stated, order, solvable = meant, None, True
     if "pair" in mistake:
-        others = list(ODD)
+        others: list[tuple[PerChannel, PerChannel]] = list(ODD)
         if mistake != "odd pair":
             others = [p for p in pairs if p != (meant.mean, meant.std)]
         mean, std = others[rng.integers(len(others))]
@@ -294,7 +297,7 @@ def judged(case: Case) -> tuple[str, str]:
     return hinted, "part" if all(parts) else "wrong"
 
 
-def pair(setting: Setting) -> tuple[float, float]:
+def pair(setting: Setting) -> tuple[PerChannel, PerChannel]:
     return setting.mean, setting.std
 
 

@@ -107,6 +107,17 @@ def test_normalisation_that_01_does_not_know(cache: Path, tmp_path: Path) -> Non
     )
 
 
+def test_normalisation_of_each_channel(cli: str, cache: Path, tmp_path: Path) -> None:
+    tool = make(cli, tmp_path)
+    with pytest.raises(BadRequest) as caught:
+        compile(tool, tmp_path, mean=(0.485, 0.456, 0.406), std=0.226)
+    assert str(caught.value) == (
+        f"{tool.name} knows one mean and one std for all channels, not mean [0.485, 0.456, 0.406] "
+        "with std 0.226. Use compiler: builtin or nncase-1.9.0, or build the normalisation into "
+        "the model"
+    )
+
+
 def test_unknown_method(cli: str, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="has no calibration method 'kl'; it has: "):
         compile(make(cli, tmp_path), tmp_path, method="kl")
