@@ -60,7 +60,7 @@ class Trial:
             if what == "source":
                 toy.write(f"src/{name}.pb", f"graph of {name}, {turn}\n")
             elif what == "image":
-                toy.write(f"images/{name}/calibration/0.png", f"calibration {turn}")
+                toy.write(f"images/{name}/calibration/1.png", f"calibration {turn}")
             elif what == "settings":
                 toy.manifest("one", "two", change=(_as_it_is, _by_entropy)[turn % 2])
             elif what == "removed":

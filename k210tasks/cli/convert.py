@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -216,10 +215,11 @@ def _convert(model: Model, folder: Folder | None, out: Path, log: TextIO) -> tup
     from k210tasks.steps import kmodel as kmodel_step
     from k210tasks.steps.chain import model_plans
     from k210tasks.store.files import write_atomically
+    from k210tasks.store.scratch import scratch_folder
 
     plans = {plan.step: plan for plan in model_plans(model)}
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        scratch_folder() as scratch,
         shown(f"convert {model.name}") as progress,
     ):
         for tool in plans["kmodel"].tools:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.firmware.describe import overlaps
     from k210tasks.firmware.flasher import flash
     from k210tasks.progress import shown
+    from k210tasks.store.scratch import scratch_folder
 
     if args.image.lower().endswith(".kfpkg"):
         image = kfpkg.read(read_bytes(args.image), args.image)
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         image = only
     for told in overlaps(image):
         raise Overlapping(args.image, told)
-    with tempfile.TemporaryDirectory() as scratch, shown(f"flash:{args.image}") as progress:
+    with scratch_folder() as scratch, shown(f"flash:{args.image}") as progress:
         # A copy of what was checked: the file may be built anew while it is written.
         path = Path(scratch, "image.kfpkg")
         path.write_bytes(kfpkg.write(image))

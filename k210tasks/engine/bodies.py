@@ -22,6 +22,7 @@ from k210tasks.engine.failures import (
     StepCrashed,
 )
 from k210tasks.engine.job import Folder, Job
+from k210tasks.engine.pinning import pinned
 from k210tasks.engine.placing import temporary
 from k210tasks.engine.plan import Judge, SamplesInput, StepPlan
 from k210tasks.engine.project import Project
@@ -61,9 +62,13 @@ def job_of(
         inputs = {role: Path(project.path(path)) for role, path in plan.outputs.items()}
     for role, source in plan.inputs.items():
         path = Path(project.path(source.path))
+        found = decision.inputs[role]["files"]
+        try:
+            path = Path(pinned(project, source, found, os.path.join(work.path, "inputs", role)))
+        except (OSError, K210Error):
+            raise InputChanged(plan.task, source.path) from None
         if isinstance(source, SamplesInput):
-            files = tuple(decision.inputs[role]["files"])
-            inputs[role] = Folder.of(path, files, decision.ignored.get(role, 0))
+            inputs[role] = Folder.of(path, tuple(found), decision.ignored.get(role, 0))
         else:
             inputs[role] = path
     outputs = half.outputs.items()
@@ -89,6 +94,7 @@ def call(project: Project, plan: StepPlan, function: str, job: Job, log: TextIO)
     try:
         return getattr(importlib.import_module(module), name)(job)
     except K210Error as error:
+        error.args = (_as_named(project, plan, job, str(error)), *error.args[1:])
         with contextlib.suppress(OSError, ValueError):
             log.write(f"failed: {error}\n")
         raise
@@ -98,6 +104,19 @@ def call(project: Project, plan: StepPlan, function: str, job: Job, log: TextIO)
         if isinstance(error, OSError) and error.errno in FULL:
             raise DiskFull(plan.task, project.root) from error
         raise StepCrashed(plan.task, error, project.path(plan.log)) from error
+
+
+def _as_named(project: Project, plan: StepPlan, job: Job, text: str) -> str:
+    """``text`` with the user's own paths for those of inputs that were pinned."""
+    for role, source in plan.inputs.items():
+        given, named = job.inputs[role], Path(project.path(source.path))
+        if isinstance(given, Folder):
+            if given.path.name != named.name:  # of one file its folder is told
+                named = named.parent
+            given = given.path
+        if given != named:
+            text = text.replace(str(given), str(named))
+    return text
 
 
 def collect(

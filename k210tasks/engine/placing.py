@@ -15,7 +15,7 @@ from k210tasks.engine.decide import same_content
 from k210tasks.engine.failures import CannotWrite, OutputForeign
 from k210tasks.engine.plan import StepPlan
 from k210tasks.engine.project import Project
-from k210tasks.store.files import hash_stamped, move_into_place, stamp_of, temporary_name
+from k210tasks.store.files import hash_stamped, move_into_place, stamp_of_placed, temporary_name
 from k210tasks.store.locks import WorkFolder
 from k210tasks.store.records import Files, Place, Record, outputs_of, written
 from k210tasks.store.results import Contents
@@ -76,7 +76,7 @@ def place(
                     beside = temporary_name(final)
                     work.note(beside)
                     move_into_place(made[role][relative], final, beside)
-                    files[relative] = [digest, stamp_of(final)]
+                    files[relative] = [digest, stamp_of_placed(final)]
                 else:
                     # The hash was taken just now, so its stamp may be too young to trust.
                     found, stamp = hash_stamped(final)
@@ -102,6 +102,8 @@ def _claim(
         fresh: Files = {relative: [digest, []] for relative, digest in contents[role].items()}
         places[role] = {"path": shown, "files": {**fresh, **files}}
     claim: Record = {"outcome": "begun", "outputs": places}
+    if record is not None and "key" in record:  # while it is judged, gc shall know its result
+        claim["key"] = record["key"]
     project.states.save(plan.id, claim)
 
 

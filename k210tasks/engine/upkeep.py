@@ -46,12 +46,17 @@ def collect(
     In a store that several projects share, only what this project put there goes, and what
     was put there by projects that exist no more. Returns (results, files, bytes).
     """
-    used = set()
+    used: set[str | None] = set()
+
+    def look() -> None:
+        for record in list(project.states.all()):
+            if str(record["task"]) in tasks or _in_place(project, record):
+                used.add(record.get("key"))
+
     for record in list(project.states.all()):
         task = str(record["task"])
-        if task in tasks or _in_place(project, record):
-            used.add(record.get("key"))
-        elif not task.startswith("toolchain:") and not dry_run:
+        kept = task in tasks or task.startswith("toolchain:") or _in_place(project, record)
+        if not kept and not dry_run:
             project.states.remove(task)
     if not dry_run:
         sweep(project.work_folder)
@@ -63,7 +68,7 @@ def collect(
             return True
         return result.key in used
 
-    return project.store.collect(keep, dry_run=dry_run)
+    return project.store.collect(keep, dry_run=dry_run, look=look)
 
 
 def _in_place(project: Project, record: Record) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from k210tasks.artifacts.measurement import Simulated
 from k210tasks.engine.job import StepFailed
 from k210tasks.npz import BadArrays, read
+from k210tasks.store.scratch import scratch_folder
 
 
 class NoSimulator(StepFailed):
@@ -58,7 +58,7 @@ class NncaseSimulator:
     def run(self, inputs: NDArray[Any]) -> Iterable[list[NDArray[Any]]]:
         from k210tasks.toolchains import nncase
 
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             fed, got = Path(scratch, "inputs.npy"), Path(scratch, "outputs.npz")
             np.save(fed, inputs)
             nncase.simulate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from k210tasks.steps.made import Made, in_shape, model_input, model_outputs, rea
 from k210tasks.steps.settings import KmodelSettings
 from k210tasks.steps.signature import Signature, require_float
 from k210tasks.steps.tools import toolchain
+from k210tasks.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from k210tasks.reference.float_model import Given
@@ -51,7 +51,7 @@ def compile_nncase(job: Job, model: Given, signature: Signature) -> Made:
     name = asked.compiler
     require_float(signature, job.file("tflite").as_posix(), name)
     preprocess = asked.preprocess
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         samples = Path(scratch, "samples.npy")
         _extract(job, samples)
         pixels = _is_pixels(samples)
@@ -92,7 +92,7 @@ def compile_ncc(job: Job, model: Given, signature: Signature) -> Made:
         raise NoOnnx(name, job.file("tflite").as_posix())
     require_float(signature, job.file("tflite").as_posix(), name)
     preprocess = asked.preprocess
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         samples, folder = Path(scratch, "samples.npy"), Path(scratch, "samples")
         _extract(job, samples)
         folder.mkdir()

@@ -20,10 +20,11 @@ from k210tasks.store.locks import claim, create_locked, remove_locked
 #: [size in bytes, mtime_ns, ctime_ns, inode]; a list, as JSON gives it back
 Stamp = list[int]
 
-#: A file system's clock ticks in steps of up to about 10 ms (2 s on FAT): two writes within
-#: one tick can leave one stamp. A stamp younger than this when the content was read proves
-#: nothing.
+#: A file system's clock ticks in steps of up to about 10 ms: two writes within one tick can leave
+#: one stamp. A stamp younger than this when the content was read proves nothing.
 RACY_NS = 50_000_000
+#: The same where times are kept in whole seconds (ext3, NFS before that) or every other (FAT).
+COARSE_NS = 2_000_000_000
 
 _BLOCK = 1 << 20
 
@@ -34,9 +35,27 @@ def stamp_of(path: str) -> Stamp:
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 
+def grain_of(stamp: Stamp) -> int:
+    """How far apart two writes have to be to leave two stamps, in ns.
+
+    A file system that keeps whole seconds shows it by the time of change, which no program can
+    set; on another the time has a fraction but by chance, and then the file is hashed once more.
+    """
+    return RACY_NS if stamp[2] % 1_000_000_000 else COARSE_NS
+
+
 def is_racy(stamp: Stamp, read_at_ns: int) -> bool:
     """Whether the file could have changed after being read at ``read_at_ns`` unseen."""
-    return max(stamp[1], stamp[2]) + RACY_NS > read_at_ns
+    return max(stamp[1], stamp[2]) + grain_of(stamp) > read_at_ns
+
+
+def stamp_of_placed(path: str) -> Stamp:
+    """The stamp of a file that was just put there, whose content is known; one that is racy for
+    more than a tick has mtime -1. Raises OSError."""
+    stamp = stamp_of(path)
+    if grain_of(stamp) > RACY_NS and is_racy(stamp, time.time_ns()):
+        stamp[1] = -1
+    return stamp
 
 
 def stays_inside(relative: str) -> bool:

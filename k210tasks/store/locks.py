@@ -9,11 +9,14 @@ the living make, also from another container, where process ids say nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+
+from k210tasks.errors import K210Error
 
 try:
     import fcntl
@@ -23,6 +26,20 @@ except ImportError:  # Windows
 #: seconds between two tries where waiting cannot be left to the kernel
 _PAUSE = 0.05
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+#: errno of a file system that has no locks
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class NoLocks(K210Error):
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(
+            f"{os.path.dirname(os.path.abspath(path))} lies on a file system without locks "
+            f"({error.strerror}), so that two runs could not be kept apart; use a folder on "
+            "another one: K210_STORE names it for the store, K210_CACHE for tools, and a project's "
+            ".k210 may be a link to it"
+        )
 
 
 def _try_lock(fd: int) -> bool:
@@ -110,9 +127,25 @@ def remove_locked(fd: int, path: str) -> None:
     os.close(fd)
 
 
+def try_locked(path: str) -> int | None:
+    """The descriptor of the lock named by ``path``, now ours; None where another has it."""
+    try:
+        fd = _open(path)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        if _try_lock(fd) and _is_file(fd, path):
+            return fd
+    os.close(fd)
+    return None
+
+
 @contextlib.contextmanager
 def lock(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock named by ``path``; ``waiting()`` is called once if another has it."""
+    """Hold the lock named by ``path``; ``waiting()`` is called once if another has it.
+
+    Raises :class:`NoLocks` where the file system has none.
+    """
     told = False
     while True:
         fd = _open(path)
@@ -124,6 +157,11 @@ def lock(path: str, waiting: Callable[[], None] | None = None) -> Iterator[None]
                 _wait_lock(fd)
             if _is_file(fd, path):
                 break
+        except OSError as error:
+            os.close(fd)
+            if error.errno in _NO_LOCKS:
+                raise NoLocks(path, error) from error
+            raise
         except BaseException:
             os.close(fd)
             raise

@@ -28,11 +28,12 @@ from k210tasks.errors import K210Error
 from k210tasks.jsondata import Rule, loads, plain
 from k210tasks.store.checked import checked, unchecked
 from k210tasks.store.files import Unreadable, copy_file, stays_inside, write_atomically
-from k210tasks.store.locks import WorkFolder, lock, sweep
+from k210tasks.store.locks import WorkFolder, lock, remove_locked, sweep, try_locked
 
 #: role -> relative path ("" for an output that is one file) -> SHA-256
 Contents = Mapping[str, Mapping[str, str]]
 
+_AT_ONCE = 200  # locks of keys that gc holds: open files
 _DIGEST = re.compile("[0-9a-f]{64}")
 #: files of ours in ``results`` and ``objects``; others may lie there by mistake
 _OURS = {
@@ -66,6 +67,10 @@ class Result:
     task: str = ""
     project: str = ""  # its root
     time: float = 0.0  # seconds since 1970
+
+    def digests(self) -> Iterator[str]:
+        """Of all its files."""
+        return (digest for files in self.outputs.values() for digest in files.values())
 
 
 class DamagedObject(K210Error):
@@ -137,6 +142,18 @@ class Store:
         except OSError as error:
             raise StoreUnusable(self.root, error.strerror or str(error)) from None
         return lock(os.path.join(self.root, "locks", f"{key}.lock"), waiting)
+
+    @contextlib.contextmanager
+    def _tried(self, key: str) -> Iterator[bool]:
+        """The lock of a key, where nobody has it; whether it is ours."""
+        assert self.root is not None
+        path = os.path.join(self.root, "locks", f"{key}.lock")
+        fd = try_locked(path)
+        try:
+            yield fd is not None
+        finally:
+            if fd is not None:
+                remove_locked(fd, path)
 
     def _lock_all(self) -> AbstractContextManager[None]:
         """Between ``put`` and ``collect``: no object goes while a result is being written."""
@@ -266,9 +283,17 @@ class Store:
                     yield path
 
     def collect(
-        self, keep: Callable[[Result], bool], *, dry_run: bool = False
+        self,
+        keep: Callable[[Result], bool],
+        *,
+        dry_run: bool = False,
+        look: Callable[[], None] = lambda: None,
     ) -> tuple[int, int, int]:
         """Remove the results ``keep`` refuses and every object no result names.
+
+        What another process works on, between finding or putting a result and noting down that it
+        is used, stays: its key is locked. ``look`` is called before ``keep`` is asked about keys
+        whose lock is ours, and their last holder has noted down all by then.
 
         Returns (results removed, objects removed, bytes freed). Raises OSError, and removes
         no object, where a result cannot be read: what it names is not known.
@@ -277,17 +302,29 @@ class Store:
             return 0, 0, 0
         self.sweep()
         with self._lock_all():
+            look()
             used: set[str] = set()
             results = 0
+            unwanted: list[tuple[str, Result | None]] = []
             for path in list(self._files("results")):
                 record = self._load(os.path.basename(path).removesuffix(".json"))
                 if record is not None and keep(record):
-                    used.update(d for files in record.outputs.values() for d in files.values())
-                    continue
-                results += not path.endswith(".tmp")  # else: of a process killed while writing
-                if not dry_run:
-                    with contextlib.suppress(OSError):
-                        os.unlink(path)
+                    used.update(record.digests())
+                else:
+                    unwanted.append((path, record))
+            for first in range(0, len(unwanted), _AT_ONCE):
+                with contextlib.ExitStack() as locks:
+                    some = unwanted[first : first + _AT_ONCE]
+                    ours = [r is None or locks.enter_context(self._tried(r.key)) for _, r in some]
+                    look()
+                    for (path, record), free in zip(some, ours, strict=True):
+                        if record is not None and (not free or keep(record)):
+                            used.update(record.digests())
+                            continue
+                        results += not path.endswith(".tmp")  # else: of one killed while writing
+                        if not dry_run:
+                            with contextlib.suppress(OSError):
+                                os.unlink(path)
             objects = freed = 0
             for path in list(self._files("objects")):
                 if os.path.basename(path) in used:

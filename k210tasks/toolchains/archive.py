@@ -8,13 +8,13 @@ import platform as platform_module
 import re
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from k210tasks.progress import Progress, no_progress
 from k210tasks.store.records import Pin
+from k210tasks.store.scratch import scratch_folder
 from k210tasks.toolchains import lockfile, receipts
 from k210tasks.toolchains.cache import cache_root
 from k210tasks.toolchains.catalogue import ArchiveTool, ToolchainOverride
@@ -173,12 +173,12 @@ class ArchiveToolchain(Toolchain):
         from k210tasks.toolchains.messages import explain
         from k210tasks.toolchains.program import run
 
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             try:
                 ending = run(
                     [str(program), "--help"],
                     environment=self.tool.environment,
-                    folder=Path(scratch),
+                    folder=scratch,
                     timeout=60,
                 )
             except TimeoutError as error:

@@ -7,12 +7,12 @@ folder; :func:`write_samples` makes one. Pictures there are taken as (x / 255 - 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TextIO
 
 from k210tasks.npz import mapped
 from k210tasks.samples.preprocess import PerChannel, as_text
+from k210tasks.store.scratch import scratch_folder
 from k210tasks.toolchains.archive import ArchiveToolchain
 from k210tasks.toolchains.errors import BadRequest, OperationFailed, WorkerDied
 from k210tasks.toolchains.fit_for_vendor import require_float
@@ -81,9 +81,9 @@ def compile(
         raise BadRequest("std is what pixels are divided by; it must not be 0")
     require_float(tflite)
     _check_samples(samples_dir, raw)
-    with tempfile.TemporaryDirectory(prefix="k210-ncc-") as scratch:
+    with scratch_folder() as scratch:
         # 0.1 needs an output path with a folder part, and makes up its own suffix
-        written = Path(scratch) / "out" / "model.kmodel"
+        written = scratch / "out" / "model.kmodel"
         written.parent.mkdir()
         arguments = _ARGUMENTS[cli](
             tflite.absolute(), samples_dir.absolute(), raw, method, mean, std, written
@@ -91,7 +91,7 @@ def compile(
         ending = run(
             [str(toolchain.program), *arguments],
             environment=toolchain.tool.environment,
-            folder=Path(scratch),
+            folder=scratch,
             log=log,
         )
         log_name = getattr(log, "name", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from k210tasks.store.files import sweep_temporary
-from k210tasks.store.locks import WorkFolder, lock, sweep
+from k210tasks.store.files import sweep_temporary, write_atomically
+from k210tasks.store.locks import NoLocks, WorkFolder, lock, sweep
 
 HOLDER = """
 import sys, time
@@ -149,3 +151,25 @@ def test_temporary_files_of_the_dead_go_of_the_living_stay(
 
 def _unknown(pid: int, sign: int) -> None:
     raise ProcessLookupError
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(NoLocks) as caught, lock(str(tmp_path / "locks" / "a.lock")):
+        raise AssertionError("two would be here")
+    assert str(caught.value) == (
+        f"{tmp_path}/locks lies on a file system without locks ({os.strerror(number)}), so that "
+        "two runs could not be kept apart; use a folder on another one: K210_STORE names it for "
+        "the store, K210_CACHE for tools, and a project's .k210 may be a link to it"
+    )
+    with WorkFolder(str(tmp_path / "work")) as work:  # nobody sweeps it, and it is one's own
+        assert sweep(str(tmp_path / "work")) == 0
+        assert Path(work.path).is_dir()
+    write_atomically(str(tmp_path / "file"), b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
