@@ -28,6 +28,8 @@ RIDGE = 3.0  # pull towards the float weights, as a share of the inputs' mean po
 DAMPING = 0.01  # added to H before rounding, as a share of its mean diagonal
 WIDE = 640  # weights per output channel from which on H is kept in blocks
 SPREAD = 255 / math.sqrt(12)  # standard deviation of codes that are all alike often
+#: a bound is met by what float32 arithmetic makes of it, a share of the larger bound beside it
+NEAR = 1e-6
 BLOCK = 576  # and their size: whole 3x3 windows of 64 channels
 
 
@@ -115,10 +117,11 @@ class Target:
 
     def __post_init__(self) -> None:
         # Bounds for every value: a masked minimum takes four times as long as a whole one.
+        near = NEAR * max(abs(end) for end in (self.low, self.high, 0.0) if math.isfinite(end))
         if self.low > -math.inf:
-            self._most = np.where(self.values <= self.low, 0.0, math.inf)
+            self._most = np.where(self.values <= self.low + near, 0.0, math.inf)
         if self.high < math.inf:
-            self._least = np.where(self.values >= self.high, 0.0, -math.inf)
+            self._least = np.where(self.values >= self.high - near, 0.0, -math.inf)
 
     def residual(self, predicted: Floats) -> Floats:
         """By how much ``predicted`` values before the activation should change."""

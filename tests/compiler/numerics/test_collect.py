@@ -45,9 +45,9 @@ def test_statistics_are_those_of_all_samples(model: bytes) -> None:
     float_model = FloatModel(model, keep_all=True)
     seen = {index: [] for index in found.tensors}
     for x in pixels(9):
-        float_model.run(x)
-        for index, arrays in seen.items():
-            arrays.append(float_model.tensor(index).copy())
+        shown = float_model.looked_at(x, list(seen))
+        for arrays, values in zip(seen.values(), shown, strict=True):
+            arrays.append(values.copy())
     assert found.samples == 9
     for index, stats in found.tensors.items():
         whole = np.concatenate(seen[index]).reshape(-1, stats.shape[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -30,3 +32,16 @@ def test_weights_that_are_codes_already_stay_what_they_are() -> None:
     w = codes * np.array([[0.1], [0.2], [0.3], [0.4]])
     ours = layer.round_layer(w, layer.Inputs.unmeasured(np.full(18, 127.5)))
     np.testing.assert_allclose(ours.real(), w, atol=1e-9)
+
+
+def test_a_bound_that_float32_just_misses_is_a_bound() -> None:
+    """A ReLU6 and a factor after it: float32 makes 6 * 1.746454 of it, a little less than the bound
+    that float64 arithmetic has. Samples beyond it must not be pulled down to it."""
+    high = 6 * 1.746454
+    shown = np.float32(6) * np.float32(1.746454)
+    for value in (shown, np.nextafter(shown, np.float32(0)), np.nextafter(shown, np.float32(99))):
+        target = layer.Target(np.array([[float(value)]]), 0.0, high)
+        assert target.residual(np.array([[15.0]])) == 0.0
+        assert target.residual(np.array([[9.0]])) == pytest.approx(high - 9)
+    below = layer.Target(np.array([[-float(shown)]]), -high, math.inf)
+    assert below.residual(np.array([[-15.0]])) == 0.0
