@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from k210tasks.compiler.operands import misfit
+from k210tasks.compiler.operands import OPERANDS, misfit
 from k210tasks.compiler.shape_laws import MOST_VALUES, Misfit, follows
 from k210tasks.compiler.source_ops import SourceOp
 
@@ -125,7 +125,8 @@ def constant_weights(op: SourceOp) -> str | None:
 
 def constant_bias(op: SourceOp) -> str | None:
     """The bias is a constant."""
-    bias = op.inputs[2] if len(op.inputs) > 2 else None
+    which = OPERANDS[op.name].split().index("b?")
+    bias = op.inputs[which] if len(op.inputs) > which else None
     return "the bias is computed" if bias is not None and bias.value is None else None
 
 
@@ -254,7 +255,9 @@ RULES: dict[str, Rule] = {
     "DEPTHWISE_CONV_2D": Rule(
         8, (feature_map, constant_weights, constant_bias, one_activation), _KPU, _KPU
     ),
-    "TRANSPOSE_CONV": Rule(5, (constant_weights, one_activation), "needs kmodel 4", "CPU"),
+    "TRANSPOSE_CONV": Rule(
+        5, (constant_weights, constant_bias, one_activation), "needs kmodel 4", "CPU"
+    ),
     "FULLY_CONNECTED": Rule(
         14,
         (constant_weights, constant_bias, one_activation, rows_of_weights),

@@ -143,3 +143,34 @@ def test_every_op_has_operands_and_all_but_one_pair_a_law() -> None:
     assert set(OPERANDS) == set(RULES)
     assert set(RULES) - set(LAWS) == {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
     assert set(RULES) >= NEEDS_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "options", "fields"),
+    [
+        ("CONV_2D", "x w b", "Conv2DOptions", {"StrideW": 1, "StrideH": 1}),
+        ("DEPTHWISE_CONV_2D", "x d b", "DepthwiseConv2DOptions", {"StrideW": 1, "StrideH": 1}),
+        ("FULLY_CONNECTED", "r m b", "FullyConnectedOptions", {}),
+        ("TRANSPOSE_CONV", "s w x b", "TransposeConvOptions", {"StrideW": 1, "StrideH": 1}),
+    ],
+)
+def test_a_computed_bias_is_refused(
+    name: str, inputs: str, options: str, fields: dict[str, int]
+) -> None:
+    """Of every op that has one: nothing that is not there is read."""
+    assert {op for op, words in OPERANDS.items() if "b?" in words} == {
+        "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
+    }  # fmt: skip
+    net = Net((1, 8, 8, 4))
+    channels = net.reduce("MEAN", net.input, (1, 2), keep=False)
+    given = {
+        "x": net.input, "w": net.const(np.ones((4, 1, 1, 4), np.float32)),
+        "d": net.const(np.ones((1, 1, 1, 4), np.float32)), "r": channels,
+        "m": net.const(np.ones((4, 4), np.float32)),
+        "s": net.const(np.array([1, 8, 8, 4], np.int32)), "b": net.reshape(channels, (4,)),
+    }  # fmt: skip
+    shape = (1, 4) if name == "FULLY_CONNECTED" else (1, 8, 8, 4)
+    net.op(name, [given[word] for word in inputs.split()], shape, options, **fields)
+    report = check(net.build(), 4)
+    reasons = [reason for op in report.ops for reason in op.reasons]
+    assert "The bias is a constant (the bias is computed)" in "\n".join(reasons)
