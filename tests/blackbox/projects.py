@@ -18,8 +18,9 @@ models = k210tasks.tasks_from("models.yaml")
 
 
 class Project:
-    def __init__(self, root: Path, manifest: str) -> None:
+    def __init__(self, root: Path, manifest: str, **env: str) -> None:
         self.root = root
+        self.env = env
         (root / "models.yaml").write_text(manifest)
         (root / "dodo.py").write_text(DODO)
 
@@ -28,7 +29,7 @@ class Project:
         done = subprocess.run(
             [sys.executable, *command],
             cwd=self.root,
-            env={**env, "PYTHONPATH": str(REPOSITORY)},
+            env={**env, "PYTHONPATH": str(REPOSITORY), **self.env},
             capture_output=True,
             text=True,
             timeout=300,
