@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from k210tasks.engine import watch
 from k210tasks.errors import visible
 from k210tasks.samples.folder import Samples
 from k210tasks.store import results as store_module
@@ -64,7 +65,7 @@ class Project:
         self._swept = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Project, (self.base, tuple(self.overrides.values()), self.run_id))
+        return (_arrived, (self.base, tuple(self.overrides.values()), self.run_id))
 
     def path(self, relative: str) -> str:
         """A plan's path, as this process can open it and as messages show it."""
@@ -113,6 +114,12 @@ class Project:
         """Look at a folder afresh next time."""
         self.listings.pop(folder, None)
         self.stamps.pop(folder, None)
+
+
+def _arrived(base: str, overrides: Iterable[ToolchainOverride], run_id: str) -> Project:
+    """A project as another process is given it: the first of ours that a spawned child runs."""
+    watch.arrived()
+    return Project(base, overrides, run_id)
 
 
 @functools.cache

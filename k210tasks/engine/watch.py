@@ -56,6 +56,13 @@ def in_task() -> None:
         end_with_parent()
 
 
+def arrived() -> None:
+    """Something of ours was unpickled, perhaps in a child that was spawned and may never get a
+    task."""
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        end_with_parent()
+
+
 # -- in a child ----------------------------------------------------------------------------
 
 
@@ -69,7 +76,10 @@ def end_with_parent() -> None:
 
 
 def _watch(parent: int) -> None:
+    begun = multiprocessing.process.current_process()
     time.sleep(_PAUSE)
+    while getattr(begun, "_inheriting", False) and os.getppid() == parent:
+        time.sleep(_PAUSE)  # a spawned child that still unpickles what it is given
     # A process the user forked himself is none of our business.
     process = multiprocessing.parent_process()
     if process is None:
