@@ -21,6 +21,8 @@ DOIT_CONFIG = {
 FUZZED = (
     "tests.fuzz_tflite --cases 500",
     "tests.fuzz_tflite --cases 100 --chain",
+    "tests.fuzz_onnx --cases 500",
+    "tests.fuzz_onnx --cases 200 --chain",
     *(
         f"tests.fuzz_files {kind} --cases 300"
         for kind in ("samples", "calibration", "archive", "kfpkg")

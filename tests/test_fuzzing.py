@@ -10,7 +10,15 @@ import pytest
 
 from k210tasks import toolchains
 from k210tasks.errors import K210Error
-from tests import fuzz_files, fuzz_graphs, fuzz_kmodel, fuzz_texts, fuzz_tflite, fuzzing
+from tests import (
+    fuzz_files,
+    fuzz_graphs,
+    fuzz_kmodel,
+    fuzz_onnx,
+    fuzz_texts,
+    fuzz_tflite,
+    fuzzing,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", fuzz_texts.TARGETS)
@@ -50,6 +58,13 @@ def test_damaged_models_are_checked_or_refused() -> None:
 def test_damaged_models_go_through_the_chain_or_are_refused() -> None:
     seeds = fuzz_tflite.seeds()
     tally, faults = fuzzing.run(fuzz_tflite.chained, seeds, fuzz_tflite.mutate, 60, seed=12)
+    assert faults == [], tally
+    assert min(tally["right"], tally["refused"]) > 3
+
+
+@pytest.mark.parametrize("target", [fuzz_onnx.checked, fuzz_onnx.chained])
+def test_damaged_onnx_models_are_built_or_refused(target: fuzzing.Target) -> None:
+    tally, faults = fuzzing.run(target, fuzz_onnx.seeds(), fuzz_onnx.mutate, 150, seed=13)
     assert faults == [], tally
     assert min(tally["right"], tally["refused"]) > 3
 

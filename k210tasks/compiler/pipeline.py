@@ -11,7 +11,7 @@ import numpy as np
 from k210tasks.compiler import encode_v3, encode_v4, fitting, forms
 from k210tasks.compiler.ir import Graph, Op, Quant, Tensor, nchw
 from k210tasks.compiler.numerics.calibration import Calibration
-from k210tasks.compiler.ops import KpuConv
+from k210tasks.compiler.ops import Conv, Deconv, Dense, KpuConv
 from k210tasks.compiler.options import (
     Compiled,
     CompiledLayer,
@@ -33,7 +33,7 @@ from k210tasks.compiler.passes.ranges import Ranges
 from k210tasks.compiler.passes.simplify import simplify
 from k210tasks.compiler.passes.softmax import centre_logits, lift_logits
 from k210tasks.compiler.passes.turns import drop_idle_turns
-from k210tasks.compiler.problems import CompileError, TooMuchMemory
+from k210tasks.compiler.problems import CompileError, TooMuchMemory, Unsupported
 from k210tasks.compiler.reader import Model, load, opened
 from k210tasks.kmodel.listing import Summary, summary
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime, runtime_of
@@ -83,6 +83,7 @@ def lowered(
     if pixels is not None:
         scale_channels(graph, pixels)
     graph = simplify(graph)
+    _finite(graph)
     if pixels is not None:
         pad_each_channel(graph, pixels)
     forms.check(graph, "simplify", forms.FLOAT)
@@ -98,6 +99,17 @@ def lowered(
     if not refused:
         forms.check(graph, "legalise", allowed(kmodel, small_maps))
     return graph
+
+
+def _finite(graph: Graph) -> None:
+    """Raise :class:`Unsupported` for weights that became infinite when ops were joined."""
+    for op in graph.ops:
+        if isinstance(op, (Conv, Deconv, Dense)) and not (
+            np.isfinite(op.weights).all() and np.isfinite(op.bias).all()
+        ):
+            raise Unsupported(
+                ", ".join(op.origin), "its weights and factors together are beyond float32"
+            )
 
 
 def prepared(

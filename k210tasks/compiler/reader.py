@@ -52,6 +52,7 @@ def load(model: bytes | Model) -> Graph:
     """
     source = opened(model)
     if not isinstance(source, Source):
+        source.one_sample()
         return source.graph()
     if len(source.inputs) != 1:
         raise SeveralInputs([t.name for t in source.inputs])

@@ -116,6 +116,7 @@ def read_model(path: Path, shown: str, sizes: Sizes | None = None) -> tuple[Give
     try:
         source = OnnxSource(data, sizes, beside(path))
         source.require()
+        source.one_sample()
     except CompileError as error:
         raise UnusableModel(shown, str(error)) from error
     return source, _of_onnx(source)

@@ -46,6 +46,8 @@ NOT_RUN = {
     "python tests/fuzz_kmodel.py --cases 100000": "takes the better part of an hour",
     "python tests/fuzz_tflite.py --cases 20000 && "
     "python tests/fuzz_tflite.py --cases 3000 --chain": "takes half an hour",
+    "python tests/fuzz_onnx.py --cases 20000 && "
+    "python tests/fuzz_onnx.py --cases 3000 --chain": "takes some minutes",
     "python tests/fuzz_graphs.py --cases 3000": "takes ten minutes",
     'for kind in samples calibration archive kfpkg; do python tests/fuzz_files.py "$kind" --cases '
     "3000; done": "takes some minutes",

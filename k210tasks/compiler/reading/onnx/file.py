@@ -108,7 +108,7 @@ def parse(data: bytes, sizes: Sizes | None = None, external: External | None = N
         raise BadOnnx("it holds no graph")
     if proto.functions:
         proto = _inlined(proto)
-    opsets = {o.domain or "ai.onnx": int(o.version) for o in proto.opset_import}
+    opsets = {_text(o.domain) or "ai.onnx": int(o.version) for o in proto.opset_import}
     opset = opsets.get("ai.onnx", 0)
     if not OLDEST <= opset <= NEWEST:
         raise OtherOpset(opset)
@@ -116,23 +116,28 @@ def parse(data: bytes, sizes: Sizes | None = None, external: External | None = N
     constants = {}
     for tensor in graph.initializer:
         _fetch(tensor, external)
-        constants[tensor.name] = array_of(tensor)
-    inputs = [i for i in graph.input if i.name not in constants]
+        constants[_text(tensor.name)] = array_of(tensor)
+    inputs = [i for i in graph.input if _text(i.name) not in constants]
     if not inputs:
         raise BadOnnx("it has no input")
     nodes = [_node(k, n, opsets, external) for k, n in enumerate(graph.node)]
-    _written_once([n for node in nodes for n in node.outputs], [*constants, inputs[0].name])
+    _written_once([n for node in nodes for n in node.outputs], [*constants, _text(inputs[0].name)])
     shape = _fixed(inputs[0], sizes or {})
     del graph.value_info[:]  # it may tell of sizes that were open
     return OnnxFile(
         proto,
-        inputs[0].name,
+        _text(inputs[0].name),
         shape,
-        [o.name for o in graph.output],
+        [_text(o.name) for o in graph.output],
         nodes,
         constants,
-        [i.name for i in inputs[1:]],
+        [_text(i.name) for i in inputs[1:]],
     )
+
+
+def _text(name: str | bytes) -> str:
+    """A name of the file, which protobuf hands out as bytes where it is no UTF-8."""
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 def _inlined(proto: Any) -> Any:
@@ -183,6 +188,8 @@ def _fixed(given: Any, sizes: Sizes) -> tuple[int, ...]:
     if any(not isinstance(n, int) for n in shape):
         raise FreeSizes(given.name, shape)
     fixed = tuple(int(n) for n in shape)
+    if len(fixed) > 4:
+        raise BadOnnx(f"input {given.name!r} has shape {list(fixed)}, at most four dimensions")
     if math.prod(fixed) * 4 > MOST_BYTES:
         raise BadOnnx(f"input {given.name!r} has shape {list(fixed)}, more than any K210 holds")
     del kind.shape.dim[:]
@@ -195,7 +202,7 @@ def _fetch(tensor: Any, external: External | None) -> None:
     """Bring values that lie in a file beside the model into it."""
     if tensor.data_location != 1:
         return
-    told = {e.key: e.value for e in tensor.external_data}
+    told = {_text(e.key): _text(e.value) for e in tensor.external_data}
     location = told.get("location", "")
     path = PurePosixPath(location)
     if not location or path.is_absolute() or ".." in path.parts or "\\" in location:
@@ -243,14 +250,14 @@ def array_of(tensor: Any) -> NDArray[Any]:
 
 
 def _node(index: int, node: Any, opsets: Mapping[str, int], external: External | None) -> Node:
-    domain = node.domain or "ai.onnx"
-    attributes = {a.name: _attribute(a, external) for a in node.attribute}
+    domain = _text(node.domain) or "ai.onnx"
+    attributes = {_text(a.name): _attribute(a, external) for a in node.attribute}
     return Node(
-        node.op_type,
-        node.name,
+        _text(node.op_type),
+        _text(node.name),
         index,
-        tuple(node.input),
-        tuple(node.output),
+        tuple(map(_text, node.input)),
+        tuple(map(_text, node.output)),
         attributes,
         opsets.get(domain, 0),
         "" if domain == "ai.onnx" else domain,

@@ -290,7 +290,7 @@ def fold(r: Building, node: Node) -> bool:
             return False
         try:
             value = np.asarray(FOLDS[node.op](node, *given))
-        except (ArithmeticError, IndexError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise node.unsupported(f"its constants do not fit together ({error})") from error
     else:
         return False

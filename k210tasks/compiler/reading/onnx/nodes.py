@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k210tasks.compiler.problems import Unsupported
+from k210tasks.errors import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,13 @@ class Node:
     @property
     def title(self) -> str:
         """As the file calls it: its name, or where it has none, what it puts out."""
-        return (self.name or next(filter(None, self.outputs), "")).replace(", ", " ")
+        name = self.name or next(filter(None, self.outputs), "")
+        return visible(name).replace(", ", " ")
 
     @property
     def label(self) -> str:
         """As named in messages and listings: ``Conv /stem/conv/Conv``."""
-        return f"{self.op} {self.title or f'#{self.index}'}"
+        return f"{visible(self.op)} {self.title or f'#{self.index}'}"
 
     def unsupported(self, reason: str, remedy: str = "") -> Unsupported:
         """The refusal of this node."""

@@ -118,6 +118,12 @@ RULES: dict[str, Rule] = {
     **_rows("QLinearConv", (8, 9), (), _KPU, _KPU),
 }
 
+#: ops of tensors of more than four dimensions too: they move values, or take each by itself
+ANY_RANK = frozenset({
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Clip",
+    *pointwise.FUNCTIONS,
+})  # fmt: skip
+
 #: ops that are refused for what they are -> what to do about it
 REMEDIES: dict[str, str] = {
     "LSTM": "loops over time are not carried; export the steps unrolled",
@@ -139,11 +145,15 @@ REMEDIES: dict[str, str] = {
 }
 
 
-def _known_attributes(node: Node) -> set[str]:
-    """Those of the op in the file's opset; what a later one gave it would go unread."""
+def _known_attributes(node: Node) -> set[str] | None:
+    """Those of the op in the file's opset; what a later one gave it would go unread. None: that
+    opset does not have the op."""
     from onnx import defs
 
-    return set(defs.get_schema(node.op, max_inclusive_version=node.opset).attributes)
+    try:
+        return set(defs.get_schema(node.op, max_inclusive_version=node.opset).attributes)
+    except defs.SchemaError:
+        return None
 
 
 def violations(r: Building, node: Node) -> list[str]:
@@ -159,9 +169,16 @@ def violations(r: Building, node: Node) -> list[str]:
         return [f"it has {count} inputs, from {least} to {most} belong to it"]
     if any(not n for n in node.inputs[:least]):
         return [f"input {node.inputs.index('') + 1} is left out"]
+    if node.op not in ANY_RANK:
+        for name in filter(None, node.inputs):
+            if len(r.shape(name)) > 4 and name not in r.constants:
+                return [f"input {name!r} has shape {list(r.shape(name))}, at most four dimensions"]
     if not node.outputs or not any(node.outputs):
         return ["it has no output"]
-    if odd := sorted(node.attributes.keys() - _known_attributes(node)):
+    known = _known_attributes(node)
+    if known is None:
+        return [f"opset {node.opset} has no such op"]
+    if odd := sorted(node.attributes.keys() - known):
         return [f"{odd[0]} is no attribute of it in opset {node.opset}"]
     found = []
     for constraint in rule.constraints:

@@ -24,6 +24,7 @@ from k210tasks.compiler.reading.onnx.nodes import Node
 from k210tasks.compiler.reading.onnx.onnx_rules import RULES, violations
 from k210tasks.compiler.reading.onnx.windowed import HANDLERS as WINDOWED
 from k210tasks.compiler.source_ops import SourceOp, SourceTensor
+from k210tasks.errors import visible
 
 #: how N,H,W,C becomes N,C,H,W, and back
 _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -113,6 +114,14 @@ class OnnxSource:
         if self.found:
             raise UnsupportedOps(self.found)
 
+    def one_sample(self) -> None:
+        """Raise :class:`BadOnnx` for a model that takes several samples at once."""
+        if self.file.shape[0] != 1:
+            raise BadOnnx(
+                f"input {self.file.input!r} has shape {list(self.file.shape)}; the batch must be "
+                "1, since a K210 runs one sample at a time"
+            )
+
     @property
     def channels_first(self) -> bool:
         """Whether the file has channels first in its input, which is counted channels last."""
@@ -147,6 +156,7 @@ class OnnxSource:
         for node in file.nodes:
             op = SourceOp(node.op, node.index, node.opset, [], [], {}, node.title)
             reasons = self._take(r, node, op, lost)
+            reasons = None if reasons is None else [visible(reason) for reason in reasons]
             if reasons is not None:
                 lost.update(node.outputs)
             if reasons:
@@ -189,6 +199,11 @@ class OnnxSource:
             if name in r.constants:
                 raise BadOnnx(f"output {name!r} is a constant, there is nothing to compute")
             outputs.append(r.tensor(name))
+            if len(outputs[-1].shape) > 4:
+                raise BadOnnx(
+                    f"output {name!r} has shape {list(outputs[-1].shape)}, at most four dimensions "
+                    "are carried"
+                )
         graph = Graph([r.start], outputs, r.ops)
         graph.sort()
         self._head(graph)

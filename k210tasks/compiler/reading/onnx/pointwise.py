@@ -104,7 +104,11 @@ def mapped(r: Building, node: Node, fn: Fn) -> None:
     """``fn`` of every value of the first input."""
     of = r.operands(node, node.inputs[:1])
     x = of.tensors[0]
-    r.put_like(node, ops.Map([x], fn=fn), of, x.shape)
+    if len(x.shape) <= 4:
+        r.put_like(node, ops.Map([x], fn=fn), of, x.shape)
+        return
+    flat = r.emit(ops.Reshape([x]), (1, x.size))
+    r.put(node, ops.Reshape([r.emit(ops.Map([flat], fn=fn), flat.shape)]), x.shape)
 
 
 def function(r: Building, node: Node) -> None:

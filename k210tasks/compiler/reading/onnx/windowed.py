@@ -327,6 +327,8 @@ def _sizes(r: Building, node: Node, shape: Sequence[int]) -> tuple[list[int], li
         else:
             assert scales is not None
             out[a], factors[a] = math.floor(shape[a] * scales[i] + 1e-6), scales[i]
+    if max(out[2:]) > 4 * MOST_SPAN:
+        raise node.unsupported(f"it makes {out} of {list(shape)}: more than any K210 holds")
     if out[:2] != list(shape[:2]):
         raise node.unsupported(f"it makes {out} of {list(shape)}: only rows and columns may change")
     return list(fits(node, out)), factors
