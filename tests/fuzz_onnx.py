@@ -135,7 +135,7 @@ def _constant(rng: random.Random, model: Any) -> None:
 
 
 def _size(rng: random.Random, model: Any) -> None:
-    dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
+    dims: Any = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
     if not dims:
         return
     if rng.random() < 0.7:

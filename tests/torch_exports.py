@@ -1,0 +1,174 @@
+"""Compile what PyTorch exports: twenty structures, both exporters, opsets 11 to 20.
+
+    python -m tests.torch_exports [NAME …] [--environment FOLDER] [--exports FOLDER] [--kmodel 3]
+
+makes an environment with PyTorch (5 GiB, once; ``--environment`` names one that is there), lets
+``examples/torch_networks.py`` write the networks into it, and compiles each file. Prints dB of the
+worst output against onnxruntime, the layers on KPU and CPU, and what is refused. Ends with status 1
+where exports of one network differ by more than 1.5 dB, a transpose is left between layers of the
+KPU, or the compiler ends with anything but a sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from uv import find_uv_bin
+
+from k210tasks import compiler
+from k210tasks.compiler.ir import to_nchw
+from k210tasks.compiler.options import Fed, Options
+from k210tasks.compiler.reader import opened
+from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+from k210tasks.errors import K210Error
+from k210tasks.kmodel import parse
+from k210tasks.reference.onnx_model import OnnxFloatModel
+from k210tasks.simulator import Simulator
+from tests.compiler.helpers import decibels
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch==2.14.1", "onnxscript", "onnx", "numpy")
+#: dB between exports of one network, at most. The exporters fold batch norms in other orders, so
+#: that weights differ in their last digits and some are rounded to other codes.
+SPREAD = 1.5
+MEAN = 0.5  # pixels become -1..1
+STD = 0.5
+
+
+@dataclass(frozen=True)
+class Result:
+    """``db`` of the worst output; ``between``: transposes with KPU layers before and after."""
+
+    db: float
+    kpu: int
+    cpu: int
+    between: int
+    seconds: float
+
+
+def environment(folder: Path) -> Path:
+    """The Python with PyTorch; made where there is none."""
+    python = folder / "bin/python"
+    if not python.exists():
+        uv = find_uv_bin()
+        subprocess.run([uv, "venv", "-q", "--python", "3.11", folder], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *PACKAGES], check=True)
+    return python
+
+
+def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Codes of that shape, neighbours much alike, as in pictures and in sounds."""
+    rows = rng.integers(0, 256, shape).astype(np.float64)
+    for axis in range(len(shape) - 1):
+        if shape[axis] > 4:
+            rows = (rows + np.roll(rows, 1, axis) + np.roll(rows, 2, axis)) / 3
+    rows -= rows.min()
+    return np.asarray(rows * (255 / max(rows.max(), 1)), np.uint8)
+
+
+def compiled(path: Path, kmodel: int) -> Result:
+    """Raises :class:`K210Error` for what is refused."""
+    start = time.perf_counter()
+    source = opened(path.read_bytes())
+    assert isinstance(source, OnnxSource)
+    model = OnnxFloatModel(source)
+    shape = model.input_shape
+    pictures = len(shape) == 4 and shape[-1] in (1, 3)
+    rng = np.random.default_rng(1)
+    codes = [smooth(rng, shape[1:]) for _ in range(24)]
+    given = [((c / 255 - MEAN) / STD).astype(np.float32)[None] for c in codes]
+    fed: Fed = "pixels" if pictures else "tensors"
+    calibration = compiler.calibrate(
+        source.data, given[:16], lambda data: OnnxFloatModel(source), fed=fed
+    )
+    made = compiler.compile(source, calibration, Options(kmodel, mean=MEAN, std=STD))
+    seconds = time.perf_counter() - start
+    simulator = Simulator(parse(made.kmodel))
+    wanted: list[list[NDArray[np.float32]]] = []
+    got: list[list[NDArray[np.float32]]] = []
+    for x, picture in zip(given[16:], codes[16:], strict=True):
+        wanted.append([to_nchw(y).ravel().copy() for y in model.run(x)])
+        if made.input.dtype == "float32":
+            one = to_nchw(x)
+        elif pictures:
+            one = to_nchw(picture[None])
+        else:
+            assert isinstance(made.input.scale, float)
+            assert isinstance(made.input.zero_point, (int, float))
+            real = to_nchw(x).ravel() / made.input.scale + made.input.zero_point
+            one = np.zeros(int(np.prod(made.input.shape)), np.uint8)
+            one[: real.size] = np.clip(np.rint(real), 0, 255)
+        flat = np.ascontiguousarray(one).reshape(made.input.shape)
+        got.append([np.array(y).ravel() for y in simulator.run(flat)])
+    db = min(
+        decibels(np.stack([w[k] for w in wanted]), np.stack([g[k] for g in got]))
+        for k in range(len(wanted[0]))
+    )
+    on_kpu = [layer.runs_on == "KPU" for layer in made.layers]
+    between = sum(
+        layer.name.lower() == "transpose" and any(on_kpu[:i]) and any(on_kpu[i:])
+        for i, layer in enumerate(made.layers)
+    )
+    return Result(db, sum(on_kpu), len(on_kpu) - sum(on_kpu), between, seconds)
+
+
+def judge(name: str, files: list[Path], kmodel: int) -> list[str]:
+    """Prints what becomes of one network's files; returns what is wrong."""
+    wrong, found = [], {}
+    for path in files:
+        export = path.name.removeprefix(f"{name}.").removesuffix(".onnx")
+        try:
+            result = compiled(path, kmodel)
+        except K210Error as error:
+            print(f"  {export:10} refused: {' '.join(str(error).split())[:200]}", flush=True)
+            continue
+        except Exception as error:
+            wrong.append(f"{name}.{export}: {type(error).__name__}: {error}")
+            continue
+        found[export] = result
+        layers = f"{result.kpu:3} KPU {result.cpu:3} CPU"
+        print(f"  {export:10} {result.db:6.1f} dB {layers} {result.seconds:6.1f} s", flush=True)
+        if result.between:
+            wrong.append(f"{name}.{export}: {result.between} transposes between KPU layers")
+    each = [result.db for result in found.values()]
+    if each and max(each) - min(each) > SPREAD:
+        wrong.append(f"{name}: exports differ by {max(each) - min(each):.1f} dB")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument(
+        "--environment", type=Path, default=Path(tempfile.gettempdir(), "k210-torch")
+    )
+    parser.add_argument("--exports", type=Path, help="a folder of exports that are there")
+    parser.add_argument("--kmodel", type=int, choices=(3, 4), default=4)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.exports or Path(scratch)
+        if args.exports is None:
+            script = ROOT / "examples/torch_networks.py"
+            python = environment(args.environment)
+            subprocess.run([python, script, folder, *args.names], check=True)
+        files: dict[str, list[Path]] = {}
+        for path in sorted(folder.glob("*.onnx")):
+            files.setdefault(path.name.split(".")[0], []).append(path)
+        wrong = []
+        for name in args.names or files:
+            print(name, flush=True)
+            wrong += judge(name, files[name], args.kmodel)
+    print("\n".join(wrong) or f"nothing wrong with {len(files)} networks")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
