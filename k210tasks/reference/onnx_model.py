@@ -105,7 +105,14 @@ class OnnxFloatModel:
                 given = dict(zip((n for n in group if n), self._run(names, x), strict=True))
                 for number in group:  # number 0 is the input itself
                     seen = given[number] if number else self._given.to_file(x)
-                    found[number] = tensors[number].of_file(seen)
+                    try:
+                        found[number] = tensors[number].of_file(seen)
+                    except ValueError as error:
+                        raise FloatModelError(
+                            f"onnxruntime gives the tensor {tensors[number].name!r} the shape "
+                            f"{list(seen.shape)}, which does not follow from the file: {error}; "
+                            "export the model anew"
+                        ) from error
             yield found
 
     def _groups(self, wanted: Collection[int]) -> list[list[int]]:

@@ -249,3 +249,13 @@ def test_the_form_is_told_by_the_bytes() -> None:
     assert not is_onnx(b"\x08\0\0\0TFL3")
     with pytest.raises(BadModel, match="ONNX"):
         opened(b"\x08\x07garbage")
+
+
+@pytest.mark.parametrize("value", [2, 127, -1])
+def test_a_flag_is_0_or_1(value: int) -> None:
+    """Of another number onnxruntime makes a shape that is none of ours."""
+    pool = node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=value)
+    found = OnnxSource(model([pool], MAP)).found
+    assert [r for _, reasons in found for r in reasons] == [
+        f"ceil_mode is {value}, 0 or 1 is possible"
+    ]

@@ -145,6 +145,12 @@ REMEDIES: dict[str, str] = {
 }
 
 
+_FLAGS = {
+    "allowzero", "ceil_mode", "count_include_pad", "exclude_outside", "keepdims",
+    "noop_with_empty_axes", "transA", "transB",
+}  # fmt: skip
+
+
 def _known_attributes(node: Node) -> set[str] | None:
     """Those of the op in the file's opset; what a later one gave it would go unread. None: that
     opset does not have the op."""
@@ -180,6 +186,9 @@ def violations(r: Building, node: Node) -> list[str]:
         return [f"opset {node.opset} has no such op"]
     if odd := sorted(node.attributes.keys() - known):
         return [f"{odd[0]} is no attribute of it in opset {node.opset}"]
+    for name in _FLAGS & node.attributes.keys():
+        if node.attributes[name] not in (0, 1):  # what is neither, onnxruntime takes for 0
+            return [f"{name} is {node.attributes[name]!r}, 0 or 1 is possible"]
     found = []
     for constraint in rule.constraints:
         if (fact := constraint(r, node)) is not None:
