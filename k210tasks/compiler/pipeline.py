@@ -82,7 +82,8 @@ def lowered(
     forms.check(graph, "read", forms.FLOAT)
     if pixels is not None:
         scale_channels(graph, pixels)
-    graph = simplify(graph)
+    with np.errstate(all="ignore"):  # what becomes infinite is refused
+        graph = simplify(graph)
     _finite(graph)
     if pixels is not None:
         pad_each_channel(graph, pixels)
