@@ -1,17 +1,13 @@
-"""ONNX models: what compiling one takes beside a TFLite model, and how exact its outputs are.
+"""How exact the outputs of ONNX models are as kmodel 4, and what stands in the way of kmodel 3.
 
-Time: whole processes, as in bench/compile.py, yunet_n_320.onnx beside ulffd_landmark.tflite with
-20 pictures, alternating; printed are medians and their ratio, and peaks of memory. Accuracy: each
-output of every ONNX fixture as kmodel 4, simulated, against onnxruntime, on all pictures and on
-every other one that was held out; and what stands in the way of kmodel 3.
+Each output of every ONNX fixture, simulated as MaixPy's runtime, against onnxruntime: calibrated
+on all pictures, and on every other one, the rest held out. bench/compile.py has their time.
 
-    python bench/onnx_models.py [--rounds N]
+    python bench/onnx_models.py
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from compile import FIXTURES, bytecode_kept, timed, variants
+from compile import FIXTURES, variants
 
 from k210tasks import compiler
 from k210tasks.compiler import Calibration, Options
@@ -30,25 +26,6 @@ from k210tasks.samples.preprocess import Preprocess
 from k210tasks.simulator import Simulator
 from k210tasks.steps.signature import read_model
 
-OURS = """
-import sys
-from pathlib import Path
-from k210tasks import compiler
-from k210tasks.compiler import Calibration, Options
-from k210tasks.reference.float_model import measure_to
-from k210tasks.samples.loading import Loader
-from k210tasks.samples.preprocess import Preprocess
-from k210tasks.steps.signature import read_model
-
-path, images, mean, std, out = Path(sys.argv[1]), *sys.argv[2:]
-model, signature = read_model(path, path.name)
-loader = Loader(signature.input.shape, Preprocess(mean=float(mean), std=float(std)))
-stored = Path(out + ".npz")
-measure_to(stored, model, (loader.tensor(f) for f in sorted(Path(images).iterdir())))
-options = Options(kmodel=4, mean=float(mean), std=float(std))
-made = compiler.compile(model, Calibration.from_npz(stored), options)
-Path(out).write_bytes(made.kmodel)
-"""
 #: model -> mean and std
 MODELS = {
     "rfb_320_simplified": (127 / 255, 128 / 255),
@@ -87,31 +64,8 @@ def exactness(model: Given, loader: Loader, chosen: list[Path], others: list[Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as scratch:
-        images, script = variants(Path(scratch, "faces"), 20), Path(scratch, "ours.py")
-        script.write_text(OURS, "utf-8")
-        environment = bytecode_kept(Path(scratch, "bytecode"))
-        cases = {
-            "tflite/ulffd_landmark.tflite": ("0.5", "1"),
-            "onnx/yunet_n_320.onnx": ("0", str(1 / 255)),
-        }
-        walls: dict[str, list[float]] = {name: [] for name in cases}
-        peaks = dict.fromkeys(cases, 0.0)
-        for round_ in range(rounds + 1):  # the first only warms the caches
-            for name, (mean, std) in cases.items():
-                command = [sys.executable, str(script), str(FIXTURES / name), str(images)]
-                wall, _, peak = timed([*command, mean, std, f"{scratch}/out"], environment)
-                peaks[name] = max(peaks[name], peak)
-                walls[name] += [wall] if round_ else []
-        (_, lite), (_, onnx) = ((n, statistics.median(w)) for n, w in walls.items())
-        told = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
-        print(
-            f"yunet {onnx:.2f} s, ulffd {lite:.2f} s, ratio {onnx / lite:.2f} (at most 1.2); {told}"
-        )
-        files = sorted(images.iterdir())
+        files = sorted(variants(Path(scratch, "faces"), 20).iterdir())
         for name, (mean, std) in MODELS.items():
             path = FIXTURES / "onnx" / f"{name}.onnx"
             model, signature = read_model(path, path.name)
