@@ -152,3 +152,15 @@ def test_a_constant_output_is_refused_with_what_to_do() -> None:
         "output 'anchors': it is a constant of shape [1, 16, 4], the same for every input; leave "
         "this output out and keep its values as a table on the board"
     )
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("stride", [3, 65536])
+def test_a_stride_over_one_value_is_any(stride: int, kmodel: int) -> None:
+    net = Net((1, 8, 8, 3))
+    x = net.conv(net.input, 6)
+    cut = net.strided_slice(x, [0, 0, 0, 0], [1, 4, 8, 6], [stride, 1, 1, 1])
+    net.conv(cut, 4)
+    assert disagreement(net.build(), kmodel) is None
+    if kmodel == 4:
+        proven(net, kmodel)

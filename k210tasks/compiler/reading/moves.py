@@ -68,6 +68,7 @@ def _cut(
 ) -> None:
     """A slice in TFLite's axes as output ``which`` of ``op``."""
     x = r.get(op.inputs[1] if op.name == "SPLIT" else op.inputs[0])
+    strides = [s if n > 1 else 1 for s, n in zip(strides, shape, strict=True)]  # of one: any
     if len(x.shape) == 4:
         begin, strides, shape = ([v[i] for i in TO_NCHW] for v in (begin, strides, shape))
     cut = ops.Slice([x], begin=tuple(begin), strides=tuple(strides))

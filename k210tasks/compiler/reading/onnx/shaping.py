@@ -116,6 +116,7 @@ def _cut(
     """A slice, in axes of the file, as an output."""
     of = r.operands(node, node.inputs[:1])
     fits(node, count)
+    step = [s if n > 1 else 1 for s, n in zip(step, count, strict=True)]  # of one value: any
     if min(step) < 1:
         raise node.unsupported(f"steps is {step}", "only steps above zero are carried")
     if of.row:
