@@ -10,10 +10,8 @@ with ``--chain`` the float model is measured, the model compiled, simulated and 
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,11 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from k210tasks import compiler
-from k210tasks.compiler.options import Options
 from k210tasks.compiler.reading.onnx.onnx_rules import RULES
 from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
-from k210tasks.reference.float_model import Reference, measure_to
 from tests import fuzzing
 from tests.compiler.onnx_models import SPELLED, quantised, spelled
+from tests.fuzz_tflite import built, run
 
 WHOLE = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 5, 8, 64, 1024, 65536, 2**20, 2**31, 2**63 - 1)
 REAL = (float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 1e-30, 1e30, 3e38, 0.5, 2.0)
@@ -162,48 +158,12 @@ def _head(rng: random.Random, model: Any) -> None:
 _CHANGES = (_node, _node, _attribute, _attribute, _constant, _constant, _size, _head)
 
 
-def checked(data: bytes) -> str:
-    """What ``check`` says of a file, for both kmodels."""
-    reports = [compiler.check(data, kmodel) for kmodel in (3, 4)]
-    return "\n".join(
-        line
-        for report in reports
-        for line in (*report.problems, *(reason for op in report.ops for reason in op.reasons))
-    )
-
-
 def chained(data: bytes) -> str:
-    """What calibration, compiler, simulator and comparison make of it."""
-    from k210tasks.kmodel import parse
-    from k210tasks.simulator import Simulator
-
     source = OnnxSource(data)
     source.require()
     source.one_sample()
-    shape = source.inputs[0].shape
-    if int(np.prod(shape)) > 1 << 20:
-        return "large"
-    samples = list(np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "calibration.npz")
-        measure_to(path, source, samples, fed="tensors")
-        calibration = compiler.Calibration.from_npz(path)
-    made = compiler.compile(source, calibration, Options(kmodel=4, effort="fast", fed="tensors"))
-    simulator = Simulator(parse(made.kmodel))
-    given = simulator.input
-    simulator.run(np.zeros(given.nbytes // np.dtype(given.dtype).itemsize, given.dtype))
-    Reference(source).run(samples[0])
-    return "made"
-
-
-def main() -> int:
-    parser = fuzzing.arguments("models", 20_000)
-    parser.add_argument("--chain", action="store_true", help="the whole chain, not only check")
-    args = parser.parse_args()
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    target, name = (chained, "chain") if args.chain else (checked, "check")
-    return fuzzing.reported(f"onnx {name}", target, seeds(), mutate, args)
+    return built(source, source.inputs[0].shape)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("onnx", chained, seeds(), mutate))

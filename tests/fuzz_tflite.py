@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from k210tasks import compiler
 from k210tasks.compiler.options import Options
-from k210tasks.reference.float_model import Reference, measure_to
+from k210tasks.reference.float_model import Given, Reference, measure_to
 from k210tasks.steps.signature import read_signature
 from tests import fuzzing
 from tests.compiler.chains import chain, pruned
@@ -154,35 +155,39 @@ def checked(data: bytes) -> str:
     )
 
 
-def chained(data: bytes) -> str:
-    """What calibration, compiler, simulator and comparison make of it."""
+def built(model: Given, shape: tuple[int, ...]) -> str:
+    """What calibration, compiler, simulator and comparison make of a model fed with ``shape``."""
     from k210tasks.kmodel import parse
     from k210tasks.simulator import Simulator
 
-    shape = read_signature(data, "m.tflite").input.shape
     if int(np.prod(shape)) > 1 << 20:
         return "large"
     samples = list(np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "calibration.npz")
-        measure_to(path, data, samples, fed="tensors")
+        measure_to(path, model, samples, fed="tensors")
         calibration = compiler.Calibration.from_npz(path)
-    made = compiler.compile(data, calibration, Options(kmodel=4, effort="fast", fed="tensors"))
+    made = compiler.compile(model, calibration, Options(kmodel=4, effort="fast", fed="tensors"))
     simulator = Simulator(parse(made.kmodel))
     given = simulator.input
     simulator.run(np.zeros(given.nbytes // np.dtype(given.dtype).itemsize, given.dtype))
-    Reference(data).run(samples[0])
+    Reference(model).run(samples[0])
     return "made"
 
 
-def main() -> int:
+def chained(data: bytes) -> str:
+    return built(data, read_signature(data, "m.tflite").input.shape)
+
+
+def run(name: str, whole: fuzzing.Target, made: Sequence[bytes], damage: fuzzing.Mutate) -> int:
+    """The script: ``whole`` is what ``--chain`` asks for."""
     parser = fuzzing.arguments("models", 20_000)
     parser.add_argument("--chain", action="store_true", help="the whole chain, not only check")
     args = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    target, name = (chained, "chain") if args.chain else (checked, "check")
-    return fuzzing.reported(f"tflite {name}", target, seeds(), mutate, args)
+    target, which = (whole, "chain") if args.chain else (checked, "check")
+    return fuzzing.reported(f"{name} {which}", target, made, damage, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("tflite", chained, seeds(), mutate))

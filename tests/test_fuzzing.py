@@ -62,7 +62,7 @@ def test_damaged_models_go_through_the_chain_or_are_refused() -> None:
     assert min(tally["right"], tally["refused"]) > 3
 
 
-@pytest.mark.parametrize("target", [fuzz_onnx.checked, fuzz_onnx.chained])
+@pytest.mark.parametrize("target", [fuzz_tflite.checked, fuzz_onnx.chained])
 def test_damaged_onnx_models_are_built_or_refused(target: fuzzing.Target) -> None:
     tally, faults = fuzzing.run(target, fuzz_onnx.seeds(), fuzz_onnx.mutate, 150, seed=13)
     assert faults == [], tally

@@ -102,17 +102,22 @@ def create_locked(name: Callable[[], str]) -> tuple[str, int]:
         os.close(fd)
 
 
+def _ours(fd: int, path: str) -> int | None:
+    """``fd``, of the file at ``path``, now locked by us; None, and closed, where another has it."""
+    with contextlib.suppress(OSError):
+        if _try_lock(fd) and _is_file(fd, path):
+            return fd
+    os.close(fd)
+    return None
+
+
 def claim(path: str) -> int | None:
     """The descriptor of a file whose maker is dead, now locked by us; None: it is in use."""
     try:
         fd = os.open(path, os.O_RDWR)
     except OSError:
         return None
-    with contextlib.suppress(OSError):
-        if _try_lock(fd) and _is_file(fd, path):
-            return fd
-    os.close(fd)
-    return None
+    return _ours(fd, path)
 
 
 def remove_locked(fd: int, path: str) -> None:
@@ -133,11 +138,7 @@ def try_locked(path: str) -> int | None:
         fd = _open(path)
     except OSError:
         return None
-    with contextlib.suppress(OSError):
-        if _try_lock(fd) and _is_file(fd, path):
-            return fd
-    os.close(fd)
-    return None
+    return _ours(fd, path)
 
 
 @contextlib.contextmanager
