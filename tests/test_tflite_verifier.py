@@ -203,6 +203,6 @@ def test_a_table_named_often_is_looked_at_once() -> None:
     for place in range(at + 4, last, 4):
         data += (last - place).to_bytes(4, "little")
     data += (last - there).to_bytes(4, "little") + whole[code + 4 : code + 64]
-    began = time.perf_counter()
+    began = time.process_time()
     verify(bytes(data))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 5  # the square of it would take hours

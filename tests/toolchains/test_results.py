@@ -64,7 +64,7 @@ def test_no_kmodel(content: bytes | None, start: str, tmp_path: Path) -> None:
     with pytest.raises(OperationFailed) as caught:
         nncase.compile(
             liar,
-            tflite=FIXTURES / "tflite" / "iris.tflite",
+            model=FIXTURES / "tflite" / "iris.tflite",
             samples=tmp_path / "s.npy",
             method="no_clip",
             mean=0.0,
