@@ -4,6 +4,7 @@ hashed."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def swap(link: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_result_belongs_to_what_the_link_led_to(what: str, tmp_path: Path) -> None:
-    """The link is swapped all the time; afterwards the store is asked about both targets."""
+    """The link is swapped all the time; afterwards the store is asked about both targets.
+
+    How often is found by trying: as fast as this machine still gets a build done now and then.
+    """
     toy = Toy(tmp_path / "project", ("one",))
     link = toy.root / ("src" if what == "folder" else "src/one.pb")
     targets = [tmp_path / side / "src" for side in "ab"]
@@ -37,9 +41,9 @@ def test_a_result_belongs_to_what_the_link_led_to(what: str, tmp_path: Path) -> 
         while not stop.is_set():
             for end in (ends[1], ends[0]):
                 swap(link, end)
-                turned.wait(0.0007)
+                turned.wait(pause)
 
-    done = 0
+    done, pause = 0, 0.0007
     for number in range(ROUNDS):
         for side, target in zip("ab", targets, strict=True):
             (target / "one.pb").write_text(f"graph {side}, round {number}\n")
@@ -52,6 +56,7 @@ def test_a_result_belongs_to_what_the_link_led_to(what: str, tmp_path: Path) -> 
             stop.set()
             thread.join()
         done += not status
+        pause *= 1.5 if status else 0.7
         for side, end in zip("ba", reversed(ends), strict=True):
             swap(link, end)
             toy.run("convert:one")
@@ -59,25 +64,29 @@ def test_a_result_belongs_to_what_the_link_led_to(what: str, tmp_path: Path) -> 
     assert done > ROUNDS / 10
 
 
-def test_swapped_there_and_back_before_it_is_read(
-    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the worst moment: hashed as a, the link leads to b while the step runs, then to a."""
+def led_away(toy: Toy, tmp_path: Path, real: Callable[..., object]) -> Callable[..., object]:
+    """``real``, while which a linked source leads from graph a to b."""
     for side in "ab":
         (tmp_path / side).write_text(f"graph {side}")
     link = toy.root / "src/one.pb"
     link.unlink()
     link.symlink_to(tmp_path / "a")
-    real = bodies.call
 
     def swapped(*args: object) -> object:
         swap(link, tmp_path / "b")
         try:
-            return real(*args)  # type: ignore[arg-type]
+            return real(*args)
         finally:
             swap(link, tmp_path / "a")
 
-    monkeypatch.setattr("k210tasks.engine.runner.call", swapped)
+    return swapped
+
+
+def test_swapped_there_and_back_before_it_is_read(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the worst moment: hashed as a, the link leads to b while the step runs, then to a."""
+    monkeypatch.setattr("k210tasks.engine.runner.call", led_away(toy, tmp_path, bodies.call))
     assert toy.run("convert:one") == ["convert:one"]
     assert toy.read("workspace/one.tflite") == "graph a"
 
@@ -85,21 +94,7 @@ def test_swapped_there_and_back_before_it_is_read(
 def test_swapped_between_hash_and_hand_over(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for side in "ab":
-        (tmp_path / side).write_text(f"graph {side}")
-    link = toy.root / "src/one.pb"
-    link.unlink()
-    link.symlink_to(tmp_path / "a")
-    real = pinning.pinned
-
-    def swapped(*args: object) -> object:
-        swap(link, tmp_path / "b")
-        try:
-            return real(*args)  # type: ignore[arg-type]
-        finally:
-            swap(link, tmp_path / "a")
-
-    monkeypatch.setattr(bodies, "pinned", swapped)
+    monkeypatch.setattr(bodies, "pinned", led_away(toy, tmp_path, pinning.pinned))
     assert toy.run("convert:one", status=1) == []
     assert "src/one.pb changed while the step was reading it; nothing was rec" in toy.last.stderr
 
