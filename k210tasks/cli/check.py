@@ -53,10 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from k210tasks.steps.signature import beside
 
     try:
-        reports = []
-        for version in versions:  # each takes the model apart anew
-            model = opened(data, args.inputs, beside(args.file))
-            reports.append(check(model, version, args.small_maps, runtime))
+        model = opened(data, args.inputs, beside(args.file))
+        reports = [check(model, version, args.small_maps, runtime) for version in versions]
     except CompileError as error:
         raise CannotCheck(args.file, str(error)) from error
     for report in reports:

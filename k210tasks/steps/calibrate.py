@@ -21,7 +21,7 @@ from k210tasks.samples.folder import Kind, evenly_spaced, kind_of_sample
 from k210tasks.samples.loading import Loader, Sample, picture_shape, planar
 from k210tasks.samples.seen import Seen
 from k210tasks.steps.settings import CalibrateSettings
-from k210tasks.steps.signature import read_model
+from k210tasks.steps.signature import model_of
 
 if TYPE_CHECKING:
     from k210tasks.reference.float_model import Given
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 def run(job: Job) -> None:
     """Inputs: tflite, images. Settings: CalibrateSettings. Outputs: calibration, seen."""
     asked = job.told(CalibrateSettings)
-    path = job.file("tflite")
-    model, signature = read_model(path, path.as_posix(), asked.inputs)
+    model, signature = model_of(job, asked.inputs)
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to calibrate with")

@@ -20,7 +20,7 @@ from k210tasks.samples.seen import Seen
 from k210tasks.steps.doubtful import doubts_of
 from k210tasks.steps.made import Made, memory_lines, read_kmodel
 from k210tasks.steps.settings import KmodelSettings
-from k210tasks.steps.signature import Signature, read_model
+from k210tasks.steps.signature import Signature, model_of
 
 if TYPE_CHECKING:
     from k210tasks.reference.float_model import Given
@@ -33,8 +33,7 @@ def run(job: Job, words: Words = MODELS_YAML) -> None:
     listing warns.
     """
     asked = job.told(KmodelSettings)
-    tflite = job.file("tflite")
-    model, signature = read_model(tflite, tflite.as_posix(), asked.inputs)
+    model, signature = model_of(job, asked.inputs)
     made = _compiler(asked.compiler)(job, model, signature)
     data = read_kmodel(job)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k210tasks.compiler.formats import is_onnx
+from k210tasks.engine.job import Job
 from k210tasks.errors import K210Error
 from k210tasks.manifest.model import EXTERNAL
 from k210tasks.tflite_verifier import DamagedTflite, verify
@@ -98,11 +99,21 @@ def require_float(signature: Signature, shown: str, compiler: str) -> None:
             )
 
 
-def read_model(path: Path, shown: str, sizes: Sizes | None = None) -> tuple[Given, Signature]:
+def model_of(job: Job, sizes: Sizes | None) -> tuple[Given, Signature]:
+    """The float model of a job, and its signature."""
+    path, external = job.file("tflite"), None
+    if "external" in job.inputs:
+        external = job.file("external")
+    return read_model(path, path.as_posix(), sizes, external)
+
+
+def read_model(
+    path: Path, shown: str, sizes: Sizes | None = None, values: Path | None = None
+) -> tuple[Given, Signature]:
     """The float model, as compiler and reference take it, and its signature.
 
     ``sizes``: of an ONNX model, where it leaves some open. Its values may lie in a file of the
-    same name with ``.data`` behind it.
+    same name with ``.data`` behind it, which is read at ``values`` if that is given.
     """
     try:
         data = path.read_bytes()
@@ -114,7 +125,7 @@ def read_model(path: Path, shown: str, sizes: Sizes | None = None) -> tuple[Give
     from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
 
     try:
-        source = OnnxSource(data, sizes, beside(path))
+        source = OnnxSource(data, sizes, beside(path, values))
         source.require()
         source.one_sample()
     except CompileError as error:
@@ -122,13 +133,13 @@ def read_model(path: Path, shown: str, sizes: Sizes | None = None) -> tuple[Give
     return source, _of_onnx(source)
 
 
-def beside(path: str | Path) -> Callable[[str], bytes]:
-    """What reads the values of an ONNX model that lie in the file beside it."""
+def beside(path: str | Path, values: Path | None = None) -> Callable[[str], bytes]:
+    """What reads the values of an ONNX model that lie in the file beside it, or in ``values``."""
 
     def external(location: str) -> bytes:
         if location != Path(path).name + EXTERNAL:
             raise FileNotFoundError(location)
-        return Path(path).with_name(location).read_bytes()
+        return (values or Path(path).with_name(location)).read_bytes()
 
     return external
 

@@ -19,7 +19,7 @@ from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.layer_snr import comparable, layer_errors
 from k210tasks.steps.measure import measure
 from k210tasks.steps.settings import VerifySettings
-from k210tasks.steps.signature import read_model
+from k210tasks.steps.signature import model_of
 from k210tasks.steps.table import details, table
 from k210tasks.steps.tools import toolchain
 
@@ -34,8 +34,7 @@ def run(job: Job) -> None:
     folder = job.folder("images")
     if not folder.files:
         raise StepFailed(f"{folder.path.as_posix()} holds no sample to verify with")
-    path = job.file("tflite")
-    model, signature = read_model(path, path.as_posix(), asked.inputs)
+    model, signature = model_of(job, asked.inputs)
     reference = Reference(model)
     loader = Loader(reference.shape, asked.preprocess, signature.input.planar)
     folder = each_sample(folder, loader, asked.samples)

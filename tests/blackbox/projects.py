@@ -20,6 +20,7 @@ models = k210tasks.tasks_from("models.yaml")
 class Project:
     def __init__(self, root: Path, manifest: str, **env: str) -> None:
         self.root = root
+        root.mkdir(exist_ok=True)
         self.env = env
         (root / "models.yaml").write_text(manifest)
         (root / "dodo.py").write_text(DODO)

@@ -112,6 +112,16 @@ def test_only_what_changed_is_made_again(built: tuple[Project, list[str]]) -> No
     assert (project.root / "workspace/net.kmodel").read_bytes() != before
 
 
+def test_a_model_and_its_values_may_lie_elsewhere_each(tmp_path: Path) -> None:
+    """Linked inputs are held fast one by one, in folders of their own."""
+    project = Exports(tmp_path / "project")
+    for name, place in (("net.onnx", "models"), ("net.onnx.data", "values")):
+        (tmp_path / place).mkdir()
+        (project.root / name).rename(tmp_path / place / name)
+        (project.root / name).symlink_to(tmp_path / place / name)
+    assert project.doit("verify:net")[0] == ["calibrate:net", "kmodel:net", "verify:net"]
+
+
 def test_the_verbs_take_the_same_file(built: tuple[Project, list[str]], tmp_path: Path) -> None:
     project, _ = built
     size = ("--inputs", "image=1,3,16,16")
