@@ -145,7 +145,11 @@ def _concat(node: Node, *parts: Array) -> Array:
     return np.concatenate(parts, axis_of(node, node.whole("axis", 0), parts[0].ndim))
 
 
-def _pad(node: Node, x: Array, pads: Array, value: Array | None = None, *_: Array) -> Array:
+def _pad(
+    node: Node, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
+) -> Array:
+    if node.text("mode", "constant") != "constant" or axes is not None:
+        raise node.unsupported("a constant is padded by its edges, or along some axes only")
     n = _list(pads)
     pairs = list(zip(n[: x.ndim], n[x.ndim :], strict=True))
     _room(node, *(d + a + b for d, (a, b) in zip(x.shape, pairs, strict=True)))
@@ -238,7 +242,7 @@ FOLDS: dict[str, Fold] = {
     "Max": _joined(np.maximum),
     "Min": _joined(np.minimum),
     "Pow": _joined(np.power),
-    "Mod": _joined(np.mod),
+    "Mod": lambda node, a, b: _joined(np.fmod if node.whole("fmod", 0) else np.mod)(node, a, b),
     "Equal": _joined(np.equal),
     "Less": _joined(np.less),
     "Greater": _joined(np.greater),
