@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from k210tasks.compiler.reading.onnx import pointwise, reducing, scaled, shaping, windowed
+from k210tasks.compiler.reading.onnx import pointwise, reducing, resizing, scaled, shaping, windowed
 from k210tasks.compiler.reading.onnx.building import Building
 from k210tasks.compiler.reading.onnx.nodes import Node
 
@@ -46,10 +46,9 @@ class Rule:
 
     handler: Handler
     inputs: tuple[int, int]
-    constraints: tuple[Constraint, ...] = ()
-    v3: str = "needs kmodel 4"
-    v4: str = "CPU"
-    outputs: int = 1
+    constraints: tuple[Constraint, ...]
+    v3: str
+    v4: str
 
 
 _KPU = "KPU"
@@ -60,6 +59,7 @@ _FOLDED = "folded into KPU layers, or needs kmodel 4"
 
 _HANDLERS: dict[str, Handler] = {
     **windowed.HANDLERS,
+    **resizing.HANDLERS,
     **pointwise.HANDLERS,
     **reducing.HANDLERS,
     **shaping.HANDLERS,
@@ -67,8 +67,15 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 
-def _rows(ops: str, inputs: tuple[int, int], *more: object) -> dict[str, Rule]:
-    return {op: Rule(_HANDLERS[op], inputs, *more) for op in ops.split()}  # type: ignore[arg-type]
+def _rows(
+    ops: str,
+    inputs: tuple[int, int],
+    constraints: tuple[Constraint, ...] = (),
+    v3: str = "needs kmodel 4",
+    v4: str = "CPU",
+) -> dict[str, Rule]:
+    """The same row for several ops."""
+    return {op: Rule(_HANDLERS[op], inputs, constraints, v3, v4) for op in ops.split()}
 
 
 #: ONNX op -> what is taken
@@ -102,7 +109,7 @@ RULES: dict[str, Rule] = {
     **_rows("Softmax", (1, 1), (), "CPU, of one vector", "CPU"),
     **_rows("LogSoftmax", (1, 1)),
     **_rows("Concat", (1, 1024), (), "KPU or CPU", "KPU or CPU"),
-    **_rows("Split", (1, 2), (), _MOVED, "CPU", 1024),
+    **_rows("Split", (1, 2), (), _MOVED, "CPU"),
     **_rows("Slice", (1, 5), (), _MOVED, "CPU"),
     **_rows("Gather", (2, 2), (), _MOVED, "KPU or CPU"),
     **_rows("Reshape Expand Tile", (1, 2), (), _MOVED, _NOTHING),
@@ -111,7 +118,7 @@ RULES: dict[str, Rule] = {
     **_rows("Transpose", (1, 1), (), _MOVED, "CPU or nothing"),
     **_rows("Pad", (1, 4), (), "KPU or CPU, around maps", "KPU or CPU"),
     **_rows("Identity Cast", (1, 1), (), "nothing", "nothing"),
-    **_rows("Dropout", (1, 3), (for_inference, one_output), "nothing", "nothing", 2),
+    **_rows("Dropout", (1, 3), (for_inference, one_output), "nothing", "nothing"),
     **_rows(
         "QuantizeLinear DequantizeLinear", (2, 3), (), "its scale is kept", "its scale is kept"
     ),

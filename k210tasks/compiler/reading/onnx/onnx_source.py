@@ -22,6 +22,7 @@ from k210tasks.compiler.reading.onnx.file import (
 from k210tasks.compiler.reading.onnx.folding import fold
 from k210tasks.compiler.reading.onnx.nodes import Node
 from k210tasks.compiler.reading.onnx.onnx_rules import RULES, violations
+from k210tasks.compiler.reading.onnx.resizing import HANDLERS as RESIZING
 from k210tasks.compiler.reading.onnx.windowed import HANDLERS as WINDOWED
 from k210tasks.compiler.source_ops import SourceOp, SourceTensor
 from k210tasks.errors import visible
@@ -258,4 +259,5 @@ class OnnxSource:
 def _feeds_windows(file: OnnxFile) -> bool:
     """Whether a convolution or pool reads the input itself."""
     readers = [node for node in file.nodes if file.input in node.inputs]
-    return any(node.op in WINDOWED or node.op == "BatchNormalization" for node in readers)
+    maps = {*WINDOWED, *RESIZING, "BatchNormalization"}
+    return any(node.op in maps for node in readers)

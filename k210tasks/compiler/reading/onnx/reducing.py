@@ -76,11 +76,9 @@ def matmul(r: Building, node: Node) -> None:
         _matrix_first(r, node, matrix)
         return
     if matrix.ndim == 1:
-        matrix = matrix[:, None]
+        raise node.unsupported("the constant factor is a vector", "give it two dimensions")
     if matrix.ndim != 2:
         raise node.unsupported(f"the constant factor has shape {list(matrix.shape)}")
-    if r.const(node, 1).ndim == 1:  # type: ignore[union-attr]
-        raise node.unsupported("the constant factor is a vector", "give it two dimensions")
     _dense(r, node, r.tensor(node.inputs[0]), matrix.T, np.zeros(matrix.shape[1], np.float32))
 
 
