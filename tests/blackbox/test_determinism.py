@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.blackbox.projects import Project
+from tests.blackbox.test_onnx_chain import picture_network
 from tests.cli.sensors import digits_network, grey_pictures, sensor_network, windows
 
 MANIFEST = """\
@@ -15,6 +16,7 @@ defaults: {firmware: maixpy, effort: fast}
 models:
   har: {source: har.tflite, images: train.npy, kmodel: 3, verify: {images: test.npy}}
   digits: {source: digits.tflite, images: pictures}
+  net: {source: net.onnx, images: pictures, inputs: {image: [1, 3, 16, 16]}}
 """
 #: OpenBLAS's names of processors -> the instructions that such a one has
 CORES = {"Prescott": "pni", "Nehalem": "sse4_2", "Haswell": "avx2", "SkylakeX": "avx512f"}
@@ -36,11 +38,12 @@ def built(root: Path, *args: str, **env: str) -> dict[str, bytes]:
     project = Project(root, MANIFEST, **env)
     (root / "har.tflite").write_bytes(sensor_network())
     (root / "digits.tflite").write_bytes(digits_network())
+    picture_network(root / "net.onnx")
     np.save(root / "train.npy", windows(30))
     np.save(root / "test.npy", windows(40)[30:])
     grey_pictures(root / "pictures")
     project.doit(*args, "verify:*")
-    models = ("har", "digits")
+    models = ("har", "digits", "net")
     paths = [f"build/{model}/{name}" for model in models for name in WRITTEN]
     paths += [f"workspace/{model}.kmodel" for model in models]
     return {path: (root / path).read_bytes() for path in paths}
