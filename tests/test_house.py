@@ -20,7 +20,7 @@ ROOMS = (
     "plugin", "cli", "graph", "steps", "engine", "report", "artifacts", "board", "app", "manifest",
     "toolchains", "store", "firmware", "reference", "samples", "compiler", "simulator", "kmodel",
     "profiles", "kpu", "tflite_verifier", "tflite_tables", "tflite_schema", "wording", "npz",
-    "jsondata", "progress", "process_wide", "errors", "version",
+    "bounded", "jsondata", "progress", "process_wide", "errors", "version",
 )  # fmt: skip
 
 #: Names that several modules bear with reason.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from k210tasks.bounded import read_bounded
 from k210tasks.errors import K210Error
-
-#: No K210 file is larger: the flash has 16 MiB.
-MAX_BYTES = 64 << 20
 
 
 class CannotRead(K210Error):
@@ -47,12 +45,9 @@ def read_bytes(path: str) -> bytes:
     try:
         if Path(path).is_dir():
             raise CannotRead(path, "it is a folder")
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)  # a device or a pipe may have no end
+        data = read_bounded(path)
     except (OSError, ValueError) as error:
         raise CannotRead(path, getattr(error, "strerror", None) or str(error)) from error
-    if len(data) > MAX_BYTES:
-        raise CannotRead(path, f"it has more than the {MAX_BYTES >> 20} MiB of any file for a K210")
     if not data:
         raise CannotRead(path, "it is empty")
     return data

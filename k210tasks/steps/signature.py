@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k210tasks.bounded import read_bounded
 from k210tasks.compiler.formats import is_onnx
 from k210tasks.engine.job import Job
 from k210tasks.errors import K210Error
@@ -116,7 +118,7 @@ def read_model(
     same name with ``.data`` behind it, which is read at ``values`` if that is given.
     """
     try:
-        data = path.read_bytes()
+        data = read_bounded(path)
     except OSError as error:
         raise UnusableModel(shown, error.strerror or str(error)) from None
     if not is_onnx(data):
@@ -136,10 +138,11 @@ def read_model(
 def beside(path: str | Path, values: Path | None = None) -> Callable[[str], bytes]:
     """What reads the values of an ONNX model that lie in the file beside it, or in ``values``."""
 
+    @cache
     def external(location: str) -> bytes:
         if location != Path(path).name + EXTERNAL:
             raise FileNotFoundError(location)
-        return (values or Path(path).with_name(location)).read_bytes()
+        return read_bounded(values or Path(path).with_name(location))
 
     return external
 

@@ -18,6 +18,7 @@ from k210tasks.steps.signature import (
     read_signature,
     require_float,
 )
+from tests.blackbox.test_onnx_chain import picture_network
 from tests.steps.tiny import Tiny, dense, ports
 
 
@@ -104,3 +105,14 @@ def test_damage_is_read_or_refused(data: st.DataObject) -> None:
     except UnusableModel as error:
         text = str(error)
     assert text == "" or text.startswith("m.tflite: ")
+
+
+@pytest.mark.parametrize("name", ["net.tflite", "net.onnx", "net.onnx.data"])
+def test_more_bytes_than_anything_for_a_k210(name: str, tmp_path: Path) -> None:
+    """Above 2 GiB neither format can be at all; it is known long before."""
+    picture_network(tmp_path / "net.onnx")
+    with (tmp_path / name).open("ab") as file:
+        file.truncate(3 << 30)
+    model = tmp_path / name.removesuffix(".data")
+    with pytest.raises(UnusableModel, match="more than the 64 MiB of any file for a K210"):
+        read_model(model, "net", {"image": (1, 3, 16, 16)})

@@ -211,8 +211,13 @@ def _fetch(tensor: Any, external: External | None) -> None:
         raise NoExternalData(tensor.name, location)
     try:
         data = external(location)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise NoExternalData(tensor.name, location) from error
+    except OSError as error:
+        raise CompileError(
+            f"the values of {tensor.name!r} are in the file {location!r}, which cannot be read: "
+            f"{error.strerror or error}"
+        ) from error
     try:
         offset = int(told.get("offset", 0))
         length = int(told.get("length", len(data) - offset))
