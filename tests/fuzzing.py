@@ -2,8 +2,9 @@
 
 A script gives ``seeds``, good files to damage, and ``target``, which is given one damaged file as
 bytes and returns what a user would be shown, or raises :class:`~k210tasks.errors.K210Error`. A
-fault is any other exception, "internal error" or a raw control character in what is shown, a
-crash of the process, more than :data:`SLOWEST` seconds or :data:`MEMORY` bytes beyond the start.
+fault is any other exception, a warning of numpy's that a user would meet on the terminal,
+"internal error" or a raw control character in what is shown, a crash of the process, more than
+:data:`SLOWEST` seconds or :data:`MEMORY` bytes beyond the start.
 
 Cases run in child processes by the hundred, so that a crash is told with its case's number, and
 so is one that hangs where no Python is run.
@@ -19,6 +20,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -154,6 +156,7 @@ def _batch(
     target: Target, prepare: Callable[[], object],
 ) -> None:  # fmt: skip
     prepare()
+    warnings.simplefilter("error", RuntimeWarning)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BACKSTOP, used + BACKSTOP))
     for number in numbers:

@@ -6,6 +6,7 @@ import os
 import random
 import time
 
+import numpy as np
 import pytest
 
 from k210tasks import toolchains
@@ -134,3 +135,11 @@ def test_a_case_that_hangs_in_native_code_is_told(monkeypatch: pytest.MonkeyPatc
     assert hangs
     assert [(fault.case, fault.kind) for fault in faults] == [(n, "hang") for n in hangs]
     assert tally["right"] == 15 - len(hangs)
+
+
+def test_a_warning_of_numpy_is_a_fault() -> None:
+    def target(data: bytes) -> str:
+        return str(np.full(1, 3e38, np.float32) * len(data))
+
+    tally, _ = fuzzing.run(target, [b"0123456789"], lambda rng, data: data, 1)
+    assert tally == {"traceback": 1}

@@ -82,8 +82,7 @@ def lowered(
     forms.check(graph, "read", forms.FLOAT)
     if pixels is not None:
         scale_channels(graph, pixels)
-    with np.errstate(all="ignore"):  # what becomes infinite is refused
-        graph = simplify(graph)
+    graph = simplify(graph)
     _finite(graph)
     if pixels is not None:
         pad_each_channel(graph, pixels)
@@ -113,6 +112,7 @@ def _finite(graph: Graph) -> None:
             )
 
 
+@np.errstate(all="ignore")  # what becomes infinite is refused
 def prepared(
     source: Model,
     calibration: Calibration | None,
@@ -167,6 +167,7 @@ class Finished:
         return None if fits else TooMuchMemory(size, main, SRAM_BYTES)
 
 
+@np.errstate(all="ignore")
 def finished(
     graph: Graph,
     ranges: Ranges,

@@ -259,3 +259,32 @@ def test_a_flag_is_0_or_1(value: int) -> None:
     assert [r for _, reasons in found for r in reasons] == [
         f"ceil_mode is {value}, 0 or 1 is possible"
     ]
+
+
+HUGE = np.full((3, 3, 1, 1), 3e38, np.float32)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("Conv", "x w", "a"), node("Conv", "a w")], {"w": HUGE}),
+        ([node("Mul", "a a", "w"), node("Conv", "x w")], {"a": HUGE}),
+        (
+            [node("BatchNormalization", "x s b m v")],
+            {"s": HUGE[:, 0, 0, 0], "b": np.zeros(3, np.float32), "m": np.zeros(3, np.float32),
+             "v": np.full(3, 1e-30, np.float32)},
+        ),
+        (
+            [node("DequantizeLinear", "q s", "w"), node("Conv", "x w")],
+            {"q": np.full((3, 3, 1, 1), 100, np.int8), "s": np.float32(3e38)},
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_float32_are_refused_in_words(nodes: Any, constants: Any) -> None:
+    """numpy's own warnings would be met on the terminal."""
+    data = model(nodes, [1, 3, 8, 8], **constants)
+    for kmodel in (3, 4):
+        report = check(data, kmodel)
+        said = [*report.problems, *(reason for op in report.ops for reason in op.reasons)]
+        assert said

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.errors import K210Error
+from k210tasks.compiler.problems import CompileError
 
 NORM_BITS = 22  # signed mantissa bits of norm_mul
 NORM_MAX_SHIFT = 15
@@ -23,7 +23,7 @@ VALUE_LIMIT = 2**35  # segment starts have 36 signed bits, so must the values th
 MAX_FRACTION = 12  # 1/4096 of an output code: far below the rounding of the output itself
 
 
-class FixedPointError(K210Error):
+class FixedPointError(CompileError):
     """A factor that no mantissa and shift of the hardware can express."""
 
     def __init__(self, what: str, value: float, limit: float, remedy: str):

@@ -242,6 +242,7 @@ def _in_two_threads(
     half = (len(codes) + 1) // 2
     parts: list[NDArray[np.uint8] | BaseException] = [codes, codes]
 
+    @np.errstate(all="ignore")  # as the thread that the compiler runs in has it
     def work(part: int) -> None:
         try:
             parts[part] = run(codes[half:] if part else codes[:half])

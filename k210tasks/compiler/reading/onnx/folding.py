@@ -173,8 +173,7 @@ def _joined(of: Callable[[Array, Array], Array]) -> Fold:
         total = parts[0]
         for part in parts[1:]:
             _room(node, *np.broadcast_shapes(total.shape, part.shape))
-            with np.errstate(all="ignore"):
-                total = of(total, part)
+            total = of(total, part)
         return total
 
     return fold
@@ -182,8 +181,7 @@ def _joined(of: Callable[[Array, Array], Array]) -> Fold:
 
 def _each(of: Callable[[Array], Array]) -> Fold:
     def fold(node: Node, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return np.asarray(of(x), x.dtype)
+        return np.asarray(of(x), x.dtype)
 
     return fold
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.compiler import ops
@@ -139,6 +140,7 @@ class OnnxSource:
 
     # -- reading
 
+    @np.errstate(all="ignore")  # constants that become infinite are met where they are used
     def _read(self) -> Building:
         """All nodes, as far as they are taken."""
         file = self.file

@@ -118,11 +118,8 @@ def batch_norm(r: Building, node: Node) -> None:
         raise node.unsupported(f"the input has shape {list(x.shape)}")
     names = ("the scale", "the bias", "the mean", "the variance")
     scale, bias, mean, var = (_values(r, node, i, n, x.shape[1]) for i, n in enumerate(names, 1))
-    with np.errstate(all="ignore"):
-        factor = scale / np.sqrt(var.astype(np.float64) + node.real("epsilon", 1e-5))
-        offset = bias - mean * factor
-    if not np.isfinite(factor).all() or not np.isfinite(offset).all():
-        raise node.unsupported("its variance or scale is no usable number")
+    factor = scale / np.sqrt(var.astype(np.float64) + node.real("epsilon", 1e-5))
+    offset = bias - mean * factor
     _affine(r, node, x, factor, offset, row=of.row)
 
 
@@ -135,6 +132,8 @@ def _affine(
 
     def constant(values: NDArray[np.floating], what: str) -> Tensor:
         value = values.astype(np.float32).reshape(around)
+        if not np.isfinite(value).all():
+            raise node.unsupported(f"its {what} is no finite number of float32")
         return Tensor(f"{node.title}/{what}", value.shape, value=value)
 
     y = r.emit(ops.Binary([x, constant(factor, "scale")], how="mul"), x.shape)
