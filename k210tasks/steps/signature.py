@@ -103,10 +103,9 @@ def require_float(signature: Signature, shown: str, compiler: str) -> None:
 
 def model_of(job: Job, sizes: Sizes | None) -> tuple[Given, Signature]:
     """The float model of a job, and its signature."""
-    path, external = job.file("tflite"), None
-    if "external" in job.inputs:
-        external = job.file("external")
-    return read_model(path, path.as_posix(), sizes, external)
+    path = job.file("tflite")
+    values = job.file("external") if "external" in job.inputs else None
+    return read_model(path, path.as_posix(), sizes, values)
 
 
 def read_model(

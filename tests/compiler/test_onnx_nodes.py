@@ -122,6 +122,5 @@ def test_what_is_folded_while_reading_is_what_onnx_says() -> None:
         if not same or not np.allclose(found, wanted[0], atol=1e-5, rtol=1e-5, equal_nan=True):
             wrong.append(case.name)
     assert not wrong
-    print(folded, refused)
     assert folded > 150
     assert refused < folded / 5
