@@ -228,6 +228,6 @@ def _palette(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     codes = np.rint(scaled, out=scaled).astype(np.uint8)
     palette = np.zeros(256, np.float32)
     palette[codes] = kept
-    if not np.array_equal(palette[codes], kept):
+    if not np.array_equal(np.take(palette, codes), kept):
         return plain
     return {"kept_codes": codes, "kept_palette": palette}

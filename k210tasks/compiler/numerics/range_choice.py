@@ -59,14 +59,12 @@ def _percentile(
     return (low, high) if high - low >= _FLOOR else (lo, hi)
 
 
-def _trials(lo: float, hi: float) -> list[tuple[float, float]]:
-    """Candidate ranges: each end shrunk by steps, zero kept inside."""
+def _trials(lo: float, hi: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Low and high ends of the candidate ranges: each end shrunk by steps, zero kept inside."""
     factors = np.linspace(1.0, 0.2, 33)
-    if lo == 0:
-        return [(0.0, hi * f) for f in factors]
-    if hi == 0:
-        return [(lo * f, 0.0) for f in factors]
-    return [(lo * a, hi * b) for a in factors for b in factors]
+    lows = lo * factors if lo else np.zeros(1)
+    highs = hi * factors if hi else np.zeros(1)
+    return np.repeat(lows, len(highs)), np.tile(highs, len(lows))
 
 
 def _mse(
@@ -81,19 +79,16 @@ def _mse(
     s1 = np.concatenate([[0.0], np.cumsum(counts * centres)])
     s2 = np.concatenate([[0.0], np.cumsum(counts * centres**2)])
     zero = counts[len(counts) // 2] if lo == 0 else 0  # after a ReLU: exact in any range
-    best, best_error = (lo, hi), np.inf
-    for low, high in _trials(lo, hi):
-        a = int(np.searchsorted(edges, low, side="left"))
-        b = int(np.searchsorted(edges, high, side="left"))
-        b = min(max(b, a), len(counts))
-        step = (high - low) / levels
-        inside = max(n[b] - n[a] - zero, 0.0)
-        left = s2[a] - 2 * low * s1[a] + low * low * n[a]
-        right = (s2[-1] - s2[b]) - 2 * high * (s1[-1] - s1[b]) + high * high * (n[-1] - n[b])
-        error = step * step / 12 * inside + max(left, 0.0) + max(right, 0.0)
-        if error < best_error:
-            best, best_error = (low, high), error
-    return best
+    low, high = _trials(lo, hi)
+    a = np.searchsorted(edges, low, side="left")
+    b = np.minimum(np.maximum(np.searchsorted(edges, high, side="left"), a), len(counts))
+    step = (high - low) / levels
+    inside = np.maximum(n[b] - n[a] - zero, 0.0)
+    left = s2[a] - 2 * low * s1[a] + low * low * n[a]
+    right = (s2[-1] - s2[b]) - 2 * high * (s1[-1] - s1[b]) + high * high * (n[-1] - n[b])
+    errors = step * step / 12 * inside + np.maximum(left, 0.0) + np.maximum(right, 0.0)
+    best = int(np.argmin(errors))  # the first of equals: the widest
+    return float(low[best]), float(high[best])
 
 
 def _kl(
