@@ -99,7 +99,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
         if kind.hasobject or min(shape, default=0) < 0 or member.tell() + size != info.file_size:
             raise BadArrays(f"its array {info.filename} is not what its head says")
         data = np.empty(size, np.uint8)
-        whole = memoryview(data)
+        whole = data.data
         # In pieces that stay in the processor's cache: zipfile copies each of them twice.
         while whole and (taken := member.readinto(whole[:_PIECE])):
             whole = whole[taken:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 from k210tasks.engine import snapshot
 from k210tasks.engine.plan import FileInput, Input, StepPlan
@@ -64,9 +65,10 @@ def _seal(
     read back: they have to be made fast, thousands of times, and marshal takes a quarter of
     repr's time. Only its format 0 does not depend on which equal strings are one object."""
     judge = plan.judge
-    told = (plan.version, plan.settings, judge and (judge.version, judge.settings))
+    settings = (plan.version, plan.settings, judge and (judge.version, judge.settings))
     paths = ([source.path for source in plan.inputs.values()], plan.outputs, _judged(plan))
-    data = marshal.dumps((told, tools, libraries, paths, places), 0)
+    told: Any = (settings, tools, libraries, paths, places)
+    data = marshal.dumps(told, 0)
     return blake2b(data, digest_size=SEAL_LENGTH // 2).hexdigest()
 
 

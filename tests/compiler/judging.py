@@ -43,7 +43,7 @@ LOST = 10.0  # dB, that a network must not lose unseen
 TELLING = 18.0
 #: dB beyond which noise is that of float arithmetic, and that of means over so many codes that
 #: what is left are the sixteen segments of an activation table
-EXACT, FINE = 60.0, 43.0
+EXACT, FINE = 60.0, 42.0
 ALL = 1 << 20
 ATTEMPTS = 50
 #: how many choices of codes are tried

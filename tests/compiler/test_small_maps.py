@@ -226,6 +226,29 @@ def test_the_kpu_goes_on_with_strided_maps_where_it_can(name: str, kmodel: int) 
     assert len(trips) == (1 if name == "separable" else 0)
 
 
+def _reading_the_finer(net: Net, x: int) -> int:
+    """A map of small values joined to one of large ones, of which nothing is read."""
+    near = net.conv(x, 8, stride=(2, 2), act="RELU")
+    fine = net.conv(near, 4, (1, 1), gain=0.05, bias=False)
+    large = net.binary("MUL", net.conv(near, 4, (1, 1)), net.const(np.float32(20.0)))
+    joined = net.concat([fine, large], 3)
+    weights = np.zeros((4, 3, 3, 8), np.float32)
+    weights[..., :4] = net.rng.normal(0, 0.2, (4, 3, 3, 4))
+    given = [joined, net.const(weights), net.const(np.zeros(4, np.float32))]
+    return net.op(
+        "CONV_2D", given, (1, *net.shape(joined)[1:3], 4), "Conv2DOptions", Padding=0, StrideH=1,
+        StrideW=1, DilationHFactor=1, DilationWFactor=1, FusedActivationFunction=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [6, 12])
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_small_maps_of_unlike_ranges_keep_their_steps_when_joined(kmodel: int, size: int) -> None:
+    net = Net((1, size, size, 4), seed=3)
+    _reading_the_finer(net, net.input)
+    assert Outcome(net.build(), kmodel).decibels()[0] > 26
+
+
 @pytest.mark.parametrize(
     ("kmodel", "channels", "cpu"), [(3, 8, True), (4, 8, False), (4, 200, True)]
 )

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from k210tasks.compiler import forms, functions, ops
-from k210tasks.compiler.ir import Graph, Op
+from k210tasks.compiler.ir import Graph, Op, Tensor
 from k210tasks.compiler.options import SmallMaps
 from k210tasks.compiler.passes import (
     cpu,
@@ -223,13 +223,32 @@ def _concat(s: Legaliser, op: ops.Concat) -> None:
             if len({x.place for x in m}) > 1:
                 wholes = [s.dev.whole(p) for p in parts]
                 m = [Pixels.of(t) for t in wholes if t is not None]
+            if not all(x.clean for x in m) and _padded(s, op.output):
+                m = _each_with_zeros(s, parts, m)
             if len(m) == len(parts) and s.dev.joinable([x.tensor for x in m]):
                 joined = s.dev.concat([x.tensor for x in m], out)
-                clean = all(x.whole for x in m)
-                lazy = replace(m[0], tensor=joined, clean=False)
-                out.map = Pixels.of(joined) if clean else lazy
+                clean = all(x.clean for x in m)
+                lazy = replace(m[0], tensor=joined, clean=clean)
+                out.map = Pixels.of(joined) if all(x.whole for x in m) else lazy
                 return
     cpu.concat(s.dev, parts, out, op)
+
+
+def _padded(s: Legaliser, tensor: Tensor) -> bool:
+    """Whether a convolution reads zeros around ``tensor``."""
+    readers = s.consumers.get(tensor, ())
+    return any(isinstance(op, ops.Conv) and any(op.pads) for op in readers)
+
+
+def _each_with_zeros(s: Legaliser, parts: list[Value], maps: list[Pixels]) -> list[Pixels]:
+    """The parts of a map that is too small for the KPU to write, each with zeros around it: once
+    joined they could only go through main memory together, with one step for all of them."""
+    fresh = [
+        m if m.clean else s.dev.uploaded(replace(v, codes=s.dev.as_codes(v), map=None))
+        for v, m in zip(parts, maps, strict=True)
+    ]
+    found = [m for m in fresh if m is not None]
+    return found if len({m.place for m in found}) == 1 and len(found) == len(maps) else maps
 
 
 def _slice(s: Legaliser, op: ops.Slice) -> None:
