@@ -21,6 +21,7 @@ from k210tasks.jsondata import loads, plain
 from k210tasks.npz import NpzWriter, read
 
 FORMAT = 3
+_PIECE = 1 << 15  # values looked at together
 
 
 class CalibrationError(K210Error):
@@ -223,11 +224,15 @@ def _palette(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     low, high = float(kept.min()), float(kept.max())
     if not step > 0 or high - low > 255.25 * step:
         return plain
-    scaled = kept - np.float32(low)
-    scaled *= np.float32(1 / step)
-    codes = np.rint(scaled, out=scaled).astype(np.uint8)
     palette = np.zeros(256, np.float32)
-    palette[codes] = kept
-    if not np.array_equal(np.take(palette, codes), kept):
+    codes = np.empty(kept.shape, np.uint8)
+    flat, into = kept.reshape(-1), codes.reshape(-1)
+    pieces = [slice(at, at + _PIECE) for at in range(0, kept.size, _PIECE)]
+    for piece in pieces:  # which stays in the processor's cache
+        scaled = flat[piece] - np.float32(low)
+        scaled *= np.float32(1 / step)
+        into[piece] = np.rint(scaled, out=scaled)
+        palette[into[piece]] = flat[piece]
+    if not all(np.array_equal(palette[into[piece]], flat[piece]) for piece in pieces):
         return plain
     return {"kept_codes": codes, "kept_palette": palette}

@@ -204,7 +204,7 @@ def _look(
     values: dict[int, NDArray[np.float32]] = {}
     at: dict[int, NDArray[np.int32]] = {}  # by number of pixels: most maps share theirs
     for index, tensor in wanted.items():
-        x = seen[index].reshape(-1, tensor.shape[-1])
+        x = _pixels_of(seen[index])
         low, high = _extremes(x)
         magnitude = max(float(high.max()), -float(low.min()))
         if not np.isfinite(magnitude):
@@ -228,8 +228,19 @@ def _look(
         feed.keep(number, np.array(sample[0], np.float32), values)
 
 
+def _pixels_of(y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[..., C] as [P, C], of maps that lie channel by channel without copying them."""
+    if y.ndim == 4 and len(y) == 1:
+        planes: NDArray[np.float32] = y[0].transpose(2, 0, 1)
+        if planes.flags.c_contiguous:
+            return planes.reshape(len(planes), -1).T
+    return y.reshape(-1, y.shape[-1])
+
+
 def _extremes(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Minimum and maximum of each column of [P, C]; long rows first, for speed."""
+    if x.flags.f_contiguous:
+        return x.min(axis=0), x.max(axis=0)
     rows, channels = x.shape
     fold = 1
     while rows % (fold * 2) == 0 and fold * channels < 512:
