@@ -45,6 +45,18 @@ def test_weights_of_an_int8_file_are_not_rounded_again(shared, bits: int):
     assert np.abs(q.real() - w).max() < 1e-6 * np.abs(w).max()
 
 
+def test_the_few_weights_of_a_sum_find_steps_that_suit_them() -> None:
+    rng = np.random.default_rng(5)
+    w = np.zeros((200, 8))
+    for channel, row in enumerate(w):  # as a residual block adds: one weight of each map
+        row[[channel % 4, 4 + channel % 4]] = rng.uniform(0.3, 1.0, 2)
+    zero_point, steps = weights.grid(w)
+    real = weights.round_nearest(w, zero_point, steps).real()
+    assert np.abs(real - w).max() <= steps.max() / 2
+    # Plain rounding is off by a quarter of a step of 1/255 on average, and of one of two at least.
+    assert np.abs(real - w)[w > 0].mean() < 0.1 / 255
+
+
 def test_error_feedback_beats_rounding_on_the_inputs_it_was_given() -> None:
     rng = np.random.default_rng(1)
     x = correlated(rng, 600, 48)
