@@ -11,7 +11,7 @@ from k210tasks.compiler.ir import Graph
 from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
 from k210tasks.compiler.reading import elementwise, layers, moves
 from k210tasks.compiler.reading.state import Handler, Reader
-from k210tasks.compiler.source import Source
+from k210tasks.compiler.source import Source, source_of
 
 if TYPE_CHECKING:
     from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
@@ -42,7 +42,7 @@ def opened(
         from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
 
         return OnnxSource(model, sizes, external)
-    return Source(model)
+    return source_of(model)
 
 
 def load(model: bytes | Model) -> Graph:

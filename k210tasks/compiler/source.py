@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,13 @@ class Source:
             options.Init(raw.Bytes, raw.Pos)
             record.options = read(options)
         return record
+
+
+@lru_cache(maxsize=1)
+def source_of(data: bytes) -> Source:
+    """The file taken apart, once for the steps of one model, which look at it in turn; who asks
+    for it changes nothing in it. Raises :class:`BadModel`."""
+    return Source(data)
 
 
 def real(t: SourceTensor) -> NDArray[Any]:

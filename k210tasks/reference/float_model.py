@@ -17,7 +17,7 @@ from k210tasks.compiler.numerics.calibration import Calibration
 from k210tasks.compiler.numerics.collect import collect
 from k210tasks.compiler.options import Fed
 from k210tasks.compiler.problems import BadModel
-from k210tasks.compiler.source import Source
+from k210tasks.compiler.source import source_of
 from k210tasks.reference import litert
 from k210tasks.reference.apart import Apart
 
@@ -72,7 +72,7 @@ def understood(model: Given) -> bool:
     if not isinstance(model, bytes):  # its reader has followed every node
         return sum(math.prod(t.shape) for t in model.tensors.values()) <= MOST_VALUES
     try:
-        source = Source(model)
+        source = source_of(model)
     except BadModel:
         return False
     if source.rewritten or len(source.inputs) != 1 or any(violations(op) for op in source.ops):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import numpy as np
 import pytest
 
 from k210tasks.compiler import forms
-from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
+from k210tasks.compiler.problems import BadModel, CompileError, SeveralInputs, UnsupportedOps
 from k210tasks.compiler.reader import load
+from k210tasks.compiler.source import Source, source_of
 from k210tasks.reference.litert import FloatModel
 from tests.compiler.helpers import fixture
+from tests.compiler.judging import compile_network, network
 from tests.compiler.tflite_builder import Net
 
 
@@ -182,3 +187,24 @@ def test_ops_refused_for_the_same_reason_share_a_line_and_say_what_to_do() -> No
         "k210 convert do it\n"
         "  CUMSUM #6, #7: this op is not supported"
     )
+
+
+def _told(source: Source) -> list[Any]:
+    """All that a file was read as."""
+    ops = [(op.name, sorted(op.options.items()), op.inputs, op.outputs) for op in source.ops]
+    tensors = [t for op in source.ops for t in (*op.inputs, *op.outputs) if t is not None]
+    values = [None if t.value is None else np.asarray(t.value).tobytes() for t in tensors]
+    return [repr(ops), values, [(t.name, t.shape, t.type, t.dynamic, t.open) for t in tensors]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_file_was_read_as_is_shared_and_nobody_changes_it(seed: int) -> None:
+    made = network(seed)
+    source = source_of(made.tflite)
+    assert source_of(bytes(bytearray(made.tflite))) is source  # equal bytes, read again
+    before = _told(source)
+    for kmodel in (3, 4):
+        with contextlib.suppress(CompileError):
+            compile_network(made, made.tflite, kmodel)
+    assert source_of(made.tflite) is source
+    assert _told(source) == before
