@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ SLACK = 3.0  # dB, to eight bits everywhere
 #: is small, single weights are rounded as it comes
 OWN_SLACK = {"fast": 7.0, "normal": 5.0, "high": 5.0}
 LOST = 10.0  # dB, that a network must not lose unseen
+#: what networks reached, by kmodel, written by tests.compiler.random_networks --record, and by how
+#: many dB less is told: codes that fall otherwise move single networks by some
+RECORDED, LESS = Path(__file__).with_name("recorded_networks.npz"), 6.0
 #: dB that the rounded network must reach for its outputs to tell anything of a fault
 TELLING = 18.0
 #: dB beyond which noise is that of float arithmetic, and that of means over so many codes that
@@ -106,6 +110,11 @@ def missed(reference: Outputs, got: Outputs, least: Sequence[float]) -> bool:
             if not 10 * np.log10(max(signal, 1e-30) / max(rest, 1e-30)) >= bound:
                 return True
     return False
+
+
+def below(reached: Sequence[float], least: Sequence[float]) -> bool:
+    """Whether an output has less dB than it must; of networks that are not recorded, none has."""
+    return any(db < bound for db, bound in zip(reached, least, strict=False))
 
 
 def worse(made: Network, right: Outputs) -> Outputs:
@@ -308,6 +317,33 @@ class Verdict:
         return self.kind not in ("right", "refused")
 
 
+@functools.lru_cache(maxsize=2)
+def recorded(kmodel: int) -> dict[int, list[float]]:
+    """The dB of every output that networks reached, by seed, at most :data:`EXACT`."""
+    if not RECORDED.exists():
+        return {}
+    with np.load(RECORDED) as file:
+        names = (f"{part}_v{kmodel}" for part in ("seeds", "counts", "decibels"))
+        seeds, counts, found = (file[name] for name in names)
+    parts = np.split(found.astype(float), np.cumsum(counts)[:-1])
+    return {int(seed): part.tolist() for seed, part in zip(seeds, parts, strict=True)}
+
+
+def record(verdicts: Iterable[Verdict], kmodel: int) -> None:
+    """Keep what the networks of these verdicts reached beside what is recorded of the other
+    kmodel."""
+    reached = {v.seed: v.reached[: len(v.reached) // 2] for v in verdicts if v.reached}
+    kept = {}
+    if RECORDED.exists():
+        with np.load(RECORDED) as file:
+            kept = {name: file[name] for name in file if not name.endswith(f"v{kmodel}")}
+    kept[f"seeds_v{kmodel}"] = np.array(list(reached), np.int32)
+    kept[f"counts_v{kmodel}"] = np.array([len(row) for row in reached.values()], np.uint8)
+    whole = np.concatenate([np.asarray(row) for row in reached.values()])
+    kept[f"decibels_v{kmodel}"] = np.floor(np.clip(whole, 0, EXACT)).astype(np.uint8)
+    np.savez_compressed(RECORDED, **kept)
+
+
 def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False) -> Verdict:
     """Compile network ``seed`` and measure what ``runtime`` makes of it; with ``guards`` also
     look whether it keeps to its buffers in every runtime."""
@@ -329,9 +365,16 @@ def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False
         got = simulate(made, compiled, runtime)
         verdict.reached = all_decibels(made.reference, got)
         verdict.bounds = bounds(made, compiled)
-        verdict.sharp = missed(made.reference, worse(made, got), verdict.bounds)
+        before = [db - LESS for db in recorded(kmodel).get(seed, [])]
+        noisy = worse(made, got)
+        verdict.sharp = missed(made.reference, noisy, verdict.bounds) or below(
+            all_decibels(made.reference, noisy), before
+        )
         if missed(made.reference, got, verdict.bounds):
             verdict.kind, verdict.reason = "wrong", "dB below the bound"
+        elif below(verdict.reached, before):
+            was = ", ".join(f"{db + LESS:.0f}" for db in before)
+            verdict.kind, verdict.reason = "wrong", f"it had {was} dB"
         elif made.drawn.source == "float" and (what := _differs(made, kmodel)):
             verdict.kind, verdict.reason = "wrong", what
         elif guards and (what := outside(made, compiled)):

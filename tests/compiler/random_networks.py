@@ -110,6 +110,9 @@ def main() -> int:
         "--faults", action="store_true", help="how many put in on purpose are found"
     )
     parser.add_argument("--keep", type=Path, help="write the files of faulty networks here")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the dB reached, below which others then fail"
+    )
     args = parser.parse_args()
     began = time.monotonic()
     if args.faults:
@@ -119,6 +122,10 @@ def main() -> int:
     verdicts = run(seeds, args.kmodel, args.runtime, args.jobs, guards=args.guards)
     if args.keep is not None:
         keep(args.keep, verdicts)
+    if args.record:
+        from tests.compiler.judging import record
+
+        record(verdicts, args.kmodel)
     print(table(verdicts))
     print(f"{args.count} networks in {time.monotonic() - began:.0f} s")
     return int(any(v.fault for v in verdicts))
