@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.blackbox.onnx_files import picture_network
 from tests.blackbox.projects import Project
-from tests.blackbox.test_onnx_chain import picture_network
 from tests.cli.sensors import digits_network, grey_pictures, sensor_network, windows
 
 MANIFEST = """\

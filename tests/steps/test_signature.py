@@ -18,7 +18,7 @@ from k210tasks.steps.signature import (
     read_signature,
     require_float,
 )
-from tests.blackbox.test_onnx_chain import picture_network
+from tests.blackbox.onnx_files import picture_network
 from tests.steps.tiny import Tiny, dense, ports
 
 

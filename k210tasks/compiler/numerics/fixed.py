@@ -9,6 +9,7 @@ digits are what keeps a small multiplier precise although its shift is bounded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +106,14 @@ def batch_norm(
     m = np.asarray(multiplier, np.float64)
     b = np.asarray(offset, np.float64)
     peak = np.abs(m) * acc_limit + np.abs(b)
+    if not np.isfinite(peak).all():
+        raise FixedPointError(
+            f"the largest sum of {what}",
+            math.inf,
+            float(np.finfo(np.float32).max),
+            "its weights or its bias are larger than a trained layer has; look at them in the "
+            "model, or train again with a lower learning rate",
+        )
     top = float(2 ** (NORM_BITS - 1) - 1)
     fraction = max_fraction
     while fraction > 0 and (
