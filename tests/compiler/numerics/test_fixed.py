@@ -86,5 +86,5 @@ def test_batch_norm_refuses_what_no_fraction_fits() -> None:
     with pytest.raises(FixedPointError, match="the largest value of DENSE #1 before its"):
         batch_norm(np.array([20.0]), np.zeros(1), acc_limit=2.0**31, what="DENSE #1")
     for bad in (np.inf, np.nan):
-        with pytest.raises(FixedPointError, match="sum of DENSE #1 is inf.* are larger than a tr"):
+        with pytest.raises(FixedPointError, match=r"sum of DENSE #1 is inf.* are larger than a tr"):
             batch_norm(np.array([bad]), np.zeros(1), what="DENSE #1")
