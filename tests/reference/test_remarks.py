@@ -61,7 +61,11 @@ FloatModel(dense(np.ones((2, 48)), [1, 4, 4, 3])).run(np.ones((1, 4, 4, 3), np.f
 
 def said(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY
+        # Since 3.12 Python itself warns of a fork beside threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
