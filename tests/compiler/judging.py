@@ -329,6 +329,11 @@ def recorded(kmodel: int) -> dict[int, list[float]]:
     return {int(seed): part.tolist() for seed, part in zip(seeds, parts, strict=True)}
 
 
+def least_before(seed: int, kmodel: int) -> list[float]:
+    """What a recorded network must still reach; of another, nothing."""
+    return [db - LESS for db in recorded(kmodel).get(seed, [])]
+
+
 def record(verdicts: Iterable[Verdict], kmodel: int) -> None:
     """Keep what the networks of these verdicts reached beside what is recorded of the other
     kmodel."""
@@ -365,7 +370,7 @@ def judge(seed: int, kmodel: int, runtime: str = "host", *, guards: bool = False
         got = simulate(made, compiled, runtime)
         verdict.reached = all_decibels(made.reference, got)
         verdict.bounds = bounds(made, compiled)
-        before = [db - LESS for db in recorded(kmodel).get(seed, [])]
+        before = least_before(seed, kmodel)
         noisy = worse(made, got)
         verdict.sharp = missed(made.reference, noisy, verdict.bounds) or below(
             all_decibels(made.reference, noisy), before

@@ -23,8 +23,10 @@ from tests.compiler.judging import (
     Network,
     Outputs,
     all_decibels,
+    below,
     bounds,
     compile_network,
+    least_before,
     missed,
     network,
     outputs_of,
@@ -168,7 +170,10 @@ class _Trial:
     bounds: list[float]
 
     def misses(self, got: Outputs) -> bool:
-        return missed(self.made.reference, got, self.bounds)
+        reference = self.made.reference
+        return missed(reference, got, self.bounds) or below(
+            all_decibels(reference, got), least_before(self.made.seed, self.kmodel)
+        )
 
     def finds(self, mutant: bytes) -> bool | None:
         """Whether the bounds are missed; None where nothing is changed or the file refused."""

@@ -17,11 +17,10 @@ MUTATED = range(1, 16)
 
 @pytest.mark.parametrize("kmodel", [3, 4])
 def test_a_network_computes_what_litert_does_or_is_refused(kmodel: int) -> None:
-    """And of ten that lost 10 dB the bounds would find eight."""
+    """And it is found in each when 10 dB are lost."""
     verdicts = [judge(seed, kmodel, "maixpy") for seed in SEEDS]
     assert not [told(v) for v in verdicts if v.fault]
-    sharp = [v.sharp for v in verdicts if v.sharp is not None]
-    assert sum(sharp) >= 0.8 * len(sharp), [v.seed for v in verdicts if v.sharp is False]
+    assert not [v.seed for v in verdicts if v.sharp is False]
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
