@@ -9,8 +9,8 @@ from k210tasks.compiler.constraints import violations
 from k210tasks.compiler.formats import is_onnx
 from k210tasks.compiler.ir import Graph
 from k210tasks.compiler.problems import BadModel, SeveralInputs, UnsupportedOps
-from k210tasks.compiler.reading import elementwise, layers, moves
 from k210tasks.compiler.reading.state import Handler, Reader
+from k210tasks.compiler.reading.tflite import elementwise, layers, moves
 from k210tasks.compiler.source import Source, source_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from k210tasks import tflite_schema
 from k210tasks.compiler.operands import OPERANDS, misfit
 from k210tasks.compiler.problems import BadModel
-from k210tasks.compiler.reading.dilated import fold_dilated
-from k210tasks.compiler.reading.integers import known
-from k210tasks.compiler.reading.open_shapes import close
+from k210tasks.compiler.reading.tflite.dilated import fold_dilated
+from k210tasks.compiler.reading.tflite.integers import known
+from k210tasks.compiler.reading.tflite.open_shapes import close
 from k210tasks.compiler.source_ops import Attributes, SourceOp, SourceTensor
 from k210tasks.tflite_verifier import DamagedTflite, verify
 

@@ -1,1 +1,1 @@
-"""Handlers of the ops of a TFLite file, used by :mod:`k210tasks.compiler.reader`."""
+"""From the ops of a file to the graph: TFLite's, ONNX's, and what both share."""
