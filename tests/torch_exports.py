@@ -1,21 +1,30 @@
 """Compile what PyTorch exports: twenty structures, both exporters, opsets 11 to 20.
 
     python -m tests.torch_exports [NAME …] [--environment FOLDER] [--exports FOLDER] [--kmodel 3]
+                                  [--twins]
 
 makes an environment with PyTorch (5 GiB, once; ``--environment`` names one that is there), lets
 ``examples/torch_networks.py`` write the networks into it, and compiles each file. Prints dB of the
 worst output against onnxruntime, the layers on KPU and CPU, and what is refused. Ends with status 1
 where exports of one network differ by more than 1.5 dB, a transpose is left between layers of the
 KPU, or the compiler ends with anything but a sentence.
+
+With ``--twins`` each network is also compiled by way of TFLite: onnx2tf, in an environment of its
+own (2 GiB), makes a float ``.tflite`` of one export, and both are calibrated and measured on the
+same pictures, each against its own float model, on several sets of pictures, since single codes
+that fall otherwise move a network by a dB. Status 1 where the mean of the ONNX file is more than
+0.5 dB below its twin's.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +39,8 @@ from k210tasks.compiler.reader import opened
 from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
 from k210tasks.errors import K210Error
 from k210tasks.kmodel import parse
+from k210tasks.reference.float_model import Given
+from k210tasks.reference.litert import FloatModel, measurable
 from k210tasks.reference.onnx_model import OnnxFloatModel
 from k210tasks.simulator import Simulator
 from tests.compiler.helpers import decibels
@@ -39,6 +50,11 @@ PACKAGES = ("torch==2.14.1", "onnxscript", "onnx", "numpy")
 #: dB between exports of one network, at most. The exporters fold batch norms in other orders, so
 #: that weights differ in their last digits and some are rounded to other codes.
 SPREAD = 1.5
+#: what makes a TFLite of an export
+CONVERTERS = ("onnx2tf[tensorflow]==2.6.9", "tensorflow==2.21.0")
+TWIN_OF = "script.13"
+#: dB by which an ONNX model may be below its TFLite twin, and sets of pictures it is the mean of
+BEHIND, SETS = 0.5, 15
 MEAN = 0.5  # pixels become -1..1
 STD = 0.5
 
@@ -54,13 +70,13 @@ class Result:
     seconds: float
 
 
-def environment(folder: Path) -> Path:
-    """The Python with PyTorch; made where there is none."""
+def environment(folder: Path, packages: Sequence[str]) -> Path:
+    """The Python with these packages; made where there is none."""
     python = folder / "bin/python"
     if not python.exists():
         uv = find_uv_bin()
         subprocess.run([uv, "venv", "-q", "--python", "3.11", folder], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--python", python, *PACKAGES], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)
     return python
 
 
@@ -74,21 +90,31 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.uint8
     return np.asarray(rows * (255 / max(rows.max(), 1)), np.uint8)
 
 
-def compiled(path: Path, kmodel: int) -> Result:
-    """Raises :class:`K210Error` for what is refused."""
+def compiled(path: Path, kmodel: int, seed: int = 1, like: tuple[int, ...] | None = None) -> Result:
+    """Of an ``.onnx``, or of the ``.tflite`` made of one, whose input has the shape ``like``; a
+    row may lie the other way round in it. Raises :class:`K210Error` for what is refused."""
     start = time.perf_counter()
-    source = opened(path.read_bytes())
-    assert isinstance(source, OnnxSource)
-    model = OnnxFloatModel(source)
+    data = path.read_bytes()
+    source: Given = data
+    if path.suffix == ".onnx":
+        read = opened(data)
+        assert isinstance(read, OnnxSource)
+        source = read
+
+    def float_model(data: bytes) -> FloatModel | OnnxFloatModel:
+        return FloatModel(data) if isinstance(source, bytes) else OnnxFloatModel(source)
+
+    model = float_model(data)
     shape = model.input_shape
     pictures = len(shape) == 4 and shape[-1] in (1, 3)
-    rng = np.random.default_rng(1)
-    codes = [smooth(rng, shape[1:]) for _ in range(24)]
+    rng = np.random.default_rng(seed)
+    codes = [smooth(rng, (like or shape)[1:]) for _ in range(24)]
+    if like is not None and like != shape:
+        codes = [c.T for c in codes]
     given = [((c / 255 - MEAN) / STD).astype(np.float32)[None] for c in codes]
     fed: Fed = "pixels" if pictures else "tensors"
-    calibration = compiler.calibrate(
-        source.data, given[:16], lambda data: OnnxFloatModel(source), fed=fed
-    )
+    opens = measurable if isinstance(source, bytes) else float_model
+    calibration = compiler.calibrate(data, given[:16], opens, fed=fed)
     made = compiler.compile(source, calibration, Options(kmodel, mean=MEAN, std=STD))
     seconds = time.perf_counter() - start
     simulator = Simulator(parse(made.kmodel))
@@ -123,6 +149,43 @@ def compiled(path: Path, kmodel: int) -> Result:
     return Result(db, sum(on_kpu), len(on_kpu) - sum(on_kpu), between, seconds)
 
 
+def twins(name: str, onnx: Path, tflite: Path, kmodel: int) -> list[str]:
+    """Prints dB of a model and of its TFLite twin; returns what is wrong."""
+    read = opened(onnx.read_bytes())
+    assert isinstance(read, OnnxSource)
+    shape = OnnxFloatModel(read).input_shape
+    try:
+        pairs = [
+            (compiled(onnx, kmodel, seed).db, compiled(tflite, kmodel, seed, shape).db)
+            for seed in range(1, SETS + 1)
+        ]
+    except K210Error as error:
+        print(f"  twin       refused: {' '.join(str(error).split())[:200]}", flush=True)
+        return []
+    ours, other = np.mean(pairs, axis=0)
+    each = " ".join(f"{a - b:+.1f}" for a, b in pairs)
+    print(
+        f"  twin       {ours:6.2f} dB, as TFLite {other:6.2f}, {ours - other:+.2f} ({each})",
+        flush=True,
+    )
+    return [f"{name}: {other - ours:.2f} dB below TFLite"] if ours < other - BEHIND else []
+
+
+def as_tflite(onnx: Path, folder: Path, python: Path) -> Path | None:
+    """The float ``.tflite`` that onnx2tf makes of an export, in ``folder``; by its own writer,
+    which leaves tensors that nothing writes, where TensorFlow's converter fails; None if both do.
+    """
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    made = folder / f"{onnx.stem}_float32.tflite"
+    for writer in ("tf_converter", "flatbuffer_direct"):
+        command: list[str | Path] = [python.with_name("onnx2tf"), "-i", onnx, "-o", folder, "-n"]
+        command += ["-tb", writer]
+        subprocess.run(command, env=quiet, capture_output=True, check=False)
+        if made.exists():
+            return made
+    return None
+
+
 def judge(name: str, files: list[Path], kmodel: int) -> list[str]:
     """Prints what becomes of one network's files; returns what is wrong."""
     wrong, found = [], {}
@@ -155,12 +218,13 @@ def main() -> int:
     )
     parser.add_argument("--exports", type=Path, help="a folder of exports that are there")
     parser.add_argument("--kmodel", type=int, choices=(3, 4), default=4)
+    parser.add_argument("--twins", action="store_true", help="by way of TFLite, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.exports or Path(scratch)
         if args.exports is None:
             script = ROOT / "examples/torch_networks.py"
-            python = environment(args.environment)
+            python = environment(args.environment, PACKAGES)
             subprocess.run([python, script, folder, *args.names], check=True)
         files: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*.onnx")):
@@ -169,6 +233,14 @@ def main() -> int:
         for name in args.names or files:
             print(name, flush=True)
             wrong += judge(name, files[name], args.kmodel)
+            if args.twins:
+                beside = args.environment.with_name(f"{args.environment.name}-twins")
+                onnx = folder / f"{name}.{TWIN_OF}.onnx"
+                tflite = as_tflite(onnx, Path(scratch), environment(beside, CONVERTERS))
+                if tflite is None:
+                    print("  twin       onnx2tf makes none", flush=True)
+                else:
+                    wrong += twins(name, onnx, tflite, args.kmodel)
     print("\n".join(wrong) or f"nothing wrong with {len(files)} networks")
     return bool(wrong)
 
