@@ -75,11 +75,13 @@ def fitting_operands(op: SourceOp) -> str | None:
 
 
 def finite_values(op: SourceOp) -> str | None:
-    """Weights and settings are finite numbers."""
-    for t in op.inputs:
+    """Weights and settings are finite numbers; what PADV2 adds may be minus infinity."""
+    for number, t in enumerate(op.inputs):
         if t is None:
             continue
         if t.value is not None and t.value.dtype.kind == "f" and not np.isfinite(t.value).all():
+            if (op.name, number) == ("PADV2", 2) and np.isneginf(t.value).all():
+                continue
             return f"constant {t.name!r} holds infinity or values that are no number"
         if t.scale is not None and not np.isfinite(np.float32(t.scale.max() * 65536)):
             return f"tensor {t.name!r} has a scale of {t.scale.max():g}"
@@ -280,7 +282,12 @@ RULES: dict[str, Rule] = {
     "SQUARED_DIFFERENCE": Rule(2, (), "needs kmodel 4", "CPU"),
     "CONCATENATION": Rule(4, (one_activation,), "KPU or CPU", "KPU or CPU"),
     "PAD": Rule(5, (constant_parameters,), "KPU or CPU, around maps", "KPU or CPU"),
-    "PADV2": Rule(5, (constant_parameters,), "needs kmodel 4", "CPU"),
+    "PADV2": Rule(
+        5,
+        (constant_parameters,),
+        "KPU before a max pool, or needs kmodel 4",
+        "KPU before a max pool, or CPU",
+    ),
     "RESHAPE": Rule(1, (constant_parameters,), "CPU or nothing", "CPU or nothing"),
     "SQUEEZE": Rule(2, (), "CPU or nothing", "CPU or nothing"),
     "EXPAND_DIMS": Rule(1, (constant_parameters,), "CPU or nothing", "CPU or nothing"),

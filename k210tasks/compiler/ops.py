@@ -27,6 +27,10 @@ Reduction = Literal["mean", "sum", "max", "min"]
 
 #: the real value of what a layer sees around its map where that must lose against anything
 NEVER = -1e30
+#: beyond it no value of a map is meant: exporters pad with less what a max pool must not take
+FAR = -1e9
+#: what stands for minus infinity
+LOWEST = float(np.finfo(np.float32).min)
 
 
 class Within(NamedTuple):

@@ -130,18 +130,22 @@ class FloatModel:
 
         What is made of constants alone, such as weights that a file holds in fewer bits, is
         left out: LiteRT may never write it, and a view of it shows what memory held before.
-        So is what nothing reads, a part of a split perhaps: it may have no memory.
+        So is what nothing reads, a part of a split perhaps: it may have no memory. And what is
+        padded with a number: it may be minus infinity.
         """
         read = {int(d["index"]) for d in self.outputs}
+        padded: set[int] = set()
         moved = {int(self.input["index"]): False}
         for name, inputs, outputs in self._ops:
             read.update(inputs)
             if any(i in moved for i in inputs):
                 moved.update(dict.fromkeys(outputs, name in _MOVERS))
+            if name == "PADV2":
+                padded.update(outputs)
         return {
             i: FloatTensor(str(d["name"]), tuple(int(n) for n in d["shape"]), only_moved)
             for i, only_moved in moved.items()
-            if i in read and (d := self._details.get(i)) and d["dtype"] == np.float32
+            if i in read - padded and (d := self._details.get(i)) and d["dtype"] == np.float32
         }
 
     @cached_property

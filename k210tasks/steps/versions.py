@@ -10,7 +10,7 @@ from __future__ import annotations
 #: ``kmodel:<compiler>`` per compiler: a change in ours does not repeat a vendor's work.
 VERSIONS: dict[str, int] = {
     "convert": 1,
-    "calibrate:builtin": 6,
+    "calibrate:builtin": 7,
     "calibrate:vendor": 2,
     "kmodel:builtin": 10,
     "kmodel:nncase-1.9.0": 2,

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k210tasks.compiler.checking import check
+from k210tasks.compiler.ops import LOWEST
 from k210tasks.compiler.passes.kpu_large import moves_of
+from k210tasks.compiler.pipeline import lowered
 from k210tasks.compiler.problems import NeedsKmodel4, TooLarge, Unsupported
 from tests.compiler.helpers import Outcome, fixture, kinds, proven, same_after_legalise
 from tests.compiler.tflite_builder import Net
@@ -368,3 +371,53 @@ def test_what_no_chunk_makes_fit_is_refused_with_its_bytes() -> None:
     assert caught.value.layer == "CONV_2D #1"
     assert caught.value.needed == 2 * 64 * 4 * 224 * 32
     assert caught.value.limit == 2 * 1024 * 1024
+
+
+AROUND = ((0, 0), (1, 1), (1, 1), (0, 0))
+
+
+def padded_pool(value: float, act: str, pads: Any = AROUND, **more: Any) -> Any:
+    """A max pool of stride 2 behind a pad, as converters write PyTorch's with padding."""
+    return build(
+        (1, 16, 14, 3),
+        conv(8, act=act),
+        lambda n: n.pad(n.last, pads, value),
+        pool("MAX", (3, 3), stride=(2, 2), padding="VALID"),
+        conv(4),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("pads", [AROUND, ((0, 0), (0, 2), (2, 0), (0, 0))])
+@pytest.mark.parametrize(
+    ("value", "act"), [(LOWEST, "NONE"), (-np.inf, "NONE"), (-1e9, "NONE"), (0.0, "RELU")]
+)
+def test_what_is_padded_for_a_max_pool_belongs_to_it(
+    value: float, act: str, pads: Any, kmodel: int
+) -> None:
+    tflite = padded_pool(value, act, pads).build()
+    same_after_legalise(tflite, kmodel)
+    assert Outcome(tflite, kmodel).decibels()[0] > 30
+
+
+@pytest.mark.parametrize("value", [-0.25, 0.0, 0.5])
+def test_a_pad_that_may_be_the_largest_counts(value: float) -> None:
+    """Values of both signs, or more than the least: the pool must see what was padded."""
+    tflite = padded_pool(value, "NONE").build()
+    same_after_legalise(tflite, 4)
+    assert Outcome(tflite, 4).decibels()[0] > 30
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
+def test_a_pad_far_below_all_values_is_refused_where_anything_else_reads_it(kmodel: int) -> None:
+    net = padded_pool(LOWEST, "NONE")
+    beside = build((1, 8, 8, 3), conv(4), lambda n: n.pad(n.last, AROUND, -np.inf), conv(4))
+    empty = padded_pool(LOWEST, "NONE", ((0, 0), (3, 0), (0, 0), (0, 0)))
+    for bad in (beside, empty):
+        with pytest.raises(
+            Unsupported, match=r"PADV2 #1: it pads with -.*only a max pool may read"
+        ):
+            lowered(bad.build(), kmodel)
+        assert not check(bad.build(), kmodel).supported
+    assert check(net.build(), kmodel).supported

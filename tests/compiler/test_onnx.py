@@ -99,6 +99,19 @@ def test_settings_that_became_inputs(opset: int) -> None:
     agrees(model(nodes, MAP, opset=opset, w=W, **constants))
 
 
+@pytest.mark.parametrize("value", [-np.inf, np.finfo(np.float32).min, -1e9])
+def test_what_is_padded_for_a_max_pool_belongs_to_it(value: float) -> None:
+    constants: dict[str, Any] = {
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 0]),
+        "low": np.float32(value),
+    }
+    nodes = [node("Conv", "x w", "a"), node("Pad", "a pads low", "p"),
+             node("MaxPool", "p", "y", kernel_shape=[3, 3], strides=[2, 2])]  # fmt: skip
+    source, graph = agrees(model(nodes, MAP, w=W, **constants))
+    assert not any(isinstance(op, ops.Pad) for op in simplify(graph).ops)
+    assert "p" not in {tensor.name for tensor in source.tensors.values()}
+
+
 def test_a_model_fed_channels_last_is_fed_as_cameras_give() -> None:
     nodes = [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t w", "c1"),
              node("Relu", "c1", "r"), node("Transpose", "r", "y", perm=[0, 2, 3, 1])]  # fmt: skip

@@ -131,9 +131,12 @@ class Net:
             FusedActivationFunction=_FUSED[act],
         )  # fmt: skip
 
-    def pad(self, x: int, pads: Sequence[tuple[int, int]]) -> int:
+    def pad(self, x: int, pads: Sequence[tuple[int, int]], value: float | None = None) -> int:
         shape = [n + a + b for n, (a, b) in zip(self.shape(x), pads, strict=True)]
-        return self.op("PAD", [x, self.const(np.array(pads, np.int32))], shape, "PadOptions")
+        given = [x, self.const(np.array(pads, np.int32))]
+        if value is None:
+            return self.op("PAD", given, shape, "PadOptions")
+        return self.op("PADV2", [*given, self.const(np.float32(value))], shape, "PadV2Options")
 
     def unary(self, name: str, x: int, options: str | None = None, **fields: Any) -> int:
         return self.op(name, [x], self.shape(x), options, **fields)

@@ -28,7 +28,7 @@ from k210tasks.compiler.passes.legaliser import Handler, Legaliser
 from k210tasks.compiler.passes.lowering import Lowering
 from k210tasks.compiler.passes.mains import spare_channels
 from k210tasks.compiler.passes.maps import MAX_CHANNELS, MIN_SIDE, Pixels, Value, fits
-from k210tasks.compiler.problems import CompileError, NeedsKmodel4
+from k210tasks.compiler.problems import CompileError, NeedsKmodel4, Unsupported
 from k210tasks.kmodel.runtimes import RUNTIMES, Runtime
 
 Kind = TypeVar("Kind", bound=Op)
@@ -293,6 +293,12 @@ def _transpose(s: Legaliser, op: ops.Transpose) -> None:
 def _pad(s: Legaliser, op: ops.Pad) -> None:
     v, out = s.value(op.input), s.new(op.output)
     pads, value = op.pads, op.value
+    if value <= ops.FAR:
+        raise Unsupported(
+            s.dev.label,
+            f"it pads with {value:g}, beside which eight bits hold nothing else",
+            "only a max pool may read that; pad with the least value of the map",
+        )
     if s.dev.version == 3:
         spatial = len(pads) == 4 and not any(a or b for a, b in pads[:2])
         if value != 0 or not spatial:

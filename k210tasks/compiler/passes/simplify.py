@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     fusing.scaling_before_dense,
     moving.pad_after_pad,
     fusing.pad_before_conv,
+    fusing.pad_before_max_pool,
     moving.transposes,
     moving.reshapes,
     moving.dense_takes_any_order,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from k210tasks.compiler import ops
+from k210tasks.compiler import functions, ops
 from k210tasks.compiler.ir import Op, Tensor
 from k210tasks.compiler.passes.rules.editor import Editor
 
@@ -152,6 +152,33 @@ def pad_before_conv(e: Editor, op: Op) -> bool:
     op.inputs = [pad.input]
     op.origin = pad.origin + op.origin
     return True
+
+
+def pad_before_max_pool(e: Editor, op: Op) -> bool:
+    """What is padded around a map and is no larger than any of its values is the pool's own
+    padding, as long as no window holds nothing else."""
+    if not isinstance(op, ops.Pool) or op.how != "max":
+        return False
+    pad = e.before(op.input)
+    if not isinstance(pad, ops.Pad) or len(pad.pads) != 4:
+        return False
+    if any(a or b for a, b in pad.pads[:2]) or min(min(p) for p in pad.pads) < 0:
+        return False
+    (t, b, left, r), (_, _, rows, columns) = op.pads, pad.pads
+    pads = (t + rows[0], b + rows[1], left + columns[0], r + columns[1])
+    if any(p >= k for p, k in zip(pads, np.repeat(op.kernel, 2), strict=True)):
+        return False
+    if pad.value > ops.FAR and not (pad.value <= 0 and _never_negative(e.before(pad.input))):
+        return False
+    op.pads, op.inputs = pads, [pad.input]
+    op.origin = pad.origin + op.origin
+    return True
+
+
+def _never_negative(op: Op | None) -> bool:
+    """Whether an op ends in a clamp at 0 or above."""
+    fn = functions.simplify(op.fn) if isinstance(op, ops.Activated) else ()
+    return bool(fn) and fn[-1][0] == "clamp" and bool(fn[-1][1] >= 0)
 
 
 def whole_map_conv(e: Editor, op: Op) -> bool:

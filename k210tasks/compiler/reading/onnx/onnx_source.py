@@ -216,10 +216,11 @@ class OnnxSource:
     def _presented(self, graph: Graph) -> dict[int, Presented]:
         """Every tensor of the file that the graph has, as maps where one of them is a map."""
         found: dict[int, Presented] = {}
+        far = {op.output for op in graph.ops if isinstance(op, ops.Pad) and op.value <= ops.FAR}
         written = [(graph.input, False)]
         written += [(op.output, isinstance(op, _MOVING)) for op in graph.ops]
         for tensor, moved in written:
-            if tensor.source is None:
+            if tensor.source is None or tensor in far:
                 continue
             before = found.get(tensor.source)
             inner = tensor.shape

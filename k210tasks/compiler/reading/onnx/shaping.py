@@ -268,6 +268,9 @@ def _fill(r: Building, node: Node) -> float:
         return node.real("value", 0.0)
     if not node.input(2):
         return 0.0
+    constant = r.const(node, 2)
+    if constant is not None and constant.dtype.kind == "f" and np.isneginf(constant).all():
+        return ops.LOWEST
     value = r.floats(node, 2, "the value")
     if value.size != 1:
         raise node.unsupported(f"its value has shape {list(value.shape)}")

@@ -30,7 +30,7 @@ def _pad(r: Reader, op: SourceOp) -> None:
     value = op.const(2)
     fill = 0.0
     if op.name == "PADV2" and value is not None:
-        fill = float(np.ravel(floats(op.inputs[2]))[0])
+        fill = max(float(np.ravel(floats(op.inputs[2]))[0]), ops.LOWEST)
     if row:
         shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
         y = r.emit(ops.Pad([x], pads=tuple(pads), value=fill), shape)
