@@ -70,12 +70,12 @@ class Result:
     seconds: float
 
 
-def environment(folder: Path, packages: Sequence[str]) -> Path:
-    """The Python with these packages; made where there is none."""
+def environment(folder: Path, version: str, packages: Sequence[str]) -> Path:
+    """A Python of that version with these packages; made where there is none."""
     python = folder / "bin/python"
     if not python.exists():
         uv = find_uv_bin()
-        subprocess.run([uv, "venv", "-q", "--python", "3.11", folder], check=True)
+        subprocess.run([uv, "venv", "-q", "--python", version, folder], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)
     return python
 
@@ -224,7 +224,7 @@ def main() -> int:
         folder = args.exports or Path(scratch)
         if args.exports is None:
             script = ROOT / "examples/torch_networks.py"
-            python = environment(args.environment, PACKAGES)
+            python = environment(args.environment, "3.11", PACKAGES)
             subprocess.run([python, script, folder, *args.names], check=True)
         files: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*.onnx")):
@@ -236,7 +236,7 @@ def main() -> int:
             if args.twins:
                 beside = args.environment.with_name(f"{args.environment.name}-twins")
                 onnx = folder / f"{name}.{TWIN_OF}.onnx"
-                tflite = as_tflite(onnx, Path(scratch), environment(beside, CONVERTERS))
+                tflite = as_tflite(onnx, Path(scratch), environment(beside, "3.12", CONVERTERS))
                 if tflite is None:
                     print("  twin       onnx2tf makes none", flush=True)
                 else:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from k210tasks.compiler import agreement, functions
-from k210tasks.compiler.ir import Graph, Tensor
-from k210tasks.compiler.ops import Activated, KpuConcat, Quantize, Turn
+from k210tasks.compiler.ir import Graph, Op, Tensor
+from k210tasks.compiler.ops import Activated, KpuConcat, KpuConv, Quantize, Turn
 from k210tasks.compiler.passes.ranges import Ranges
 
 
@@ -32,19 +31,37 @@ def _zero(tensor: Tensor) -> int:
     return round(tensor.quant.zero_point)
 
 
-def _below_zero(graph: Graph) -> Iterator[Tensor]:
-    """The tensors of codes that could hold less than zero, as far as their layers tell."""
+def _below_zero(graph: Graph) -> set[Tensor]:
+    """The tensors of codes that could hold less than zero, as far as their layers tell. Whether
+    the copy of a map for a joined one changes the scale depends on what was measured, and is not
+    asked."""
+    joined = {part for op in graph.ops if isinstance(op, KpuConcat) for part in op.inputs}
     start = graph.input
-    if start.quant is not None and _zero(start):
-        yield start
+    found = {start} if start.quant is not None and _zero(start) else set()
     for op in graph.ops:
-        if op.output.dtype != "uint8" or isinstance(op, KpuConcat) or agreement.moves(op):
+        if op.output.dtype != "uint8":
             continue
+        moves = isinstance(op, KpuConcat) or agreement.moves(op)
+        moves = moves or (op.output in joined and _copies(op))
         fn = functions.simplify(op.fn) if isinstance(op, Activated) else ()
         if isinstance(op, Quantize) and op.clamp is not None:
             fn = (("clamp", *op.clamp),)
-        if not fn or _least(fn[-1]) < 0:
-            yield op.output
+        could = not found.isdisjoint(op.inputs) if moves else not fn or _least(fn[-1]) < 0
+        if could:
+            found.update(op.outputs)
+    return found
+
+
+def _copies(op: Op) -> bool:
+    """Whether a layer passes its map on, at the same scale or another (``ops.copy_of``)."""
+    return (
+        isinstance(op, KpuConv)
+        and op.depthwise
+        and not op.fn
+        and not op.bias.any()
+        and op.weights.shape[2:] == (1, 1)
+        and bool((op.weights == 1).all())
+    )
 
 
 def _least(last: functions.Primitive) -> float:
