@@ -12,7 +12,7 @@ VERSIONS: dict[str, int] = {
     "convert": 1,
     "calibrate:builtin": 7,
     "calibrate:vendor": 2,
-    "kmodel:builtin": 10,
+    "kmodel:builtin": 11,
     "kmodel:nncase-1.9.0": 2,
     "kmodel:ncc-0.2.0-beta4": 2,
     "kmodel:ncc-0.1.0-rc5": 2,

@@ -224,6 +224,15 @@ def test_residual_sums_stay_on_the_kpu(name: str, kmodel: int) -> None:
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
+@pytest.mark.parametrize("size", [16, 32])
+def test_joined_branches_of_stride_2_stay_on_the_kpu(size: int, kmodel: int) -> None:
+    net = Net((1, size, size, 4), seed=3)
+    branches = [net.conv(net.input, 8, stride=(2, 2), act=act) for act in ("RELU", "NONE")]
+    net.conv(net.concat(branches, 3), 8)
+    assert "upload" not in kinds(lowered(net.build(), kmodel))
+
+
+@pytest.mark.parametrize("kmodel", [3, 4])
 def test_joined_branches_stay_on_the_kpu_and_take_their_activation_along(kmodel: int) -> None:
     net = build(
         (1, 12, 12, 3),

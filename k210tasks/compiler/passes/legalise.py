@@ -223,15 +223,18 @@ def _concat(s: Legaliser, op: ops.Concat) -> None:
             if len({x.place for x in m}) > 1:
                 wholes = [s.dev.whole(p) for p in parts]
                 m = [Pixels.of(t) for t in wholes if t is not None]
-            if not all(x.clean for x in m) and _padded(s, op.output):
+            if not all(map(_clean, m)) and _padded(s, op.output):
                 m = _each_with_zeros(s, parts, m)
             if len(m) == len(parts) and s.dev.joinable([x.tensor for x in m]):
                 joined = s.dev.concat([x.tensor for x in m], out)
-                clean = all(x.clean for x in m)
-                lazy = replace(m[0], tensor=joined, clean=clean)
-                out.map = Pixels.of(joined) if all(x.whole for x in m) else lazy
+                out.map = replace(m[0], tensor=joined, clean=all(map(_clean, m)))
                 return
     cpu.concat(s.dev, parts, out, op)
+
+
+def _clean(m: Pixels) -> bool:
+    """Whether nothing but zeros lies beside the picked pixels, or nothing at all."""
+    return m.clean or m.whole
 
 
 def _padded(s: Legaliser, tensor: Tensor) -> bool:
@@ -241,10 +244,11 @@ def _padded(s: Legaliser, tensor: Tensor) -> bool:
 
 
 def _each_with_zeros(s: Legaliser, parts: list[Value], maps: list[Pixels]) -> list[Pixels]:
-    """The parts of a map that is too small for the KPU to write, each with zeros around it: once
-    joined they could only go through main memory together, with one step for all of them."""
+    """The parts of a map of which only some pixels count, as of one too small for the KPU to
+    write, each with zeros around them: once joined they could only go through main memory
+    together, with one step for all."""
     fresh = [
-        m if m.clean else s.dev.uploaded(replace(v, codes=s.dev.as_codes(v), map=None))
+        m if _clean(m) else s.dev.uploaded(replace(v, codes=s.dev.as_codes(v), map=None))
         for v, m in zip(parts, maps, strict=True)
     ]
     found = [m for m in fresh if m is not None]
