@@ -53,8 +53,8 @@ def test_the_few_weights_of_a_sum_find_steps_that_suit_them() -> None:
     zero_point, steps = weights.grid(w)
     real = weights.round_nearest(w, zero_point, steps).real()
     assert np.abs(real - w).max() <= steps.max() / 2
-    # Plain rounding is off by a quarter of a step of 1/255 on average, and of one of two at least.
-    assert np.abs(real - w)[w > 0].mean() < 0.1 / 255
+    # The widest step without clipping, which suits the larger weight alone, is off by 0.09 / 255.
+    assert np.abs(real - w)[w > 0].mean() < 0.03 / 255
 
 
 def test_error_feedback_beats_rounding_on_the_inputs_it_was_given() -> None:
