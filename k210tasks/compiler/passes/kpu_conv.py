@@ -111,7 +111,7 @@ def conv(
         t, b, left, r = _at_least(pads, h, w)
         if not fits((1, channels, h + t + b, w + left + r)):
             return False
-        bare = Value(v.shape, v.name, v.source, v.range, codes=dev.as_codes(v))
+        bare = dev.bare(v)
         whole = dev.uploaded(bare)
         if whole is not None and not any(_edges(full, whole, start, stride, size)):
             m = whole

@@ -93,7 +93,7 @@ def _large(s: Legaliser, op: ops.Conv, v: Value, out: Value) -> bool:
 def _large_on_low_map(s: Legaliser, op: ops.Conv, v: Value, out: Value) -> bool:
     """A large kernel along the rows of a map that is too low for the KPU, as those of
     one-dimensional networks are: with more rows, which nobody looks at."""
-    bare = Value(v.shape, v.name, v.source, v.range, codes=s.dev.as_codes(v))
+    bare = s.dev.bare(v)
     m = s.dev.uploaded(bare) if v.shape[2] == 1 else None
     if m is None:
         return False
@@ -248,8 +248,7 @@ def _each_with_zeros(s: Legaliser, parts: list[Value], maps: list[Pixels]) -> li
     write, each with zeros around them: once joined they could only go through main memory
     together, with one step for all."""
     fresh = [
-        m if _clean(m) else s.dev.uploaded(replace(v, codes=s.dev.as_codes(v), map=None))
-        for v, m in zip(parts, maps, strict=True)
+        m if _clean(m) else s.dev.uploaded(s.dev.bare(v)) for v, m in zip(parts, maps, strict=True)
     ]
     found = [m for m in fresh if m is not None]
     return found if len({m.place for m in found}) == 1 and len(found) == len(maps) else maps

@@ -88,6 +88,10 @@ class Lowering(Device):
         picked = ops.Slice([main], begin=(0, 0, *pixel), strides=(1, 1, 1, 1))
         return self.emit(ops.Reshape([self.emit(picked, (1, c, 1, 1))]), (1, c), v)
 
+    def bare(self, v: Value) -> Value:
+        """The value as codes in main memory, and in no other form."""
+        return Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v))
+
     def as_map(self, v: Value) -> Pixels | None:
         """In KPU RAM as a map; None for a value that can be none."""
         if v.map is None and len(v.shape) == 4:
@@ -213,7 +217,7 @@ class Lowering(Device):
             return self.grown(v)
         pool = self.pool_of_stride(m)
         if pool is None:
-            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v)))
+            v.map = self.uploaded(self.bare(v))
             return v.map
         kind, shift = pool
         copies = 1 if max(shift) else 0
@@ -231,7 +235,7 @@ class Lowering(Device):
     def grown(self, v: Value) -> Pixels | None:
         """The value's map, carried through main memory where it is too small to be read."""
         if v.map is not None and not fits(v.map.tensor.shape):
-            v.map = self.uploaded(Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v)))
+            v.map = self.uploaded(self.bare(v))
         return v.map
 
     def whole(self, v: Value) -> Tensor | None:
@@ -239,8 +243,7 @@ class Lowering(Device):
         m = self.settled(v)
         if m is None or m.whole:
             return m.tensor if m else None
-        fresh = Value(v.shape, v.name, v.source, v.range, codes=self.as_codes(v))
-        m = self.uploaded(fresh)
+        m = self.uploaded(self.bare(v))
         if m is None or not m.whole:
             return None
         v.map = m
