@@ -152,3 +152,12 @@ def clamp_of(fn: Fn) -> tuple[float, float] | None:
     if len(fn) == 1 and fn[0][0] == "clamp":
         return (fn[0][1], fn[0][2])
     return None
+
+
+def least(fn: Fn) -> float:
+    """What no value of ``fn`` is below, as far as its last primitive tells; else -infinity."""
+    if not fn:
+        return -math.inf
+    if fn[-1][0] == "clamp":
+        return float(fn[-1][1])
+    return 0.0 if fn[-1][0] in ("logistic", "abs", "square", "exp", "sqrt") else -math.inf

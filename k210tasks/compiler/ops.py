@@ -29,7 +29,7 @@ Reduction = Literal["mean", "sum", "max", "min"]
 NEVER = -1e30
 #: beyond it no value of a map is meant: exporters pad with less what a max pool must not take
 FAR = -1e9
-#: what stands for minus infinity
+#: what stands for minus infinity: numbers of ops are finite
 LOWEST = float(np.finfo(np.float32).min)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from k210tasks.compiler.checking import check
-from k210tasks.compiler.ops import LOWEST
 from k210tasks.compiler.passes.kpu_large import moves_of
 from k210tasks.compiler.pipeline import lowered
 from k210tasks.compiler.problems import NeedsKmodel4, TooLarge, Unsupported
@@ -382,6 +381,7 @@ def test_what_no_chunk_makes_fit_is_refused_with_its_bytes() -> None:
     assert caught.value.limit == 2 * 1024 * 1024
 
 
+LOWEST = float(np.finfo(np.float32).min)
 AROUND = ((0, 0), (1, 1), (1, 1), (0, 0))
 
 
@@ -400,7 +400,8 @@ def padded_pool(value: float, act: str, pads: Any = AROUND, **more: Any) -> Any:
 @pytest.mark.parametrize("kmodel", [3, 4])
 @pytest.mark.parametrize("pads", [AROUND, ((0, 0), (0, 2), (2, 0), (0, 0))])
 @pytest.mark.parametrize(
-    ("value", "act"), [(LOWEST, "NONE"), (-np.inf, "NONE"), (-1e9, "NONE"), (0.0, "RELU")]
+    ("value", "act"),
+    [(LOWEST, "NONE"), (-np.inf, "NONE"), (-1e9, "NONE"), (0.0, "RELU"), (-1.0, "RELU_N1_TO_1")],
 )
 def test_what_is_padded_for_a_max_pool_belongs_to_it(
     value: float, act: str, pads: Any, kmodel: int

@@ -41,15 +41,24 @@ def _below_zero(graph: Graph) -> set[Tensor]:
     for op in graph.ops:
         if op.output.dtype != "uint8":
             continue
-        moves = isinstance(op, KpuConcat) or agreement.moves(op)
-        moves = moves or (op.output in joined and _copies(op))
-        fn = functions.simplify(op.fn) if isinstance(op, Activated) else ()
-        if isinstance(op, Quantize) and op.clamp is not None:
-            fn = (("clamp", *op.clamp),)
-        could = not found.isdisjoint(op.inputs) if moves else not fn or _least(fn[-1]) < 0
+        if (
+            agreement.moves(op)
+            or isinstance(op, KpuConcat)
+            or (op.output in joined and _copies(op))
+        ):
+            could = not found.isdisjoint(op.inputs)
+        else:
+            could = _least(op) < 0
         if could:
             found.update(op.outputs)
     return found
+
+
+def _least(op: Op) -> float:
+    """What no value that an op makes is below, as far as its function tells."""
+    if isinstance(op, Quantize) and op.clamp is not None:
+        return op.clamp[0]
+    return functions.least(functions.simplify(op.fn)) if isinstance(op, Activated) else -math.inf
 
 
 def _copies(op: Op) -> bool:
@@ -62,10 +71,3 @@ def _copies(op: Op) -> bool:
         and op.weights.shape[2:] == (1, 1)
         and bool((op.weights == 1).all())
     )
-
-
-def _least(last: functions.Primitive) -> float:
-    """The least value that a function can put out, as far as its last primitive tells."""
-    if last[0] == "clamp":
-        return float(last[1])
-    return 0.0 if last[0] in ("logistic", "abs", "square", "exp", "sqrt") else -math.inf

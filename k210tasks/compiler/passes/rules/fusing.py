@@ -168,17 +168,13 @@ def pad_before_max_pool(e: Editor, op: Op) -> bool:
     pads = (t + rows[0], b + rows[1], left + columns[0], r + columns[1])
     if any(p >= k for p, k in zip(pads, np.repeat(op.kernel, 2), strict=True)):
         return False
-    if pad.value > ops.FAR and not (pad.value <= 0 and _never_negative(e.before(pad.input))):
+    before = e.before(pad.input)
+    fn = functions.simplify(before.fn) if isinstance(before, ops.Activated) else ()
+    if pad.value > max(functions.least(fn), ops.FAR):
         return False
     op.pads, op.inputs = pads, [pad.input]
     op.origin = pad.origin + op.origin
     return True
-
-
-def _never_negative(op: Op | None) -> bool:
-    """Whether an op ends in a clamp at 0 or above."""
-    fn = functions.simplify(op.fn) if isinstance(op, ops.Activated) else ()
-    return bool(fn) and fn[-1][0] == "clamp" and bool(fn[-1][1] >= 0)
 
 
 def whole_map_conv(e: Editor, op: Op) -> bool:
