@@ -21,10 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from compile import bytecode_kept  # beside this script
+
 HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
-
-from compile import bytecode_kept  # noqa: E402  # beside this script
 
 OURS = """\
 import k210tasks

@@ -59,8 +59,11 @@ def table(verdicts: Sequence[Verdict]) -> str:
     rows = [f"{'structure':<22}" + "".join(f"{kind:>9}" for kind in KINDS)]
     for name in sorted(tally, key=lambda n: (n != "all", n)):
         rows.append(f"{name:<22}" + "".join(f"{tally[name][kind]:>9}" for kind in KINDS))
-    sharp = Counter(verdict.sharp for verdict in verdicts)
-    rows.append(f"10 dB lost would be found in {sharp[True]} of {sharp[True] + sharp[False]}")
+    made = [verdict for verdict in verdicts if verdict.sharp is not None]
+    sharp, told = (sum(getattr(v, name) for v in made) for name in ("sharp", "told"))
+    rows.append(
+        f"10 dB lost would be found in {told} of {len(made)}, by the bounds alone in {sharp}"
+    )
     return "\n".join(rows + [f"{n:>6} refused: {reason}" for reason, n in reasons.most_common()])
 
 

@@ -17,10 +17,12 @@ MUTATED = range(1, 16)
 
 @pytest.mark.parametrize("kmodel", [3, 4])
 def test_a_network_computes_what_litert_does_or_is_refused(kmodel: int) -> None:
-    """And it is found in each when 10 dB are lost."""
+    """And it is found in each when 10 dB are lost, in eight of ten by the bounds alone."""
     verdicts = [judge(seed, kmodel, "maixpy") for seed in SEEDS]
     assert not [told(v) for v in verdicts if v.fault]
-    assert not [v.seed for v in verdicts if v.sharp is False]
+    assert not [v.seed for v in verdicts if v.told is False]
+    sharp = [v.sharp for v in verdicts if v.sharp is not None]
+    assert sum(sharp) >= 0.8 * len(sharp), [v.seed for v in verdicts if v.sharp is False]
 
 
 @pytest.mark.parametrize("kmodel", [3, 4])
