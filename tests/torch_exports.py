@@ -33,16 +33,14 @@ from numpy.typing import NDArray
 from uv import find_uv_bin
 
 from k210tasks import compiler
+from k210tasks.compiler import Calibration
 from k210tasks.compiler.ir import to_nchw
-from k210tasks.compiler.options import Fed, Options
-from k210tasks.compiler.reader import opened
-from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
+from k210tasks.compiler.options import Options
 from k210tasks.errors import K210Error
 from k210tasks.kmodel import parse
-from k210tasks.reference.float_model import Given
-from k210tasks.reference.litert import FloatModel, measurable
-from k210tasks.reference.onnx_model import OnnxFloatModel
+from k210tasks.reference.float_model import Reference, measure_to
 from k210tasks.simulator import Simulator
+from k210tasks.steps.signature import read_model
 from tests.compiler.helpers import decibels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,8 +59,10 @@ STD = 0.5
 
 @dataclass(frozen=True)
 class Result:
-    """``db`` of the worst output; ``between``: transposes with KPU layers before and after."""
+    """``shape`` of the input, maps channels last; ``db`` of the worst output; ``between``:
+    transposes with KPU layers before and after."""
 
+    shape: tuple[int, ...]
     db: float
     kpu: int
     cpu: int
@@ -94,27 +94,19 @@ def compiled(path: Path, kmodel: int, seed: int = 1, like: tuple[int, ...] | Non
     """Of an ``.onnx``, or of the ``.tflite`` made of one, whose input has the shape ``like``; a
     row may lie the other way round in it. Raises :class:`K210Error` for what is refused."""
     start = time.perf_counter()
-    data = path.read_bytes()
-    source: Given = data
-    if path.suffix == ".onnx":
-        read = opened(data)
-        assert isinstance(read, OnnxSource)
-        source = read
-
-    def float_model(data: bytes) -> FloatModel | OnnxFloatModel:
-        return FloatModel(data) if isinstance(source, bytes) else OnnxFloatModel(source)
-
-    model = float_model(data)
-    shape = model.input_shape
+    source, _ = read_model(path, path.name)
+    model = Reference(source)
+    shape = model.shape
     pictures = len(shape) == 4 and shape[-1] in (1, 3)
     rng = np.random.default_rng(seed)
     codes = [smooth(rng, (like or shape)[1:]) for _ in range(24)]
     if like is not None and like != shape:
         codes = [c.T for c in codes]
     given = [((c / 255 - MEAN) / STD).astype(np.float32)[None] for c in codes]
-    fed: Fed = "pixels" if pictures else "tensors"
-    opens = measurable if isinstance(source, bytes) else float_model
-    calibration = compiler.calibrate(data, given[:16], opens, fed=fed)
+    with tempfile.TemporaryDirectory() as scratch:
+        stored = Path(scratch, "calibration.npz")
+        measure_to(stored, source, given[:16], fed="pixels" if pictures else "tensors")
+        calibration = Calibration.from_npz(stored)
     made = compiler.compile(source, calibration, Options(kmodel, mean=MEAN, std=STD))
     seconds = time.perf_counter() - start
     simulator = Simulator(parse(made.kmodel))
@@ -146,19 +138,16 @@ def compiled(path: Path, kmodel: int, seed: int = 1, like: tuple[int, ...] | Non
         and not any("Resize" in op for op in layer.source)  # a bilinear one, as two products
         for i, layer in enumerate(made.layers)
     )
-    return Result(db, sum(on_kpu), len(on_kpu) - sum(on_kpu), between, seconds)
+    return Result(shape, db, sum(on_kpu), len(on_kpu) - sum(on_kpu), between, seconds)
 
 
 def twins(name: str, onnx: Path, tflite: Path, kmodel: int) -> list[str]:
     """Prints dB of a model and of its TFLite twin; returns what is wrong."""
-    read = opened(onnx.read_bytes())
-    assert isinstance(read, OnnxSource)
-    shape = OnnxFloatModel(read).input_shape
+    pairs = []
     try:
-        pairs = [
-            (compiled(onnx, kmodel, seed).db, compiled(tflite, kmodel, seed, shape).db)
-            for seed in range(1, SETS + 1)
-        ]
+        for seed in range(1, SETS + 1):
+            one = compiled(onnx, kmodel, seed)
+            pairs.append((one.db, compiled(tflite, kmodel, seed, one.shape).db))
     except K210Error as error:
         print(f"  twin       refused: {' '.join(str(error).split())[:200]}", flush=True)
         return []
