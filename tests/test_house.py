@@ -18,8 +18,8 @@ HOUSE = Path(k210tasks.__file__).parent
 #: knows no step: hence their order.
 ROOMS = (
     "plugin", "cli", "graph", "steps", "engine", "report", "artifacts", "board", "app", "manifest",
-    "toolchains", "store", "firmware", "reference", "samples", "compiler", "simulator", "kmodel",
-    "profiles", "kpu", "tflite_verifier", "tflite_tables", "tflite_schema", "wording", "npz",
+    "toolchains", "store", "firmware", "heads", "reference", "samples", "compiler",
+    "simulator", "kmodel", "profiles", "kpu", "tflite_verifier", "tflite_tables", "tflite_schema", "wording", "npz",
     "bounded", "jsondata", "progress", "process_wide", "errors", "version",
 )  # fmt: skip
 
