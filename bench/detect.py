@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from k210tasks.compiler import CompileError
 from k210tasks.errors import K210Error
-from k210tasks.heads.matching import Agreement
 from k210tasks.heads.detections import Detections, suppress
+from k210tasks.heads.matching import Agreement
 from k210tasks.heads.ssd import Ssd, priors
 from k210tasks.heads.yunet import YuNet
 

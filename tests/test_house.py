@@ -19,8 +19,8 @@ HOUSE = Path(k210tasks.__file__).parent
 ROOMS = (
     "plugin", "cli", "graph", "steps", "engine", "report", "artifacts", "board", "app", "manifest",
     "toolchains", "store", "firmware", "heads", "reference", "samples", "compiler",
-    "simulator", "kmodel", "profiles", "kpu", "tflite_verifier", "tflite_tables", "tflite_schema", "wording", "npz",
-    "bounded", "jsondata", "progress", "process_wide", "errors", "version",
+    "simulator", "kmodel", "profiles", "kpu", "tflite_verifier", "tflite_tables", "tflite_schema",
+    "wording", "npz", "bounded", "jsondata", "progress", "process_wide", "errors", "version",
 )  # fmt: skip
 
 #: Names that several modules bear with reason.

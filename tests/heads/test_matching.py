@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k210tasks.heads.matching import COCO, Agreement, average_precision, matches
 from k210tasks.heads.detections import Detections
+from k210tasks.heads.matching import COCO, Agreement, average_precision, matches
 
 
 def found(*rows: tuple[float, ...]) -> Detections:
