@@ -82,7 +82,7 @@ class Half:
     def tell(self, what: str, outputs: list[Output]) -> None:
         found = judged(self.bench, self.head, outputs, HALVES[self.name][1], self.score)
         shown = [found.precision, found.recall, found.f1, found.mean_overlap, found.mean_drift]
-        if found.points:
+        if found.pointed:
             shown.append(found.mean_points)
         numbers = " ".join("     -" if v is None else f"{v:6.3f}" for v in shown)
         print(f"{self.bench.name:18} {self.name:9} {what:15} ", end="")

@@ -250,6 +250,22 @@ class FewMeasured(Doubt):
 
 
 @dataclass(frozen=True, slots=True)
+class NoBoxes(Doubt):
+    """A detector whose float model finds nothing."""
+
+    noun: str
+    samples: int
+    score: float
+
+    def sentence(self, words: Words) -> str:
+        return (
+            f"the float model finds no box above score {self.score:g} in "
+            f"{counted(self.samples, self.noun)}, so nothing is proved of the boxes: "
+            "look at mean, std, color and head, or verify with pictures that show something"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Copies(Doubt):
     """Samples that are the same as another one measured."""
 
@@ -331,8 +347,8 @@ class Hint(Doubt):
 
 AnyDoubt = (
     Told | Unstated | StrangeMean | StrangeStd | FewCalibrated | FlatCalibration | NoKpu
-    | LabelsMisfit | StrangeFolder | ClassesMisfit | NoClassFolders | FewMeasured | Copies
-    | NotHeldOut | ChanceLevel | Hint
+    | LabelsMisfit | StrangeFolder | ClassesMisfit | NoClassFolders | FewMeasured | NoBoxes
+    | Copies | NotHeldOut | ChanceLevel | Hint
 )  # fmt: skip
 
 

@@ -53,6 +53,30 @@ class Accuracy:
     std: PerChannel = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxFigures:
+    """A detector's boxes, kmodel against float model, those above ``score`` alone.
+
+    ``found``: the kmodel's, ``wanted``: the float model's, ``matched``: of one class that overlap
+    by half. ``mean_overlap``: of matched boxes; ``mean_drift``: of their scores; ``mean_points``:
+    distance of landmarks as a share of the box's diagonal; None where there is none.
+    ``worst_file``: the sample of the lowest F1, None where all are alike."""
+
+    type: str
+    score: float
+    found: int
+    wanted: int
+    matched: int
+    precision: float
+    recall: float
+    f1: float
+    mean_overlap: float | None
+    mean_drift: float | None
+    mean_points: float | None
+    worst_file: str | None
+    worst_f1: float
+
+
 @dataclass(frozen=True, slots=True)
 class SampleFigures:
     """One sample; by output, None where it is not finite. ``top1``: the classes that float model
@@ -136,6 +160,7 @@ class Measurement:
     copies: int = 0
     outputs: tuple[OutputFigures, ...]
     accuracy: Accuracy | None = None
+    boxes: BoxFigures | None = sparse()
     doubts: tuple[AnyDoubt, ...] = ()
     layers: tuple[LayerFigures, ...] = ()
     answers: tuple[Answers, ...] = ()

@@ -7,15 +7,17 @@ from typing import Literal
 
 from k210tasks.artifacts.doubts import AnyDoubt
 from k210tasks.artifacts.measurement import Measurement
-from k210tasks.jsondata import plain, pretty
+from k210tasks.jsondata import plain, pretty, sparse
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """``min_cosine``: of the mean over samples of the worst output. ``min_top1``: share."""
+    """``min_cosine``: of the mean over samples of the worst output. ``min_top1``: share.
+    ``min_f1``: of a detector's boxes. None: not judged."""
 
-    min_cosine: float
+    min_cosine: float | None
     min_top1: float | None = None
+    min_f1: float | None = sparse()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ class Entry:
     """A model in flash: its contract, where it lies, the size of its file in bytes.
 
     ``anchors``: widths and heights of a YOLO v2 detector's boxes, as in models.yaml.
+    ``limits``: least score, and the overlap from which the worse of two boxes goes; None: 0.5, 0.3.
     """
 
     contract: Contract
     address: int
     nbytes: int
     anchors: tuple[float, ...] | None = None
+    limits: tuple[float, float] | None = None
 
     @property
     def symbol(self) -> str:

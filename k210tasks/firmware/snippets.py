@@ -65,6 +65,10 @@ def _constants(entry: Entry) -> list[str]:
     return lines
 
 
+def _limits(entry: Entry) -> tuple[float, float]:
+    return entry.limits or (THRESHOLD, NMS)
+
+
 def _tuple(items: Iterable[str]) -> str:
     texts = list(items)
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
@@ -155,10 +159,10 @@ def _maixpy(entry: Entry, profile: Profile) -> list[str]:
                 f'    raise ValueError("the model at {entry.address:#x} is another one")',
             ]
     if entry.boxes:
+        score, nms = _limits(entry)
         lines.append(
-            f"kpu.init_yolo2(task_{it}, {THRESHOLD}, {NMS}, {len(entry.boxes) // 2}, anchors_{it})"
+            f"kpu.init_yolo2(task_{it}, {score}, {nms}, {len(entry.boxes) // 2}, anchors_{it})"
         )
-    if entry.boxes:
         return [
             *lines,
             "",
@@ -191,12 +195,13 @@ def _canmv(entry: Entry, profile: Profile) -> list[str]:
     if entry.boxes:
         net, out = entry.contract.input.shape, entry.contract.outputs[0].shape
         pairs = len(entry.boxes) // 2
+        score, nms = _limits(entry)
         lines += [
             f"kpu_{it}.init_yolo2(anchors_{it}, anchor_num={pairs}, img_w={net[-1]},"
             f" img_h={net[-2]},",
             f"    net_w={net[-1]}, net_h={net[-2]}, layer_w={out[-1]}, layer_h={out[-2]},"
-            f" threshold={THRESHOLD},",
-            f"    nms_value={NMS}, classes={_classes(entry, pairs)})",
+            f" threshold={score},",
+            f"    nms_value={nms}, classes={_classes(entry, pairs)})",
         ]
     if entry.boxes:
         return [
@@ -238,9 +243,10 @@ def _canmv_kpu5(entry: Entry, profile: Profile) -> list[str]:
         *_constants(entry),
     ]
     if entry.boxes:
+        score, nms = _limits(entry)
         lines += [
             f"yolo_{it} = kpu_{it}.Yolo2()",
-            f"yolo_{it}.init(anchors_{it}, {THRESHOLD}, {NMS})",
+            f"yolo_{it}.init(anchors_{it}, {score}, {nms})",
         ]
     if how == "none":
         return [*lines, *_no_way(entry, profile)]

@@ -40,7 +40,8 @@ class Agreement:
     """What a model finds against what another does, summed over pictures.
 
     ``found``, ``wanted``: boxes of the one judged and of the other. ``points``: mean distance of
-    landmarks of matched boxes as a share of the wanted box's diagonal, summed.
+    landmarks as a share of the wanted box's diagonal, summed over the ``pointed`` matched boxes
+    that have some.
     """
 
     found: int = 0
@@ -49,6 +50,7 @@ class Agreement:
     overlap: float = 0.0
     drift: float = 0.0
     points: float = 0.0
+    pointed: int = 0
 
     def add(self, found: Detections, wanted: Detections) -> None:
         """Take in one picture."""
@@ -61,6 +63,7 @@ class Agreement:
             if found.points.shape[1]:
                 box = wanted.boxes[j]
                 away = np.linalg.norm(found.points[i] - wanted.points[j], axis=1).mean()
+                self.pointed += 1
                 self.points += float(away / np.linalg.norm(box[2:] - box[:2]))
 
     @property
@@ -92,7 +95,7 @@ class Agreement:
     @property
     def mean_points(self) -> float | None:
         """Of the landmarks of matched boxes, a share of the box's diagonal."""
-        return self.points / self.matched if self.matched else None
+        return self.points / self.pointed if self.pointed else None
 
 
 def average_precision(

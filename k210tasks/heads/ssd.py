@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from k210tasks.heads.declared import Scores
 from k210tasks.heads.detections import Array, Detections, above
 from k210tasks.heads.grids import HeadMisfit, corners, exp, sigmoid, softmax
-
-#: what the numbers of classes are: scores already, or what a curve makes scores of
-Scores = Literal["given", "sigmoid", "softmax"]
 
 
 def priors(

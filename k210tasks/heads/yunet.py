@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from k210tasks.heads.detections import Array, Detections, above
 from k210tasks.heads.grids import HeadMisfit, columns_and_rows, corners, exp
 
+#: of the published models
+STRIDES = (8, 16, 32)
+
 
 @dataclass(frozen=True, slots=True)
 class YuNet:
@@ -20,7 +23,7 @@ class YuNet:
     Class and objectness are scores already (the file holds their sigmoid)."""
 
     size: tuple[int, int]
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = STRIDES
     points: int = 5
 
     def decode(self, outputs: Sequence[NDArray[Any]], score: float) -> Detections:

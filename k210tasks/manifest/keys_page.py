@@ -51,6 +51,7 @@ _SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("`preprocess`", "", schema.Preprocess),
     ("`calibrate`", "", schema.Calibrate),
     ("`verify`", "", schema.Verify),
+    ("`head`", "", schema.Head),
     ("A firmware image: `firmware.NAME`", "", schema.Firmware),
     ("An entry of `parts`", "", schema.Part),
     ("A toolchain: `toolchains.NAME`", "", schema.Toolchain),

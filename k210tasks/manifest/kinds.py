@@ -298,6 +298,45 @@ def anchors() -> Kind:
     )
 
 
+def wholes(low: int, high: int) -> Kind:
+    """A list of whole numbers."""
+    return _listed(whole(low, high), "whole numbers")
+
+
+def numbers(count: int) -> Kind:
+    """A list of so many numbers above 0."""
+    return _listed(number(above_zero=True), f"{count} numbers above 0", count)
+
+
+def _listed(kind: Kind, what: str, count: int | None = None) -> Kind:
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise wrong(value, "a list of numbers")
+        if not value or len(value) != (count or len(value)):
+            raise Refused(f"holds {len(value)} numbers")
+        return tuple(_entry(kind, i, v) for i, v in enumerate(value, 1))
+
+    size = {"minItems": count or 1, **({"maxItems": count} if count else {})}
+    return Kind(f"allowed: a list of {what}", check, {"type": "array", "items": kind.json, **size})
+
+
+def lists(*, above_zero: bool = False, pairs: bool = False) -> Kind:
+    """A list of numbers, or several such lists; ``pairs``: of an even number each. The value is
+    a list of lists always."""
+    one = anchors() if pairs else _listed(number(above_zero=above_zero), "numbers above 0")
+
+    def check(value: Any) -> tuple[tuple[float, ...], ...]:
+        if isinstance(value, list) and value and all(isinstance(v, list) for v in value):
+            return tuple(_entry(one, i, v) for i, v in enumerate(value, 1))
+        return (one.check(value),)
+
+    return Kind(
+        f"{one.allowed}, or a list of such lists",
+        check,
+        {"anyOf": [one.json, {"type": "array", "items": one.json, "minItems": 1}]},
+    )
+
+
 def matching(what: str, check_text: Callable[[str], str | None], json: JsonSchema) -> Kind:
     """Text that ``check_text`` has nothing against; it returns why not."""
 

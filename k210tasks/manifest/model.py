@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from k210tasks.heads.declared import Head
 from k210tasks.samples.preprocess import Preprocess
 from k210tasks.toolchains.catalogue import ToolchainOverride
 
@@ -34,8 +35,9 @@ class Calibrate:
 @dataclass(frozen=True, slots=True)
 class Verify:
     images: str | None = None  # None: the calibration images, labelled "not held out"
-    min_cosine: float = 0.98
+    min_cosine: float | None = 0.98  # None: not judged, of a detector
     min_top1: float | None = None
+    min_f1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,13 @@ class Model:
     input: Literal["uint8", "float"] | None = None  # None: pixels uint8; tensors as kmodel allows
     sram_free: int | None = None  # bytes, where the user knows it
     anchors: tuple[float, ...] | None = None
+    head: Head | None = None
     line: int = field(default=0, compare=False, repr=False)  # of the entry in models.yaml, from 1
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Least score and overlap of the boxes of its head."""
+        return None if self.head is None else (self.head.score, self.head.nms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from k210tasks.heads.declared import COMMON, KEYS, MIN_F1, PARTS, TYPES, Head, Type
 from k210tasks.manifest import schema
 from k210tasks.manifest.compilers import COMPILERS, Compiler
 from k210tasks.manifest.findings import Findings, Path
@@ -29,7 +30,7 @@ _BUILTIN_ONLY = ("effort", "weights", "opcodes", "small_maps", "input")
 #: Keys that a model takes over as they are written.
 _AS_SAID = (
     "labels", "optional", "made_by", "effort", "weights", "opcodes", "small_maps", "input",
-    "sram_free", "anchors",
+    "sram_free",
 )  # fmt: skip
 #: Tasks of the chain; a model that waits for its own would wait for ever.
 _CHAIN = ("convert", "calibrate", "kmodel", "verify", "model", "vectors")
@@ -117,7 +118,8 @@ def model(
         others = listed(c.name for c in COMPILERS.values() if kind in c.reads)
         found.add((*e.path, "source"), f"{compiler.name} reads no .{kind}", f"use {others}")
     images = _path(e.get("images")[0], root)
-    verify = _verify(e, root)
+    head = _head(e, found)
+    verify = _verify(e, root, head, found)
     skip = e.broken("images", "source", "compiler", "verify") or found.document.damaged(e.path)
     if (
         images is None
@@ -152,6 +154,8 @@ def model(
         preprocess=Preprocess(**e.inside("preprocess", Preprocess)),
         calibrate=Calibrate(**e.inside("calibrate", Calibrate)),
         verify=verify,
+        head=head,
+        **_anchors(e, head, found),
         **e.said(*_AS_SAID),
         line=found.document.mark(e.path, at_key=True).line,
     )
@@ -273,9 +277,82 @@ def _compiler(e: _Entry, compiler: Compiler, kmodel: int, found: Findings) -> No
         )
 
 
-def _verify(e: _Entry, root: str) -> Verify | None:
+def _verify(e: _Entry, root: str, head: Head | None, found: Findings) -> Verify | None:
     stated, place = e.get("verify")
     if place is not None and stated is False:
         return None
-    verify = Verify(**e.inside("verify", Verify))
+    said = e.inside("verify", Verify)
+    if head is not None:
+        said = {"min_cosine": None, "min_f1": MIN_F1, **said}
+    elif "min_f1" in said and not e.broken("head"):
+        found.add(
+            e.get("verify", "min_f1")[1] or e.path,
+            "is for detectors, and nothing says what this model's outputs mean",
+            f"add head: {{type: …}} (allowed: {', '.join(TYPES)}), or leave the key out",
+            at_key=True,
+        )
+    verify = Verify(**said)
     return replace(verify, images=_path(verify.images, root))
+
+
+def _head(e: _Entry, found: Findings) -> Head | None:
+    """What the outputs mean; None where nothing is said, or nothing that can be used."""
+    _, place = e.get("head")
+    if place is None or e.broken("head"):
+        return None
+    said = e.inside("head", Head)
+    kind = said.get("type")
+    if kind is None:
+        found.add(place, "type is missing", f"allowed: {', '.join(TYPES)}", at_key=True)
+        return None
+    needed, optional = KEYS[kind]
+    missing = [key for key in needed if key not in said]
+    strange = [key for key in said if key not in (*COMMON, *needed, *optional)]
+    for key in missing:
+        found.add(place, f"{key} is missing, which {kind} needs", at_key=True)
+    for key in strange:
+        where = e.get("head", key)[1] or place
+        allowed = f"allowed for it: {', '.join((*COMMON, *needed, *optional))}"
+        found.add(where, f"is no key of a {kind} head", allowed, at_key=True)
+    if missing or strange or not _head_fits(e, kind, said, found):
+        return None
+    return Head(**said)
+
+
+def _head_fits(e: _Entry, kind: Type, said: dict[str, Any], found: Findings) -> bool:
+    """What the values of a head say together."""
+    wrong: list[tuple[str, str]] = []
+    if kind == "yolo2" and len(said["anchors"]) != 1:
+        wrong.append(
+            ("anchors", f"holds {len(said['anchors'])} lists; yolo2 has one output, one list")
+        )
+    if kind == "ssd" and len(said["strides"]) != len(said["min_sizes"]):
+        text = f"holds {len(said['min_sizes'])} for {len(said['strides'])} of strides"
+        wrong.append(("min_sizes", f"{text}; write a list for each stride"))
+    if "order" in said:
+        needed, optional = PARTS[kind]
+        allowed = listed((*needed, *optional))
+        for part in said["order"]:
+            if part not in (*needed, *optional):
+                wrong.append(("order", f'"{part}" is nothing {kind} has; it has {allowed}'))
+        for part in needed:
+            if part not in said["order"]:
+                wrong.append(("order", f"{part} is not in it, which {kind} needs"))
+    for key, text in wrong:
+        found.add(e.get("head", key)[1] or e.path, text)
+    return not wrong
+
+
+def _anchors(e: _Entry, head: Head | None, found: Findings) -> dict[str, Any]:
+    """The anchors for snippets: the key's, or those of a head that snippets know."""
+    said = e.said("anchors")
+    if head is None or head.type != "yolo2":
+        return said
+    if said and e.own("anchors") and not e.broken("anchors"):
+        found.add(
+            (*e.path, "anchors"),
+            "is told by head already",
+            "leave the key out; anchors of a head reach the snippets too",
+            at_key=True,
+        )
+    return {"anchors": head.anchors[0]}

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from k210tasks.heads import declared as heads
+from k210tasks.heads.declared import MIN_F1, TYPES
 from k210tasks.manifest import kinds, model
 from k210tasks.manifest.compilers import COMPILERS
 from k210tasks.profiles import PROFILES, SRAM_BYTES
@@ -89,12 +91,68 @@ class Verify(_Map):
         "the calibration samples, labelled not held out",
     )
     min_cosine: Annotated[float, kinds.number(0, 1)] = _key(
-        "The least mean cosine similarity of the worst output.",
+        "The least mean cosine similarity of the worst output; of a model with a head judged only "
+        "where it is written.",
         _default(model.Verify, "min_cosine"),
     )
     min_top1: Annotated[float, kinds.number(0, 1)] = _key(
         "The least share of samples where float model and kmodel name the same class.",
         "not judged",
+    )
+    min_f1: Annotated[float, kinds.number(0, 1)] = _key(
+        "Detectors: the least F1 of the kmodel's boxes against the float model's, of those that "
+        "overlap by half.",
+        f"{MIN_F1} where a head is given",
+    )
+
+
+class Head(_Map):
+    """What the outputs of a detector mean. Every type takes `score` and `nms`."""
+
+    type: Annotated[str, kinds.choice(*TYPES)] = _key("Whose numbers they are.")
+    anchors: Annotated[tuple[tuple[float, ...], ...], kinds.lists(above_zero=True, pairs=True)] = (
+        _key(
+            "yolo2, yolo3, yolo5: width and height of each anchor in turn, in cells of the map "
+            "(yolo2) or pixels of the input; with several outputs a list for each."
+        )
+    )
+    strides: Annotated[tuple[int, ...], kinds.wholes(1, 1024)] = _key(
+        "ssd, yunet: pixels of the input a cell of each map stands for.", "yunet: [8, 16, 32]"
+    )
+    min_sizes: Annotated[tuple[tuple[float, ...], ...], kinds.lists(above_zero=True)] = _key(
+        "ssd: the sides of its square anchors in pixels, a list for each stride."
+    )
+    spread: Annotated[bool, kinds.flag()] = _key(
+        "ssd: cells share the input evenly, where others are a stride wide.",
+        _default(heads.Head, "spread"),
+    )
+    clip: Annotated[bool, kinds.flag()] = _key(
+        "ssd: no anchor is larger than the input.", _default(heads.Head, "clip")
+    )
+    variances: Annotated[tuple[float, ...], kinds.numbers(2)] = _key(
+        "ssd: what offsets of centers and of sizes are multiplied by.", "[0.1, 0.2]"
+    )
+    order: Annotated[tuple[str, ...], kinds.texts(kinds.listed(get_args(heads.Part)))] = _key(
+        "ssd, centers: what each output holds, in their order: boxes, scores, points (ssd); "
+        "scores, sizes, offsets (centers).",
+        "centers: [scores]",
+    )
+    scores: Annotated[str, kinds.choice(*get_args(heads.Scores))] = _key(
+        "ssd: the curve that makes scores of the numbers of classes.",
+        _default(heads.Head, "scores"),
+    )
+    background: Annotated[bool, kinds.flag()] = _key(
+        "ssd, centers: whether the first class is nothing.", "ssd: true, centers: false"
+    )
+    bins: Annotated[int, kinds.whole(1, 256)] = _key(
+        "yolo8: numbers a side of a box.", _default(heads.Head, "bins")
+    )
+    score: Annotated[float, kinds.number(0, 1)] = _key(
+        "Boxes of a lower score do not count.", _default(heads.Head, "score")
+    )
+    nms: Annotated[float, kinds.number(0, 1)] = _key(
+        "Of two boxes of a class that overlap by more the worse goes.",
+        _default(heads.Head, "nms"),
     )
 
 
@@ -165,8 +223,9 @@ class Defaults(_Map):
         "what is known of the firmware",
     )
     anchors: Annotated[tuple[float, ...], kinds.anchors()] = _key(
-        "Anchors of a YOLO detector, put into the load snippet."
+        "Anchors of a YOLO detector, put into the load snippet.", "those of a yolo2 head"
     )
+    head: Head = _key("What the outputs of a detector mean; it is then verified by its boxes.")
 
 
 class Model(Defaults):

@@ -113,6 +113,8 @@ def accuracy_of(m: Measurement) -> Accuracy | None:
         snr_db=worst.snr_db,
         max_abs_error=worst.max_abs_error,
         top1=min(tops, default=None),
+        f1=None if m.boxes is None else m.boxes.f1,
+        overlap=None if m.boxes is None else m.boxes.mean_overlap,
         float_accuracy=None if right is None else right.float_model,
         kmodel_accuracy=None if right is None else right.kmodel,
         samples=m.samples,

@@ -67,6 +67,8 @@ _ACCURACY: tuple[tuple[str, str, Any, bool | None], ...] = (
     ("snr_db", "SNR, dB", lambda v: f"{v:.1f}", False),
     ("max_abs_error", "largest error", lambda v: f"{v:.4g}", True),
     ("top1", "top-1 agreement", share, False),
+    ("f1", "F1 of boxes", lambda v: decimals(v, 4), False),
+    ("overlap", "mean IoU of boxes", lambda v: decimals(v, 4), False),
     ("float_accuracy", "accuracy, float", share, None),
     ("kmodel_accuracy", "accuracy, kmodel", share, False),
     ("samples", "images", count, None),

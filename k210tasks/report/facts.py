@@ -45,6 +45,8 @@ class Accuracy:
     snr_db: float | None = None
     max_abs_error: float | None = None
     top1: float | None = None  # share of images on whose class both agree
+    f1: float | None = None  # of a detector's boxes
+    overlap: float | None = None  # mean, of matched boxes
     float_accuracy: float | None = None
     kmodel_accuracy: float | None = None
     samples: int | None = None

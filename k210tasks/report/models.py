@@ -203,7 +203,7 @@ def _snippet(
 ) -> tuple[str | None, str]:
     if contract is None or build is None or build.nbytes is None:
         return None, ""
-    entry = Entry(contract, address, build.nbytes, model.anchors)
+    entry = Entry(contract, address, build.nbytes, model.anchors, model.limits)
     try:
         made = load_snippet(model.name, PROFILES[model.firmware], [entry])
     except (K210Error, ValueError, ArithmeticError, IndexError):
@@ -243,8 +243,9 @@ def _settings(model: Model, contract: Contract | None) -> tuple[tuple[str, str],
         rows.append(("weights", f"{model.weights} bits"))
         rows.append(("small maps", model.small_maps))
     if model.verify is not None:
-        top1 = "" if model.verify.min_top1 is None else f", min_top1 {model.verify.min_top1:g}"
-        rows.append(("verify", f"min_cosine {model.verify.min_cosine:g}{top1}"))
+        limits = {key: getattr(model.verify, key) for key in ("min_f1", "min_cosine", "min_top1")}
+        judged = (f"{key} {limit:g}" for key, limit in limits.items() if limit is not None)
+        rows.append(("verify", ", ".join(judged)))
     else:
         rows.append(("verify", "off"))
     return tuple((key, str(value)) for key, value in rows)

@@ -204,6 +204,7 @@ def model_plans(model: Model, prefix: str = "", root: str = "") -> Iterator[Step
             model.labels,
             samples,
             sizes,
+            model.head,
         ),
         inputs={
             **made,
@@ -252,4 +253,5 @@ def _judge_settings(model: Model, *, measured: bool) -> JudgeSettings:
         firmware=model.firmware,
         kmodel=model.kmodel,
         sram_free=model.sram_free,
+        min_f1=None if verify is None else verify.min_f1,
     )

@@ -72,8 +72,9 @@ def firmware_plan(image: Firmware, models: Mapping[str, Model], prefix: str) -> 
         else:
             inputs[f"part{i}"] = FileInput(f"workspace/{part.model}.kmodel")
             inputs[f"contract{i}"] = FileInput(f"build/{part.model}/contract.json")
-        anchors = None if part.model is None else models[part.model].anchors or None
-        parts.append(PartSettings(part.bin, part.model, part.address, part.sha256_prefix, anchors))
+        of = None if part.model is None else models[part.model]
+        boxes = (None, None) if of is None else (of.anchors or None, of.limits)
+        parts.append(PartSettings(part.bin, part.model, part.address, part.sha256_prefix, *boxes))
     held = [models[part.model] for part in image.parts if part.model is not None]
     folder = f"build/{image.name}.firmware"
     suffix = suffix_of(PROFILES[image.profile])

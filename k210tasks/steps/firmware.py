@@ -64,8 +64,8 @@ def run(job: Job) -> None:
             )
         )
         if made is not None:
-            anchors = asked.parts[i].anchors
-            entries.append(Entry(made, place.address, len(content[i]), anchors))
+            of = asked.parts[i]
+            entries.append(Entry(made, place.address, len(content[i]), of.anchors, of.limits))
         job.progress(len(parts), len(placed), "packing")
     job.outputs["kfpkg"].write_bytes(write(Kfpkg(tuple(parts), image, profile.name)))
     snippet = load_snippet(image, profile, entries)

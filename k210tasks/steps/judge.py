@@ -15,7 +15,7 @@ from typing import Literal
 
 from k210tasks.artifacts import doubts as doubt
 from k210tasks.artifacts.doubts import MODELS_YAML, AnyDoubt, Doubts, Words
-from k210tasks.artifacts.measurement import Accuracy, Measurement
+from k210tasks.artifacts.measurement import Accuracy, BoxFigures, Measurement
 from k210tasks.artifacts.verification import Thresholds, Verification, Weighed
 from k210tasks.engine.job import Job
 from k210tasks.engine.plan import Verdict
@@ -78,6 +78,7 @@ def judge(
             *_non_finite(measurement),
             *_low_cosine(measurement, thresholds),
             *_low_top1(measurement, thresholds),
+            *_low_f1(measurement, thresholds),
         ]
         if facts.fit is not None and not facts.fit.fits:
             failures.append(facts.fit.sentence)
@@ -97,7 +98,7 @@ def run(job: Job) -> Verdict:
     measurement = thresholds = None
     if asked.verify != "off" and "measurement" in job.inputs:
         measurement = loads(Measurement, job.file("measurement").read_bytes())
-        thresholds = Thresholds(asked.min_cosine or 0.0, asked.min_top1)
+        thresholds = Thresholds(asked.min_cosine, asked.min_top1, asked.min_f1)
     made = loads(Doubts, job.file("layers").read_bytes())
     found = judge(measurement, thresholds, Facts(made.doubts, weighed))
     sram = None
@@ -112,7 +113,7 @@ def run(job: Job) -> Verdict:
 
 
 def _headline(m: Measurement) -> str:
-    """The numbers of the worst output, then accuracy."""
+    """How a detector's boxes agree, the numbers of the worst output, then accuracy."""
     worst = m.worst_output
     where = f"{worst.name}: " if len(m.outputs) > 1 else ""
     parts = [f"cosine {fixed(worst.cosine_mean)}", f"SNR {worst.snr_db:.1f} dB"]
@@ -120,9 +121,19 @@ def _headline(m: Measurement) -> str:
         parts.append(f"top-1 agreement {percent(min(tops))}")
     parts.append(doubt.counted(m.samples, m.noun))
     text = where + ", ".join(parts)
+    if m.boxes is not None:
+        text = f"{boxes_found(m.boxes)}; {text}"
     if (right := m.accuracy) is not None:
         text += f"; accuracy: float {percent(right.float_model)}, kmodel {percent(right.kmodel)}"
     return f"{text}; {checked_on(m)}"
+
+
+def boxes_found(boxes: BoxFigures) -> str:
+    """How a detector's boxes agree."""
+    overlap = "" if boxes.mean_overlap is None else f", mean IoU {fixed(boxes.mean_overlap)}"
+    return (
+        f"F1 {fixed(boxes.f1)}{overlap}, {boxes.found} boxes for {boxes.wanted} of the float model"
+    )
 
 
 def checked_on(m: Measurement) -> str:
@@ -144,12 +155,12 @@ def _non_finite(m: Measurement) -> list[str]:
 
 
 def _low_cosine(m: Measurement, thresholds: Thresholds) -> list[str]:
-    worst = m.worst_output
-    if worst.cosine_mean >= thresholds.min_cosine or worst.cosine_min_file is None:
+    worst, limit = m.worst_output, thresholds.min_cosine
+    if limit is None or worst.cosine_mean >= limit or worst.cosine_min_file is None:
         return []
     return [
         f"output {worst.name}: mean cosine {fixed(worst.cosine_mean)}"
-        f" is below min_cosine {thresholds.min_cosine:g}; "
+        f" is below min_cosine {limit:g}; "
         f"worst image {m.path(worst.cosine_min_file)} "
         f"(cosine {fixed(worst.cosine_min)}){_weakest_layer(m)}"
     ]
@@ -191,6 +202,20 @@ def _low_top1(m: Measurement, thresholds: Thresholds) -> list[str]:
     ]
 
 
+def _low_f1(m: Measurement, thresholds: Thresholds) -> list[str]:
+    boxes, limit = m.boxes, thresholds.min_f1
+    if boxes is None or limit is None or boxes.f1 >= limit:
+        return []
+    worst = ""
+    if boxes.worst_file is not None:
+        worst = f"; worst image {m.path(boxes.worst_file)} (F1 {fixed(boxes.worst_f1)})"
+    return [
+        f"F1 of the boxes {fixed(boxes.f1)} is below min_f1 {limit:g}: of {boxes.wanted} of the "
+        f"float model the kmodel finds {boxes.matched}, and {boxes.found - boxes.matched} others"
+        f"{worst}{_weakest_layer(m)}"
+    ]
+
+
 def _memory(weighed: Fit | None) -> list[AnyDoubt]:
     # What is free is seldom known; a small model is no reason to say so each time.
     if weighed is None or not weighed.fits or 2 * weighed.needed <= weighed.available:
@@ -206,6 +231,8 @@ def weak_proof(m: Measurement, known: Sequence[AnyDoubt] = ()) -> list[AnyDoubt]
     more: list[AnyDoubt] = []
     if m.samples < doubt.FEW:
         more.append(doubt.FewMeasured(m.noun, m.samples))
+    if m.boxes is not None and not m.boxes.wanted:
+        more.append(doubt.NoBoxes(m.noun, m.samples, m.boxes.score))
     if m.copies:
         more.append(doubt.Copies(m.noun, m.copies, m.samples))
     if m.shared:

@@ -23,12 +23,14 @@ from k210tasks.artifacts.measurement import (
 )
 from k210tasks.engine.job import Folder, StepFailed
 from k210tasks.firmware.contract import Contract, Input, Output
+from k210tasks.heads.declared import Head
 from k210tasks.reference.float_model import Reference
 from k210tasks.reference.metrics import Tally, max_abs_error, top1
 from k210tasks.samples.loading import Loader, Sample, planar
 from k210tasks.samples.seen import Seen
 from k210tasks.steps.accuracy import Classes, find_classes, is_vector
 from k210tasks.steps.answers import WorstAnswers
+from k210tasks.steps.boxes import Boxes
 from k210tasks.steps.trials import find_hint
 
 #: Bytes of samples and outputs held at a time, about.
@@ -89,15 +91,18 @@ def measure(
     folder: Folder,
     *,
     labels: Sequence[str] | None = None,
+    head: Head | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Measurement:
-    """Run both on every sample of the folder. ``labels`` are by index of the score.
+    """Run both on every sample of the folder. ``labels`` are by index of the score; ``head``: what
+    the outputs of a detector mean.
 
     Raises:
         SampleError: a sample that cannot be used.
         OutputsDiffer: other outputs than the float model's, in number or size.
+        HeadMisfit: outputs that are not what the head says.
     """
-    running = _Running(reference.names, contract, loader, labels)
+    running = _Running(reference.names, contract, loader, labels, head)
     for group in _groups(folder, loader):
         samples = [loader.load(folder.path / f, f"{folder.path.as_posix()}/{f}") for f in group]
         inputs = np.stack([feed(contract.input, s) for s in samples])
@@ -127,6 +132,7 @@ def measure(
         copies=len(digests) - len(set(digests)),
         outputs=running.outputs(),
         accuracy=running.accuracy(),
+        boxes=None if running.boxes is None else running.boxes.figures(),
         doubts=tuple(doubts),
         answers=running.answers.worst(),
         images=tuple(running.records),
@@ -137,13 +143,19 @@ class _Running:
     """What is known so far: sums over samples, and one record each."""
 
     def __init__(
-        self, names: list[str], contract: Contract, loader: Loader, labels: Sequence[str] | None
+        self,
+        names: list[str],
+        contract: Contract,
+        loader: Loader,
+        labels: Sequence[str] | None,
+        head: Head | None,
     ) -> None:
         self.records: list[SampleFigures] = []
         self.answers = WorstAnswers(contract.kmodel in PLANAR_OUTPUTS)
         self.classes: Classes | None = None
         self._names, self._contract = names, contract
-        self._loader, self._labels = loader, labels
+        self._loader, self._labels, self._head = loader, labels, head
+        self.boxes: Boxes | None = None
         self.seen = Seen()
         self.doubt: AnyDoubt | None = None  # why there is no accuracy
         self._shapes: list[tuple[int, ...]] = []
@@ -154,6 +166,9 @@ class _Running:
     def start(self, files: Sequence[str], wanted: list[NDArray[np.float32]]) -> None:
         """With the outputs of the first sample, whose shapes are those of all."""
         self._shapes = [w.shape for w in wanted]
+        if self._head is not None:
+            planar_outputs = self._contract.kmodel in PLANAR_OUTPUTS
+            self.boxes = Boxes(self._head, self._shapes, self._loader.shape, planar_outputs)
         self.classes, self.doubt = find_classes(files, self._shapes, self._labels)
 
     def add(
@@ -185,6 +200,8 @@ class _Running:
         record = SampleFigures(name, tuple(cosines), tuple(errors), tuple(top1s), truth)
         self.records.append(record)
         self.answers.add(record, answers)
+        if self.boxes is not None:
+            self.boxes.add(name, [a[0] for a in answers], [a[1] for a in answers])
 
     @property
     def wrong(self) -> int:

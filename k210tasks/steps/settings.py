@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from k210tasks.jsondata import plain
+from k210tasks.heads.declared import Head
+from k210tasks.jsondata import plain, sparse
 from k210tasks.samples.preprocess import Preprocess
 
 #: shapes of inputs whose sizes an .onnx leaves open, by name
@@ -89,6 +90,7 @@ class VerifySettings:
     labels: tuple[str, ...] | None = None
     samples: int | None = None
     inputs: Sizes | None = None
+    head: Head | None = sparse()
 
 
 @dataclass(repr=False, eq=False)
@@ -101,6 +103,7 @@ class JudgeSettings:
     firmware: str
     kmodel: int
     sram_free: int | None = None
+    min_f1: float | None = sparse()
 
 
 @dataclass(repr=False, eq=False)
@@ -125,6 +128,7 @@ class PartSettings:
     address: int | None = None
     sha256_prefix: bool | None = None
     anchors: tuple[float, ...] | None = None
+    limits: tuple[float, float] | None = sparse()
 
 
 @dataclass(repr=False, eq=False)

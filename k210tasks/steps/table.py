@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k210tasks.artifacts.doubts import counted
 from k210tasks.artifacts.measurement import Measurement, SampleFigures
-from k210tasks.steps.judge import checked_on, fixed, percent
+from k210tasks.steps.judge import boxes_found, checked_on, fixed, percent
 
 #: How many of the worst samples a log lists.
 WORST = 10
@@ -27,6 +27,8 @@ def table(m: Measurement) -> list[str]:
             )
     worst = m.worst_output.cosine_min_file
     lines.append(counted(m.samples, "sample") + (f", worst {m.path(worst)}" if worst else ""))
+    if m.boxes is not None:
+        lines.append(boxes_found(m.boxes))
     if (right := m.accuracy) is not None:
         lines.append(
             f"accuracy: float {percent(right.float_model)}, kmodel {percent(right.kmodel)}"

@@ -52,6 +52,7 @@ def run(job: Job) -> None:
         loader,
         folder,
         labels=asked.labels,
+        head=asked.head,
         progress=job.progress,
     )
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):

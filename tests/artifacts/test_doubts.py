@@ -20,6 +20,7 @@ from k210tasks.artifacts.doubts import (
     FlatCalibration,
     Hint,
     LabelsMisfit,
+    NoBoxes,
     NoClassFolders,
     NoKpu,
     NotHeldOut,
@@ -155,6 +156,12 @@ SAID: list[tuple[Doubt, str, str | None]] = [
     ),
     (FewMeasured("image", 4), "only 4 images: too few to prove much, 10 are the least", None),
     (FewMeasured("sample", 1), "only 1 sample: too few to prove much, 10 are the least", None),
+    (
+        NoBoxes("image", 12, 0.5),
+        "the float model finds no box above score 0.5 in 12 images, so nothing is proved of the "
+        "boxes: look at mean, std, color and head, or verify with pictures that show something",
+        None,
+    ),
     (
         Copies("image", 3, 30),
         "3 of 30 images are copies of others among them: 27 differ, the figures count the others "
