@@ -54,13 +54,33 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """Mean average precision against boxes that people have drawn: at an overlap of 0.5, and the
+    mean of 0.5 to 0.95 (COCO)."""
+
+    ap50: float
+    ap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthFigures:
+    """``pictures``: those of which boxes are told; ``boxes``: how many."""
+
+    pictures: int
+    boxes: int
+    float_model: Precision = spelled("float")
+    kmodel: Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoxFigures:
     """A detector's boxes, kmodel against float model, those above ``score`` alone.
 
     ``found``: the kmodel's, ``wanted``: the float model's, ``matched``: of one class that overlap
     by half. ``mean_overlap``: of matched boxes; ``mean_drift``: of their scores; ``mean_points``:
     distance of landmarks as a share of the box's diagonal; None where there is none.
-    ``worst_file``: the sample of the lowest F1, None where all are alike."""
+    ``worst_file``: the sample of the lowest F1, None where all are alike. ``truth``: None where
+    no drawn boxes lie beside the pictures."""
 
     type: str
     score: float
@@ -75,6 +95,7 @@ class BoxFigures:
     mean_points: float | None
     worst_file: str | None
     worst_f1: float
+    truth: TruthFigures | None = sparse()
 
 
 @dataclass(frozen=True, slots=True)

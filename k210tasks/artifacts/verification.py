@@ -13,11 +13,12 @@ from k210tasks.jsondata import plain, pretty, sparse
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """``min_cosine``: of the mean over samples of the worst output. ``min_top1``: share.
-    ``min_f1``: of a detector's boxes. None: not judged."""
+    ``min_f1``: of a detector's boxes. ``max_map_loss``: of mAP50-95. None: not judged."""
 
     min_cosine: float | None
     min_top1: float | None = None
     min_f1: float | None = sparse()
+    max_map_loss: float | None = sparse()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,10 @@ class Reader:
         self._head = head
         self._decoder = _decoder(head, shapes, size)
 
-    def read(self, outputs: list[NDArray[Any]]) -> Detections:
-        """What stays above the head's score, the best first."""
-        return suppress(self._decoder.decode(outputs, self._head.score), self._head.nms)
+    def read(self, outputs: list[NDArray[Any]], score: float | None = None) -> Detections:
+        """What stays above a score, the head's own where None is given, the best first."""
+        least = self._head.score if score is None else score
+        return suppress(self._decoder.decode(outputs, least), self._head.nms)
 
 
 def _decoder(head: Head, shapes: Shapes, size: tuple[int, int]) -> Decoder:

@@ -38,6 +38,7 @@ class Verify:
     min_cosine: float | None = 0.98  # None: not judged, of a detector
     min_top1: float | None = None
     min_f1: float | None = None
+    max_map_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,13 +284,14 @@ def _verify(e: _Entry, root: str, head: Head | None, found: Findings) -> Verify 
     said = e.inside("verify", Verify)
     if head is not None:
         said = {"min_cosine": None, "min_f1": MIN_F1, **said}
-    elif "min_f1" in said and not e.broken("head"):
-        found.add(
-            e.get("verify", "min_f1")[1] or e.path,
-            "is for detectors, and nothing says what this model's outputs mean",
-            f"add head: {{type: …}} (allowed: {', '.join(TYPES)}), or leave the key out",
-            at_key=True,
-        )
+    elif not e.broken("head"):
+        for key in sorted({"min_f1", "max_map_loss"} & said.keys()):
+            found.add(
+                e.get("verify", key)[1] or e.path,
+                "is for detectors, and nothing says what this model's outputs mean",
+                f"add head: {{type: …}} (allowed: {', '.join(TYPES)}), or leave the key out",
+                at_key=True,
+            )
     verify = Verify(**said)
     return replace(verify, images=_path(verify.images, root))
 

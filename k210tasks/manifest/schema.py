@@ -104,6 +104,11 @@ class Verify(_Map):
         "overlap by half.",
         f"{MIN_F1} where a head is given",
     )
+    max_map_loss: Annotated[float, kinds.number(0, 1)] = _key(
+        "Detectors with drawn boxes beside the pictures: how much less mAP50-95 of the kmodel may "
+        "be than the float model's.",
+        "not judged",
+    )
 
 
 class Head(_Map):

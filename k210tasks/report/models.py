@@ -243,7 +243,10 @@ def _settings(model: Model, contract: Contract | None) -> tuple[tuple[str, str],
         rows.append(("weights", f"{model.weights} bits"))
         rows.append(("small maps", model.small_maps))
     if model.verify is not None:
-        limits = {key: getattr(model.verify, key) for key in ("min_f1", "min_cosine", "min_top1")}
+        limits = {
+            key: getattr(model.verify, key)
+            for key in ("min_f1", "max_map_loss", "min_cosine", "min_top1")
+        }
         judged = (f"{key} {limit:g}" for key, limit in limits.items() if limit is not None)
         rows.append(("verify", ", ".join(judged)))
     else:

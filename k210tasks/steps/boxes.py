@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.artifacts.measurement import BoxFigures
+from k210tasks.artifacts.measurement import BoxFigures, Precision, TruthFigures
 from k210tasks.heads.declared import Head
 from k210tasks.heads.decoding import Reader, channels_first
-from k210tasks.heads.matching import Agreement
+from k210tasks.heads.detections import Detections
+from k210tasks.heads.matching import COCO, Agreement, average_precision
+from k210tasks.samples.truth import Box
+
+#: Boxes of a lower score do not count for average precision, whose curve ends where recall does.
+LEAST = 0.01
+#: by sample: number of the class, and where it is drawn
+Truth = Mapping[str, Sequence[tuple[int, Box]]]
 
 
 class Boxes:
     """``shapes``: of the float model's outputs, batch first and channels last; ``input_shape``:
-    of its input likewise; ``planar``: whether maps come channels first.
+    of its input likewise; ``planar``: whether maps come channels first;
+    ``truth``: by sample the boxes that people have drawn, with the numbers of their classes.
 
     Raises :class:`~k210tasks.heads.grids.HeadMisfit`, here and where boxes are read.
     """
@@ -26,6 +35,7 @@ class Boxes:
         shapes: Sequence[tuple[int, ...]],
         input_shape: tuple[int, ...],
         planar: bool,
+        truth: Truth,
     ) -> None:
         self._head, self._shapes, self._planar = head, shapes, planar
         read = [(s[3], *s[1:3]) if len(s) == 4 else s[1:] for s in shapes]
@@ -33,23 +43,31 @@ class Boxes:
         self._reader = Reader(head, read, (width, height))
         self._sum = Agreement()
         self._worst: tuple[float, str | None] = (1.0, None)
+        self._truth = truth
+        self._drawn: list[Detections] = []
+        self._seen: tuple[list[Detections], list[Detections]] = ([], [])
 
     def add(self, file: str, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> None:
         """The outputs of both for one sample, flat, in one order."""
-        theirs, ours = (
-            self._reader.read(
-                [
-                    channels_first(flat, shape, planar=self._planar)
-                    for flat, shape in zip(outputs, self._shapes, strict=True)
-                ]
-            )
+        each = [
+            [
+                channels_first(flat, shape, planar=self._planar)
+                for flat, shape in zip(outputs, self._shapes, strict=True)
+            ]
             for outputs in (wanted, found)
-        )
+        ]
+        theirs, ours = map(self._reader.read, each)
         here = Agreement()
         here.add(ours, theirs)
         self._sum.add(ours, theirs)
         if here.f1 < self._worst[0]:
             self._worst = (here.f1, file)
+        if (drawn := self._truth.get(file)) is not None:
+            corners = [(b.left, b.top, b.right, b.bottom) for _, b in drawn]
+            at = np.array(corners, np.float64).reshape(-1, 4)
+            self._drawn.append(Detections.of(at, np.ones(len(at)), [c for c, _ in drawn]))
+            for seen, outputs in zip(self._seen, each, strict=True):
+                seen.append(self._reader.read(outputs, LEAST))
 
     def figures(self) -> BoxFigures:
         total = self._sum
@@ -67,4 +85,19 @@ class Boxes:
             mean_points=total.mean_points,
             worst_file=self._worst[1],
             worst_f1=self._worst[0],
+            truth=self._against_truth(),
         )
+
+    def _against_truth(self) -> TruthFigures | None:
+        boxes = sum(map(len, self._drawn))
+        if not boxes:
+            return None
+        float_model, kmodel = (_precision(seen, self._drawn) for seen in self._seen)
+        return TruthFigures(
+            pictures=len(self._drawn), boxes=boxes, float_model=float_model, kmodel=kmodel
+        )
+
+
+def _precision(found: list[Detections], truth: list[Detections]) -> Precision:
+    areas = [average_precision(found, truth, overlap) or 0.0 for overlap in COCO]
+    return Precision(ap50=areas[0], ap=sum(areas) / len(areas))

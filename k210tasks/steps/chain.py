@@ -191,6 +191,9 @@ def model_plans(model: Model, prefix: str = "", root: str = "") -> Iterator[Step
         return
     # The calibration images stand in only as far as they were sampled.
     samples = None if model.verify.images is not None else model.calibrate.samples
+    beside: dict[str, Input] = {}
+    if model.head is not None and not images.lower().endswith(".npy"):
+        beside["truth"] = TreeInput(images)  # boxes that people have drawn may lie there
     simulated = "nncase-1.9.0" if model.kmodel == 5 else "simulator"
     yield plan(
         "verify",
@@ -210,6 +213,7 @@ def model_plans(model: Model, prefix: str = "", root: str = "") -> Iterator[Step
             **made,
             **float_model,
             "images": SamplesInput(images, samples),
+            **beside,
         },
         outputs={"measurement": f"{build}/measurement.json"},
         tools=("nncase-1.9.0",) if model.kmodel == 5 else (),
@@ -254,4 +258,5 @@ def _judge_settings(model: Model, *, measured: bool) -> JudgeSettings:
         kmodel=model.kmodel,
         sram_free=model.sram_free,
         min_f1=None if verify is None else verify.min_f1,
+        max_map_loss=None if verify is None else verify.max_map_loss,
     )

@@ -79,6 +79,7 @@ def judge(
             *_low_cosine(measurement, thresholds),
             *_low_top1(measurement, thresholds),
             *_low_f1(measurement, thresholds),
+            *_low_map(measurement, thresholds),
         ]
         if facts.fit is not None and not facts.fit.fits:
             failures.append(facts.fit.sentence)
@@ -98,7 +99,7 @@ def run(job: Job) -> Verdict:
     measurement = thresholds = None
     if asked.verify != "off" and "measurement" in job.inputs:
         measurement = loads(Measurement, job.file("measurement").read_bytes())
-        thresholds = Thresholds(asked.min_cosine, asked.min_top1, asked.min_f1)
+        thresholds = Thresholds(asked.min_cosine, asked.min_top1, asked.min_f1, asked.max_map_loss)
     made = loads(Doubts, job.file("layers").read_bytes())
     found = judge(measurement, thresholds, Facts(made.doubts, weighed))
     sram = None
@@ -129,11 +130,16 @@ def _headline(m: Measurement) -> str:
 
 
 def boxes_found(boxes: BoxFigures) -> str:
-    """How a detector's boxes agree."""
+    """How a detector's boxes agree, and how well both find what people have drawn."""
     overlap = "" if boxes.mean_overlap is None else f", mean IoU {fixed(boxes.mean_overlap)}"
-    return (
+    text = (
         f"F1 {fixed(boxes.f1)}{overlap}, {boxes.found} boxes for {boxes.wanted} of the float model"
     )
+    if (truth := boxes.truth) is None:
+        return text
+    theirs, ours = truth.float_model, truth.kmodel
+    half = f"mAP50 {fixed(ours.ap50)} (float {fixed(theirs.ap50)})"
+    return f"{text}; of {truth.boxes} drawn: {half}, mAP50-95 {fixed(ours.ap)} ({fixed(theirs.ap)})"
 
 
 def checked_on(m: Measurement) -> str:
@@ -213,6 +219,25 @@ def _low_f1(m: Measurement, thresholds: Thresholds) -> list[str]:
         f"F1 of the boxes {fixed(boxes.f1)} is below min_f1 {limit:g}: of {boxes.wanted} of the "
         f"float model the kmodel finds {boxes.matched}, and {boxes.found - boxes.matched} others"
         f"{worst}{_weakest_layer(m)}"
+    ]
+
+
+def _low_map(m: Measurement, thresholds: Thresholds) -> list[str]:
+    limit = thresholds.max_map_loss
+    if limit is None or m.boxes is None:
+        return []
+    if (truth := m.boxes.truth) is None:
+        return [
+            f"max_map_loss {limit:g} is asked for, but no drawn boxes lie beside the pictures of "
+            f"{m.folder}: a .txt (YOLO) or .xml (Pascal VOC) each, or one .json (COCO); "
+            "leave max_map_loss out, or add them"
+        ]
+    loss = truth.float_model.ap - truth.kmodel.ap
+    if loss <= limit:
+        return []
+    return [
+        f"mAP50-95 of the kmodel is {fixed(truth.kmodel.ap)}, {loss:.4f} less than the float "
+        f"model's {fixed(truth.float_model.ap)}; max_map_loss is {limit:g}"
     ]
 
 

@@ -30,7 +30,7 @@ from k210tasks.samples.loading import Loader, Sample, planar
 from k210tasks.samples.seen import Seen
 from k210tasks.steps.accuracy import Classes, find_classes, is_vector
 from k210tasks.steps.answers import WorstAnswers
-from k210tasks.steps.boxes import Boxes
+from k210tasks.steps.boxes import Boxes, Truth
 from k210tasks.steps.trials import find_hint
 
 #: Bytes of samples and outputs held at a time, about.
@@ -92,17 +92,18 @@ def measure(
     *,
     labels: Sequence[str] | None = None,
     head: Head | None = None,
+    truth: Truth | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Measurement:
     """Run both on every sample of the folder. ``labels`` are by index of the score; ``head``: what
-    the outputs of a detector mean.
+    the outputs of a detector mean; ``truth``: boxes that people have drawn, by sample.
 
     Raises:
         SampleError: a sample that cannot be used.
         OutputsDiffer: other outputs than the float model's, in number or size.
         HeadMisfit: outputs that are not what the head says.
     """
-    running = _Running(reference.names, contract, loader, labels, head)
+    running = _Running(reference.names, contract, loader, labels, head, truth or {})
     for group in _groups(folder, loader):
         samples = [loader.load(folder.path / f, f"{folder.path.as_posix()}/{f}") for f in group]
         inputs = np.stack([feed(contract.input, s) for s in samples])
@@ -149,12 +150,14 @@ class _Running:
         loader: Loader,
         labels: Sequence[str] | None,
         head: Head | None,
+        truth: Truth,
     ) -> None:
         self.records: list[SampleFigures] = []
         self.answers = WorstAnswers(contract.kmodel in PLANAR_OUTPUTS)
         self.classes: Classes | None = None
         self._names, self._contract = names, contract
         self._loader, self._labels, self._head = loader, labels, head
+        self._truth = truth
         self.boxes: Boxes | None = None
         self.seen = Seen()
         self.doubt: AnyDoubt | None = None  # why there is no accuracy
@@ -168,7 +171,9 @@ class _Running:
         self._shapes = [w.shape for w in wanted]
         if self._head is not None:
             planar_outputs = self._contract.kmodel in PLANAR_OUTPUTS
-            self.boxes = Boxes(self._head, self._shapes, self._loader.shape, planar_outputs)
+            self.boxes = Boxes(
+                self._head, self._shapes, self._loader.shape, planar_outputs, self._truth
+            )
         self.classes, self.doubt = find_classes(files, self._shapes, self._labels)
 
     def add(

@@ -104,6 +104,7 @@ class JudgeSettings:
     kmodel: int
     sram_free: int | None = None
     min_f1: float | None = sparse()
+    max_map_loss: float | None = sparse()
 
 
 @dataclass(repr=False, eq=False)

@@ -14,6 +14,7 @@ from k210tasks.firmware.contract import Contract
 from k210tasks.jsondata import loads, pretty
 from k210tasks.reference.float_model import Reference
 from k210tasks.samples.loading import Loader
+from k210tasks.samples.truth import numbered, read_truth
 from k210tasks.steps.calibrate import each_sample
 from k210tasks.steps.engines import ProjectSimulator, engine_for
 from k210tasks.steps.layer_snr import comparable, layer_errors
@@ -25,7 +26,8 @@ from k210tasks.steps.tools import toolchain
 
 
 def run(job: Job) -> None:
-    """Inputs: kmodel, tflite, contract, images; layers where there are any to compare.
+    """Inputs: kmodel, tflite, contract, images; layers where there are any to compare; of a
+    detector truth, the folder of images with what else lies in it.
 
     Settings: VerifySettings. Outputs: measurement.
     """
@@ -38,6 +40,11 @@ def run(job: Job) -> None:
     reference = Reference(model)
     loader = Loader(reference.shape, asked.preprocess, signature.input.planar)
     folder = each_sample(folder, loader, asked.samples)
+    truth = None
+    if "truth" in job.inputs:
+        shown = job.folder("images").path.as_posix()
+        drawn = read_truth(job.file("truth"), folder.files, shown)
+        truth = numbered(drawn, asked.labels or (), shown)
     engine = engine_for(
         contract.kmodel,
         job.file("kmodel"),
@@ -53,6 +60,7 @@ def run(job: Job) -> None:
         folder,
         labels=asked.labels,
         head=asked.head,
+        truth=truth,
         progress=job.progress,
     )
     if "layers" in job.inputs and isinstance(engine, ProjectSimulator):
