@@ -87,8 +87,8 @@ def random_layer(seed: int) -> tuple[ConvLayer, Any, dict[str, Any], tuple[Any, 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_equals_the_plain_integer_definition(seed: int) -> None:
     layer, x, facts, arrays = random_layer(seed)
-    # Beyond 64 bits after the batch norm's 21-bit factor ours wraps; nothing that fills the
-    # KPU's registers, which are narrower, comes near.
+    # Beyond 64 bits after the batch norm's 21-bit factor ours wraps and the plain one does not;
+    # no compiled layer has such sums.
     assume(int(np.abs(layer.epilogue.offset).max()) < 1 << 41)
     got = layer.run(x)
     slow_facts = dict(facts)
