@@ -24,6 +24,7 @@ from k210tasks.compiler.reading.onnx.onnx_rules import RULES
 from k210tasks.compiler.reading.onnx.onnx_source import OnnxSource
 from tests import fuzzing
 from tests.compiler.onnx_models import SPELLED, quantised, spelled
+from tests.compiler.test_onnx_quantised import SINGLE
 from tests.fuzz_tflite import built, run
 
 WHOLE = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 5, 8, 64, 1024, 65536, 2**20, 2**31, 2**63 - 1)
@@ -44,7 +45,7 @@ OPS = (
 
 def seeds() -> list[bytes]:
     """Small models, and the same with values in their own fields instead of bytes."""
-    return [*map(spelled, SPELLED), quantised()]
+    return [*map(spelled, SPELLED), quantised(), *SINGLE.values()]
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:

@@ -52,11 +52,11 @@ def text() -> str:
         asked = " ".join(_sentence(c) for c in rule.constraints) or "–"
         lines.append(f"| `{name}` | 1–{rule.version} | {rule.v3} | {rule.v4} | {asked} |")
     tflite = "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
-    return tflite + _ONNX + "".join(f"{_onnx_row(name)}\n" for name in sorted(onnx.RULES))
+    rows = [*sorted(onnx.RULES.items()), *sorted(onnx.MICROSOFT.items())]
+    return tflite + _ONNX + "".join(f"{_onnx_row(name, rule)}\n" for name, rule in rows)
 
 
-def _onnx_row(name: str) -> str:
-    rule = onnx.RULES[name]
+def _onnx_row(name: str, rule: onnx.Rule) -> str:
     least, most = rule.inputs
     count = str(least) if least == most else f"{least}–{most}"
     asked = " ".join(_sentence(c) for c in rule.constraints) or "–"

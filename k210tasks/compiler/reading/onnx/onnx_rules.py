@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from k210tasks.compiler.reading.onnx import pointwise, reducing, resizing, scaled, shaping, windowed
+from k210tasks.compiler.reading.onnx import (
+    in_codes,
+    pointwise,
+    reducing,
+    resizing,
+    scaled,
+    shaping,
+    windowed,
+)
 from k210tasks.compiler.reading.onnx.building import Building
 from k210tasks.compiler.reading.onnx.nodes import Node
 
@@ -64,6 +72,7 @@ _HANDLERS: dict[str, Handler] = {
     **reducing.HANDLERS,
     **shaping.HANDLERS,
     **scaled.HANDLERS,
+    **in_codes.HANDLERS,
 }
 
 
@@ -123,7 +132,24 @@ RULES: dict[str, Rule] = {
         "QuantizeLinear DequantizeLinear", (2, 3), (), "its scale is kept", "its scale is kept"
     ),
     **_rows("QLinearConv", (8, 9), (), _KPU, _KPU),
+    **_rows("QLinearMatMul", (8, 8), (), "KPU, or CPU if small", "KPU, or CPU if small"),
 }
+
+#: op of onnxruntime's own, which its quantised models have -> what is taken
+MICROSOFT: dict[str, Rule] = {
+    **_rows("QLinearAdd QLinearMul", (7, 8), (), "KPU, or needs kmodel 4", "KPU or CPU"),
+    **_rows("QLinearSigmoid QLinearLeakyRelu", (4, 5), (), _TABLE, _TABLE),
+    **_rows("QLinearConcat", (5, 1024), (), "KPU or CPU", "KPU or CPU"),
+    **_rows("QLinearAveragePool QLinearGlobalAveragePool", (4, 5), (), "KPU or CPU", "KPU or CPU"),
+    **_rows("QLinearSoftmax", (4, 5), (), "CPU, of one vector", "CPU"),
+    **_rows("QGemm", (6, 9), (), "KPU, or CPU if small", "KPU, or CPU if small"),
+}
+
+
+def rule_of(node: Node) -> Rule | None:
+    """The row of a node's op; None where it is not taken."""
+    return {"": RULES, in_codes.MICROSOFT: MICROSOFT}.get(node.domain, {}).get(node.op)
+
 
 #: ops of tensors of more than four dimensions too: they move values, or take each by itself
 ANY_RANK = frozenset({
@@ -161,6 +187,8 @@ _FLAGS = {
 def _known_attributes(node: Node) -> set[str] | None:
     """Those of the op in the file's opset; what a later one gave it would go unread. None: that
     opset does not have the op."""
+    if node.domain:
+        return in_codes.attributes_of(node.op)
     from onnx import defs
 
     try:
@@ -171,9 +199,9 @@ def _known_attributes(node: Node) -> set[str] | None:
 
 def violations(r: Building, node: Node) -> list[str]:
     """Why the node is not taken, before anything is made of it."""
-    rule = None if node.domain else RULES.get(node.op)
+    rule = rule_of(node)
     if rule is None:
-        what = f"ops of the domain {node.domain} are" if node.domain else "this op is"
+        what = f"this op of the domain {node.domain} is" if node.domain else "this op is"
         remedy = REMEDIES.get(node.op)
         return [f"{what} not supported" + (f"; {remedy}" if remedy else "")]
     least, most = rule.inputs

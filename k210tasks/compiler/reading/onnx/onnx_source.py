@@ -22,7 +22,7 @@ from k210tasks.compiler.reading.onnx.file import (
 )
 from k210tasks.compiler.reading.onnx.folding import fold
 from k210tasks.compiler.reading.onnx.nodes import Node
-from k210tasks.compiler.reading.onnx.onnx_rules import RULES, violations
+from k210tasks.compiler.reading.onnx.onnx_rules import rule_of, violations
 from k210tasks.compiler.reading.onnx.resizing import HANDLERS as RESIZING
 from k210tasks.compiler.reading.onnx.windowed import HANDLERS as WINDOWED
 from k210tasks.compiler.source_ops import SourceOp, SourceTensor
@@ -173,7 +173,9 @@ class OnnxSource:
         r.label = node.label
         names = [n for n in node.inputs if n]
         if lost.intersection(names):
-            known = node.domain == "" and (node.op in RULES or node.op in ("Constant", "Shape"))
+            known = rule_of(node) is not None or (
+                node.domain == "" and node.op in ("Constant", "Shape")
+            )
             return [] if known else violations(r, node)
         if unknown := [n for n in names if not r.knows(n)]:
             return [f"tensor {unknown[0]!r} is read before it is written"]
@@ -182,7 +184,9 @@ class OnnxSource:
                 return None
             if reasons := violations(r, node):
                 return reasons
-            RULES[node.op].handler(r, node)
+            rule = rule_of(node)
+            assert rule is not None
+            rule.handler(r, node)
         except Unsupported as error:
             return [error.reason + (f"; {error.remedy}" if error.remedy else "")]
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ def _number(r: Building, node: Node, i: int, what: str) -> float:
     return float(value.ravel()[0])
 
 
-def _range(r: Building, node: Node, scale: int, zero: int) -> tuple[float, float]:
+def range_of(r: Building, node: Node, scale: int, zero: int) -> tuple[float, float]:
     """The reals that codes reach, of inputs that hold scale and zero point."""
     step = _number(r, node, scale, "the scale")
     point = _number(r, node, zero, "the zero point") if node.input(zero) else 0.0
@@ -38,7 +38,7 @@ def _range(r: Building, node: Node, scale: int, zero: int) -> tuple[float, float
     return (ends.min - point) * step, (ends.max - point) * step
 
 
-def _with_range(x: Tensor, ends: tuple[float, float]) -> None:
+def with_range(x: Tensor, ends: tuple[float, float]) -> None:
     if x.range is None:
         x.range = ends
 
@@ -47,13 +47,13 @@ def requantized(r: Building, node: Node) -> None:
     """QuantizeLinear and DequantizeLinear of computed values: reals stay as they are."""
     name = node.inputs[0]
     x = r.rows.get(name) or r.tensor(name)
-    _with_range(x, _range(r, node, 1, 2))
+    with_range(x, range_of(r, node, 1, 2))
     if node.op == "QuantizeLinear":
-        _in_codes(r, node, 1, 2)
+        note_codes(r, node, 1, 2)
     r.let(node, x, row=name in r.rows)
 
 
-def _in_codes(r: Building, node: Node, scale: int, zero: int) -> None:
+def note_codes(r: Building, node: Node, scale: int, zero: int) -> None:
     """Note what the codes of the output stand for."""
     point = _number(r, node, zero, "the zero point") if node.input(zero) else 0.0
     r.codes[node.outputs[0]] = (_number(r, node, scale, "the scale"), point)
@@ -74,15 +74,15 @@ def _weights(r: Building, node: Node, i: int) -> tuple[NDArray[np.float32], NDAr
 def qlinear_conv(r: Building, node: Node) -> None:
     x = r.map(node)
     step = _number(r, node, 1, "the input's scale")
-    _with_range(x, _range(r, node, 1, 2))
+    with_range(x, range_of(r, node, 1, 2))
     weights, scales = _weights(r, node, 3)
     bias = np.zeros(len(weights), np.float32)
     if node.input(8):
         bias = (r.floats(node, 8, "the bias").ravel() * step * scales).astype(np.float32)
     if weights.ndim == 3:
         weights = weights[:, :, None]
-    _with_range(convolved(r, node, x, weights, bias), _range(r, node, 6, 7))
-    _in_codes(r, node, 6, 7)
+    with_range(convolved(r, node, x, weights, bias), range_of(r, node, 6, 7))
+    note_codes(r, node, 6, 7)
 
 
 HANDLERS = {
