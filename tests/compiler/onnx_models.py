@@ -111,6 +111,14 @@ SPELLED: dict[str, tuple[Sequence[int], list[Any]]] = {
         node("GlobalAveragePool", "x", "g"), node("Sigmoid", "g", "q"), node("Mul", "x q"),
     ]),
     "instance norm": (MAP, [node("InstanceNormalization", "x s s")]),
+    "group norm as PyTorch exports it": (MAP, [
+        node("Reshape", "x groups", "a"), node("InstanceNormalization", "a o z", "i"),
+        node("Reshape", "i whole", "n"), node("Mul", "n c", "m"), node("Add", "m c"),
+    ]),
+    "gelu as PyTorch exports it, of the input": (MAP, [
+        node("Div", "x sqrt2", "a"), node("Erf", "a", "e"), node("Add", "e one", "p"),
+        node("Mul", "x p", "m"), node("Mul", "m half"),
+    ]),
     "slopes": (MAP, [node("PRelu", "x c")]),
     "yolo head": (MAP, [
         node("Reshape", "x heads", "a"), node("Transpose", "a", "t", perm=[0, 1, 3, 4, 2]),
@@ -137,6 +145,8 @@ MORE = {
     "i0": np.array(0), "ax0": np.array([0]), "minus": np.array([-1]), "wide": floats(320, 7),
     "heads": np.array([1, 2, 2, 8, 10]), "rows": np.array([1, 160, 2]),
     "pairs": np.array([1, 160, 2]), "mt": floats(8, 20), "g6": floats(5, 6),
+    "groups": np.array([0, 2, -1]), "whole": np.array([1, 4, 8, 10]), "o": np.ones(2, np.float32),
+    "z": np.zeros(2, np.float32), "sqrt2": np.float32(np.sqrt(2)),
 }  # fmt: skip
 
 

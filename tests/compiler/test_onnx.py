@@ -230,6 +230,26 @@ def test_several_inputs_are_named() -> None:
         load(made.SerializeToString())
 
 
+@pytest.mark.parametrize(("opset", "scales"), [(18, 2), (21, 4)])
+@pytest.mark.parametrize("shape", [MAP, (1, 4, 12)])
+def test_groups_have_scales_until_opset_21_channels_since(
+    opset: int, scales: int, shape: tuple[int, ...]
+) -> None:
+    one = node("GroupNormalization", "x sc bi", num_groups=2, epsilon=1e-3)
+    constants: dict[str, Any] = {"sc": floats(scales), "bi": floats(scales)}
+    agrees(model([one], shape, opset=opset, **constants))
+    wrong = {name: np.concatenate([value, value]) for name, value in constants.items()}
+    with pytest.raises(CompileError, match="the scale has"):
+        OnnxSource(model([one], shape, opset=opset, **wrong)).graph()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("groups", [0, 3, -2])
+def test_groups_divide_the_channels(groups: int) -> None:
+    one = node("GroupNormalization", "x s s", num_groups=groups)
+    with pytest.raises(CompileError, match=f"num_groups is {groups} for 4 channels"):
+        OnnxSource(model([one], MAP, opset=21, s=floats(4))).graph()
+
+
 def test_int8_models_keep_the_scales_of_the_file() -> None:
     """QuantizeLinear and DequantizeLinear around a convolution, as onnxruntime writes them."""
     source = OnnxSource(quantised())

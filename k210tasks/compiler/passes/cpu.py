@@ -65,6 +65,27 @@ def _tanh(dev: Lowering, x: Tensor) -> Tensor:
     )
 
 
+#: erf by a polynomial of 1 / (1 + P x) times exp(-x²), 1.5e-7 off at most: Abramowitz and Stegun,
+#: Handbook of Mathematical Functions, 7.1.26; the highest power first.
+_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+_ERF_P = 0.3275911
+
+
+def _erf(dev: Lowering, x: Tensor) -> Tensor:
+    x = _with(dev, "add", x, 0.0, (("clamp", -9.0, 9.0),))  # beyond it is 1, and squares are huge
+    size = _unary(dev, "abs", x)
+    t = _under(dev, 1.0, _with(dev, "add", _with(dev, "mul", size, _ERF_P), 1.0))
+    fall = _with(dev, "mul", t, _ERF[0])
+    for factor in _ERF[1:]:
+        fall = _two(dev, "mul", _with(dev, "add", fall, factor), t)
+    fall = _two(
+        dev, "mul", fall, _unary(dev, "exp", _with(dev, "mul", _unary(dev, "square", x), -1.0))
+    )
+    rise = _with(dev, "add", _with(dev, "mul", fall, -1.0), 1.0)
+    sign = _with(dev, "add", _with(dev, "mul", x, 1e20), 0.0, (("clamp", -1.0, 1.0),))
+    return _two(dev, "mul", rise, sign)
+
+
 def _primitive(dev: Lowering, x: Tensor, one: functions.Primitive) -> Tensor:
     """One primitive of a function in the opcodes of kmodel 4."""
     name, *p = one
@@ -84,6 +105,11 @@ def _primitive(dev: Lowering, x: Tensor, one: functions.Primitive) -> Tensor:
         return _logistic(dev, x)
     if name == "tanh":
         return _tanh(dev, x)
+    if name == "erf":
+        return _erf(dev, x)
+    if name == "gelu":
+        whole = _with(dev, "add", _erf(dev, _with(dev, "mul", x, math.sqrt(0.5))), 1.0)
+        return _with(dev, "mul", _two(dev, "mul", x, whole), 0.5)
     if name == "hard_swish":
         return _two(
             dev, "mul", x, _with(dev, "mul", _with(dev, "add", x, 3.0, (functions.RELU6,)), 1 / 6)

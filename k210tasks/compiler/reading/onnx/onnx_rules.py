@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
     **_rows("Gemm", (2, 3), (), "KPU, or CPU if small", "KPU, or CPU if small"),
     **_rows("MatMul", (2, 2), (), "KPU, or CPU if small", "KPU, or CPU if small"),
     **_rows("BatchNormalization", (5, 5), (for_inference, all_channels), _FOLDED, "folded, or CPU"),
-    **_rows("InstanceNormalization", (3, 3)),
+    **_rows("InstanceNormalization GroupNormalization", (3, 3)),
     **_rows("LayerNormalization", (2, 3), (one_output,)),
     **_rows("LpNormalization", (1, 1)),
     **_rows("MaxPool", (1, 1), (one_output,), "KPU or CPU", "KPU or CPU"),

@@ -160,6 +160,25 @@ def instance_norm(r: Building, node: Node) -> None:
     _affine(r, node, y, scale, bias, row=row)
 
 
+def group_norm(r: Building, node: Node) -> None:
+    """Groups of channels become the channels of a taller map, which is centred and turned back."""
+    x, row = r.map(node), len(r.shape(node.inputs[0])) == 3
+    _, channels, height, width = x.shape
+    groups = node.whole("num_groups", 0)
+    if groups < 1 or channels % groups:
+        raise node.unsupported(f"num_groups is {groups} for {channels} channels")
+    each = channels // groups
+    # Until opset 21 scale and bias are one a group.
+    times = each if node.opset < 21 else 1
+    scale, bias = (
+        np.repeat(_values(r, node, i, what, channels // times), times)
+        for i, what in ((1, "the scale"), (2, "the bias"))
+    )
+    tall = r.emit(ops.Reshape([x]), (1, groups, each * height, width))
+    y = _centred(r, node, tall, (2, 3), node.real("epsilon", 1e-5))
+    _affine(r, node, r.emit(ops.Reshape([y]), x.shape), scale, bias, row=row)
+
+
 def layer_norm(r: Building, node: Node) -> None:
     x = r.tensor(node.inputs[0])
     axis = axis_of(node, node.whole("axis", -1), len(x.shape))
@@ -270,6 +289,7 @@ HANDLERS: dict[str, Callable[[Building, Node], None]] = {
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm,
+    "GroupNormalization": group_norm,
     "LpNormalization": lp_norm,
     **dict.fromkeys(_REDUCED, reduce),
     "Softmax": softmax,
