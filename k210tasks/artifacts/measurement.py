@@ -108,6 +108,7 @@ class SampleFigures:
     max_abs_error: tuple[float | None, ...] = ()
     top1: tuple[tuple[int, int] | None, ...] = ()
     truth: str | None = sparse("class")
+    f1: float | None = sparse()  # of a detector's boxes
 
     @property
     def differs(self) -> bool:
@@ -153,11 +154,32 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A box to look at: corners in thousandths of the picture, and the class by number."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    score: float
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class BothBoxes:
+    """The best boxes of a sample by either model."""
+
+    float_model: tuple[Shown, ...] = spelled("float")
+    kmodel: tuple[Shown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
-    """What both models answered for one sample, by output."""
+    """What both models answered for one sample, by output; of a detector its boxes, too."""
 
     file: str
     outputs: tuple[TopScores | Pairs, ...]
+    boxes: BothBoxes | None = sparse()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,18 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnBox:
+    """A box over a picture, in thousandths of it; ``by``: whose it is."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    by: Literal["float", "kmodel"]
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One verify image: what was measured; answers and picture for the worst ones only."""
 
@@ -126,10 +138,12 @@ class Sample:
     kmodel_class: str | None = None
     answers: tuple[tuple[str, Scores | Plot], ...] = ()  # output's name, what it says
     picture: str | None = None  # a data URI
+    f1: float | None = None  # of a detector's boxes
+    boxes: tuple[DrawnBox, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        return self.float_class == self.kmodel_class
+        return self.float_class == self.kmodel_class and self.f1 in (None, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from k210tasks.artifacts.measurement import Measurement, Pairs, SampleFigures, TopScores
-from k210tasks.report.facts import Plot, Sample, Scores
+from k210tasks.artifacts.measurement import (
+    BothBoxes,
+    Measurement,
+    Pairs,
+    SampleFigures,
+    Shown,
+    TopScores,
+)
+from k210tasks.report.facts import DrawnBox, Plot, Sample, Scores
 
-#: Longer side of a thumbnail, in pixels; and its data at most: a page stays small.
-THUMBNAIL = 112
+#: Longer side of a thumbnail in pixels, alone and below boxes; its data at most: a page stays
+#: small.
+THUMBNAIL, WITH_BOXES = 112, 240
 THUMBNAIL_BYTES = 16_000
 #: Pictures that are read for it, at most.
 PICTURE_BYTES = 32 << 20
@@ -22,11 +31,12 @@ def samples(m: Measurement, labels: Sequence[str], folder: Path) -> tuple[Sample
     """Every measured image; pictures and answers for those the measurement has answers of."""
     labels = labels or sorted({image.truth for image in m.images if image.truth})
     names = [output.name for output in m.outputs]
-    answers = {entry.file: (place, entry.outputs) for place, entry in enumerate(m.answers)}
+    answers = {e.file: (place, e.outputs, e.boxes) for place, e in enumerate(m.answers)}
     found = []
     for image in m.images:
-        place, outputs = answers.get(image.file, (len(m.images), ()))
-        found.append((place, _sample(image, outputs, names, labels, folder)))
+        place, outputs, boxes = answers.get(image.file, (len(m.images), (), None))
+        sample = _sample(image, outputs, names, labels, folder)
+        found.append((place, replace(sample, boxes=_drawn(boxes, labels))))
     found.sort(key=lambda pair: (pair[0], *_badness(pair[1])))
     return tuple(sample for _, sample in found)
 
@@ -43,6 +53,7 @@ def _sample(
     folder: Path,
 ) -> Sample:
     cosines = [c for c in image.cosine if c is not None]
+    side = THUMBNAIL if image.f1 is None else WITH_BOXES
     picks = next((picks for picks in image.top1 if picks is not None), None)
     return Sample(
         file=image.file,
@@ -55,8 +66,27 @@ def _sample(
             (names[i] if i < len(names) else f"output {i}", _answer(output, labels))
             for i, output in enumerate(outputs)
         ),
-        picture=thumbnail(folder / image.file) if outputs else None,
+        picture=thumbnail(folder / image.file, side) if outputs else None,
+        f1=image.f1,
     )
+
+
+def _drawn(boxes: BothBoxes | None, labels: Sequence[str]) -> tuple[DrawnBox, ...]:
+    """The float model's first, so that the kmodel's lie upon them."""
+    if boxes is None:
+        return ()
+    both: tuple[tuple[Literal["float", "kmodel"], tuple[Shown, ...]], ...] = (
+        ("float", boxes.float_model),
+        ("kmodel", boxes.kmodel),
+    )
+    return tuple(
+        DrawnBox(
+            b.left, b.top, b.right - b.left, b.bottom - b.top, by,
+            f"{by} {_label(b.label, labels)}, {b.score:.2f}",
+        )
+        for by, all_ in both
+        for b in all_
+    )  # fmt: skip
 
 
 def _label(index: int, labels: Sequence[str]) -> str:
@@ -74,7 +104,7 @@ def _answer(output: TopScores | Pairs, labels: Sequence[str]) -> Scores | Plot:
     return Plot(pairs, grid.rows, grid.columns, grid.max, codes)
 
 
-def thumbnail(path: Path) -> str | None:
+def thumbnail(path: Path, side: int = THUMBNAIL) -> str | None:
     """A picture as a small data URI; None for tensors and what cannot be read."""
     from PIL import Image
 
@@ -89,11 +119,11 @@ def thumbnail(path: Path) -> str | None:
         Image.preinit()
         with unwarned, Image.open(path, formats=FORMATS) as opened:  # no other program is asked
             refuse_large(opened, path, path.name)
-            opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            small = max(opened.size) <= THUMBNAIL
+            opened.draft("RGB", (2 * side, 2 * side))
+            small = max(opened.size) <= side
             picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
         if not small:
-            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            picture.thumbnail((side, side))
         kind, data = ("png", _saved(picture, "PNG")) if small else ("", b"")
         if not data or len(data) > THUMBNAIL_BYTES:
             kind, data = "jpeg", _saved(picture, "JPEG")

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.artifacts.measurement import Answers, ErrorMap, Pairs, SampleFigures, TopScores
+from k210tasks.artifacts.measurement import (
+    Answers,
+    BothBoxes,
+    ErrorMap,
+    Pairs,
+    SampleFigures,
+    TopScores,
+)
 from k210tasks.steps.accuracy import is_vector
 
 #: Samples whose answers are kept, the worst ones.
@@ -38,14 +45,17 @@ class WorstAnswers:
         self,
         record: SampleFigures,
         outputs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, ...]]],
+        boxes: BothBoxes | None = None,
     ) -> None:
         """``record``: what is measured of the sample. ``outputs``: float and kmodel, flat, in
-        one order, and the float model's shape, batch first and channels last."""
+        one order, and the float model's shape, batch first and channels last; ``boxes``: of a
+        detector."""
         self._seen += 1
         badness = (*_badness(record), -self._seen)
         if len(self._heap) == WORST and badness <= self._heap[0][0]:
             return
-        entry = Answers(record.file, tuple(self._answer(f, k, shape) for f, k, shape in outputs))
+        answers = tuple(self._answer(f, k, shape) for f, k, shape in outputs)
+        entry = Answers(record.file, answers, boxes)
         push = heapq.heappush if len(self._heap) < WORST else heapq.heapreplace
         push(self._heap, (badness, entry))
 
@@ -71,11 +81,13 @@ class WorstAnswers:
 
 
 def _badness(record: SampleFigures) -> tuple[float, float]:
-    """Greater is worse: not finite, another class, then by the cosine of the worst output."""
+    """Greater is worse: not finite, other boxes or another class, then by the cosine of the worst
+    output."""
     cosines = [c for c in record.cosine if c is not None]
     if len(cosines) < len(record.cosine):
         return 2.0, 0.0
-    return float(record.differs), -min(cosines, default=1.0)
+    differs = float(record.differs) if record.f1 is None else 1 - record.f1
+    return differs, -min(cosines, default=1.0)
 
 
 def _short(value: Any) -> float | None:

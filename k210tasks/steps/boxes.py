@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from k210tasks.artifacts.measurement import BoxFigures, Precision, TruthFigures
+from k210tasks.artifacts.measurement import BothBoxes, BoxFigures, Precision, Shown, TruthFigures
 from k210tasks.heads.declared import Head
 from k210tasks.heads.decoding import Reader, channels_first
 from k210tasks.heads.detections import Detections
@@ -17,6 +17,8 @@ from k210tasks.samples.truth import Box
 
 #: Boxes of a lower score do not count for average precision, whose curve ends where recall does.
 LEAST = 0.01
+#: Boxes of a sample that are kept to look at, by either model.
+SHOWN = 24
 #: by sample: number of the class, and where it is drawn
 Truth = Mapping[str, Sequence[tuple[int, Box]]]
 
@@ -47,8 +49,10 @@ class Boxes:
         self._drawn: list[Detections] = []
         self._seen: tuple[list[Detections], list[Detections]] = ([], [])
 
-    def add(self, file: str, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> None:
-        """The outputs of both for one sample, flat, in one order."""
+    def add(
+        self, file: str, wanted: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]
+    ) -> tuple[float, BothBoxes]:
+        """The outputs of both for one sample, flat, in one order: its F1, and what to look at."""
         each = [
             [
                 channels_first(flat, shape, planar=self._planar)
@@ -68,6 +72,8 @@ class Boxes:
             self._drawn.append(Detections.of(at, np.ones(len(at)), [c for c, _ in drawn]))
             for seen, outputs in zip(self._seen, each, strict=True):
                 seen.append(self._reader.read(outputs, LEAST))
+
+        return here.f1, BothBoxes(_shown(theirs), _shown(ours))
 
     def figures(self) -> BoxFigures:
         total = self._sum
@@ -96,6 +102,17 @@ class Boxes:
         return TruthFigures(
             pictures=len(self._drawn), boxes=boxes, float_model=float_model, kmodel=kmodel
         )
+
+
+def _shown(found: Detections) -> tuple[Shown, ...]:
+    """The best :data:`SHOWN`, as far as they lie in the picture."""
+    edges = np.rint(np.clip(found.boxes[:SHOWN], 0, 1) * 1000).astype(int).tolist()
+    return tuple(
+        Shown(left, top, right, bottom, round(float(score), 4), int(label))
+        for (left, top, right, bottom), score, label in zip(
+            edges, found.scores, found.classes, strict=False
+        )
+    )
 
 
 def _precision(found: list[Detections], truth: list[Detections]) -> Precision:

@@ -202,11 +202,12 @@ class _Running:
             truth = self.classes.labels[index]
             for which, pick in enumerate(top1s[self.classes.output] or ()):
                 self._right[which] += pick == index
-        record = SampleFigures(name, tuple(cosines), tuple(errors), tuple(top1s), truth)
-        self.records.append(record)
-        self.answers.add(record, answers)
+        f1 = boxes = None
         if self.boxes is not None:
-            self.boxes.add(name, [a[0] for a in answers], [a[1] for a in answers])
+            f1, boxes = self.boxes.add(name, [a[0] for a in answers], [a[1] for a in answers])
+        record = SampleFigures(name, tuple(cosines), tuple(errors), tuple(top1s), truth, f1)
+        self.records.append(record)
+        self.answers.add(record, answers, boxes)
 
     @property
     def wrong(self) -> int:

@@ -22,5 +22,5 @@ VERSIONS: dict[str, int] = {
     "vectors": 2,
     "firmware": 2,
     "judge:firmware": 1,
-    "report": 4,
+    "report": 5,
 }

@@ -78,6 +78,12 @@ def test_a_detector_is_judged_by_its_boxes(project: Spots) -> None:
     page = project.read("build/report/models/spots.html")
     assert "anchors_spots = (0.5, 0.5, 1.0, 0.75)" in page
     assert "min_f1 0.9" in page
+    measured = json.loads(project.read("build/spots/measurement.json"))
+    answers = measured["answers"]
+    shown = [box for entry in answers for by in ("float", "kmodel") for box in entry["boxes"][by]]
+    assert page.count('<rect class="') == len(shown) > 100
+    worst = next(i for i in measured["images"] if i["file"] == boxes["worst_file"])
+    assert (answers[0]["file"], worst["f1"]) == (boxes["worst_file"], boxes["worst_f1"])
     assert "kpu.init_yolo2(task_spots, 0.3, 0.45, 2, anchors_spots)" in page
 
     # Another limit is judged, another score is measured: nothing else is made again.
