@@ -66,6 +66,9 @@ class Ssd:
         if self.scores != "given":
             scores = sigmoid(scores) if self.scores == "sigmoid" else softmax(scores)
         if self.background:
+            if scores.shape[1] < 2:
+                wanted = "NUMBERS of two classes or more, the first of which is nothing"
+                raise HeadMisfit("ssd", f"output {self.classes}", scores.shape, wanted)
             scores = scores[:, 1:]
         kept, classes = above(scores, score)
         center, size = self.priors[kept, :2], self.priors[kept, 2:]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k210tasks import jsondata, profiles
+from k210tasks.heads import declared
 from k210tasks.jsondata import loads, plain
 from k210tasks.manifest.model import Firmware, Manifest, Model
 from k210tasks.samples import preprocess
@@ -30,7 +31,7 @@ def key(content: bytes, root: str) -> str:
     own = Path(__file__).parent
     with os.scandir(own) as listing:
         stamps = sorted((e.name, e.stat()) for e in listing if e.name.endswith(".py"))
-    for module in (preprocess, profiles, jsondata):
+    for module in (preprocess, profiles, jsondata, declared):
         stamps.append((module.__name__, os.stat(str(module.__file__))))  # noqa: PTH116
     for name, status in stamps:
         code.update(f"{name}:{status.st_size}:{status.st_mtime_ns};".encode())

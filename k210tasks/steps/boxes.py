@@ -72,7 +72,6 @@ class Boxes:
             self._drawn.append(Detections.of(at, np.ones(len(at)), [c for c, _ in drawn]))
             for seen, outputs in zip(self._seen, each, strict=True):
                 seen.append(self._reader.read(outputs, LEAST))
-
         return here.f1, BothBoxes(_shown(theirs), _shown(ours))
 
     def figures(self) -> BoxFigures:
@@ -106,7 +105,7 @@ class Boxes:
 
 def _shown(found: Detections) -> tuple[Shown, ...]:
     """The best :data:`SHOWN`, as far as they lie in the picture."""
-    edges = np.rint(np.clip(found.boxes[:SHOWN], 0, 1) * 1000).astype(int).tolist()
+    edges = np.rint(np.clip(np.nan_to_num(found.boxes[:SHOWN]), 0, 1) * 1000).astype(int).tolist()
     return tuple(
         Shown(left, top, right, bottom, round(float(score), 4), int(label))
         for (left, top, right, bottom), score, label in zip(

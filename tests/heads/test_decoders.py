@@ -164,6 +164,12 @@ def test_numbers_far_out_are_no_warning_and_no_infinity() -> None:
             "head ssd: output 1 is 8x2, it must be 9xNUMBERS, a row for each of the 9 priors",
         ),
         (
+            Ssd(np.zeros((9, 4)), 0, 1),
+            [(9, 4), (9, 1)],
+            "head ssd: output 1 is 9x1, it must be NUMBERS of two classes or more, the first of"
+            " which is nothing",
+        ),
+        (
             YuNet((64, 64)),
             [(64, 1)],
             "head yunet: the number of outputs is 1, it must be 12: class, objectness, boxes and"
