@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k210tasks.heads.detections import Array, Detections
-from k210tasks.heads.grids import HeadMisfit, corners
+from k210tasks.heads.grids import HeadMisfit, chosen, corners
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,7 @@ class Centers:
 
 
 def _map(outputs: Sequence[NDArray[Any]], which: int, channels: int | None) -> Array:
-    if which >= len(outputs):
-        wanted = f"{which + 1} or more, for one of them is output {which}"
-        raise HeadMisfit("centers", "the number of outputs", (len(outputs),), wanted)
-    given = np.asarray(outputs[which], np.float64)
+    given = chosen("centers", outputs, which)
     if given.ndim != 3 or (channels is not None and given.shape[0] != channels):
         wanted = f"{channels or 'CLASSES'}xHEIGHTxWIDTH"
         raise HeadMisfit("centers", f"output {which}", given.shape, wanted)

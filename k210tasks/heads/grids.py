@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,18 @@ class HeadMisfit(K210Error):
     def __init__(self, head: str, what: str, shape: tuple[int, ...], wanted: str) -> None:
         found = "x".join(map(str, shape)) or "a single number"
         super().__init__(f"head {head}: {what} is {found}, it must be {wanted}")
+
+
+def chosen(head: str, outputs: Sequence[NDArray[Any]], which: int) -> Array:
+    """The output of that number, float64.
+
+    Raises:
+        HeadMisfit: there are fewer.
+    """
+    if which >= len(outputs):
+        wanted = f"{which + 1} or more, for one of them is output {which}"
+        raise HeadMisfit(head, "the number of outputs", (len(outputs),), wanted)
+    return np.asarray(outputs[which], np.float64)
 
 
 def cells(head: str, output: NDArray[Any], each: int, anchors: int = 1) -> Array:

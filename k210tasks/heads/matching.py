@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,10 @@ class Agreement:
                 away = np.linalg.norm(found.points[i] - wanted.points[j], axis=1).mean()
                 self.pointed += 1
                 self.points += float(away / np.linalg.norm(box[2:] - box[:2]))
+
+    def __add__(self, other: Agreement) -> Agreement:
+        """Of the pictures of both."""
+        return Agreement(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def precision(self) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from k210tasks.heads.declared import Scores
 from k210tasks.heads.detections import Array, Detections, above
-from k210tasks.heads.grids import HeadMisfit, corners, exp, sigmoid, softmax
+from k210tasks.heads.grids import HeadMisfit, chosen, corners, exp, sigmoid, softmax
 
 
 def priors(
@@ -86,10 +86,7 @@ class Ssd:
 
     def _rows(self, outputs: Sequence[NDArray[Any]], which: int, each: int | None) -> Array:
         n = len(self.priors)
-        if which >= len(outputs):
-            wanted = f"{which + 1} or more, for one of them is output {which}"
-            raise HeadMisfit("ssd", "the number of outputs", (len(outputs),), wanted)
-        given = np.asarray(outputs[which], np.float64)
+        given = chosen("ssd", outputs, which)
         per = max(given.size // n, 1) if each is None else each
         if given.size != n * per:
             wanted = f"{n}x{per if each else 'NUMBERS'}, a row for each of the {n} priors"

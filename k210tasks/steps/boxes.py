@@ -63,7 +63,7 @@ class Boxes:
         theirs, ours = map(self._reader.read, each)
         here = Agreement()
         here.add(ours, theirs)
-        self._sum.add(ours, theirs)
+        self._sum += here
         if here.f1 < self._worst[0]:
             self._worst = (here.f1, file)
         if (drawn := self._truth.get(file)) is not None:
